@@ -1,0 +1,120 @@
+"""Sentiment accuracy against the number of labels: pre-trained, from scratch, and a linear model on character n-grams.
+
+    pip install -r benchmarks/requirements.txt
+    python benchmarks/label_efficiency.py --workdir=runs/demo --output=benchmarks/results/label_efficiency
+
+Takes the pre-trained encoder of a finished demo run and fine-tunes it on samples of its labelled reviews, three seeds of
+each size; the seed chooses the sample, the order and the fresh parameters. Writes OUTPUT.json and OUTPUT.svg.
+"""
+
+import argparse
+import dataclasses
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bert_jax import model_directory
+from bert_jax.config import RunConfig
+from bert_jax.data.labelled import Labelled, load_labelled
+from bert_jax.model_directory import read_json, write_json
+from bert_jax.overrides import from_dict
+from bert_jax.stages.finetune import finetune
+
+SIZES = (100, 300, 1000, 3000, 0)  # 0 is all
+SEEDS = (0, 1, 2)
+MODELS = ("pre-trained", "from scratch", "linear model on character n-grams")
+# So many examples are seen in all, within these limits of epochs: a small sample is gone over more often.
+EXAMPLES_SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 6_000, 3, 20
+
+
+def main() -> None:
+    """Measures, writes and draws."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", type=Path, required=True, help="a finished demo run")
+    parser.add_argument("--output", type=Path, required=True, help="where to write, without the ending")
+    flags = parser.parse_args()
+    config = from_dict(RunConfig, read_json(flags.workdir / "config.json"))
+    if config.compute.cpu_devices > 1:
+        jax.config.update("jax_num_cpu_devices", config.compute.cpu_devices)
+    begun = time.time()
+    lines = []
+    for size in SIZES:
+        for seed in SEEDS:
+            line = measure(config, flags.workdir / "pretrain", size, seed)
+            lines.append(line)
+            print("  ".join(f"{name} {value if isinstance(value, int) else f'{value:.3f}'}" for name, value in line.items()), flush=True)
+    result = {"machine": f"{platform.processor() or platform.machine()}, CPU", "seconds": round(time.time() - begun), "runs": lines}
+    flags.output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(flags.output.with_suffix(".json"), result)
+    draw(lines, flags.output.with_suffix(".svg"))
+
+
+def measure(config: RunConfig, pretrained: Path, size: int, seed: int) -> dict[str, Any]:
+    """Test accuracy of the three models on one sample of `size` labels."""
+    stage = config.finetune
+    assert stage is not None
+    labelled = load_labelled(dataclasses.replace(stage.data, max_train_examples=size), seed)
+    examples = len(labelled.train)
+    epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(EXAMPLES_SEEN / examples)))
+    # About eight looks at the dev set in each run: the best of them is scored.
+    looks = max(5, examples * epochs // (2 * stage.batch_size * 8))
+    loop = dataclasses.replace(stage.loop, evaluate_every=looks, save_every=looks)
+    stage = dataclasses.replace(stage, epochs=epochs, loop=loop, compare_from_scratch=False)
+    run = dataclasses.replace(config, seed=seed, finetune=stage)
+    return {
+        "labels": examples,
+        "seed": seed,
+        MODELS[0]: _finetuned(run, labelled, pretrained, start=pretrained),
+        MODELS[1]: _finetuned(run, labelled, pretrained, start=None),
+        MODELS[2]: _linear(labelled),
+    }
+
+
+def _finetuned(config: RunConfig, labelled: Labelled, pretrained: Path, start: Path | None) -> float:
+    encoder, tokenizer = model_directory.read(pretrained)
+    with tempfile.TemporaryDirectory() as directory:
+        return float(finetune(config, Path(directory) / "finetune", labelled, encoder, tokenizer, start)["accuracy"])
+
+
+def _linear(labelled: Labelled) -> float:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    model = make_pipeline(TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000))
+    model.fit(labelled.train.texts, labelled.train.labels)
+    return float(model.score(labelled.test.texts, labelled.test.labels))
+
+
+def draw(lines: Sequence[dict[str, Any]], path: Path) -> None:
+    """Mean accuracy of each model over the seeds, with every single run as a dot."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
+    sizes = sorted({line["labels"] for line in lines})
+    for name, colour in zip(MODELS, ("#1f6feb", "#d1702a", "#6e7781"), strict=True):
+        means = [100 * statistics.mean(line[name] for line in lines if line["labels"] == size) for size in sizes]
+        axes.plot(sizes, means, color=colour, linewidth=2, label=name)
+        axes.scatter([line["labels"] for line in lines], [100 * line[name] for line in lines], color=colour, s=12)
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("labelled reviews")
+    axes.set_ylabel("test accuracy, %")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""bert_jax: pre-train, fine-tune and use BERT encoders in JAX."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bert_jax.config import ComputeConfig
+    from bert_jax.inference import Bert
+
+__all__ = ["load"]
+
+
+def load(path: str | Path, compute: ComputeConfig | None = None) -> Bert:
+    """A trained model, ready to use: see `bert_jax.inference.load`, which this is."""
+    from bert_jax import inference  # imports jax, which `import bert_jax` need not wait for
+
+    return inference.load(path, compute)

@@ -1,0 +1,8 @@
+"""python -m bert_jax COMMAND."""
+
+import sys
+
+from bert_jax.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Line charts as SVG text: thinned out, with readable ticks, coloured by the style sheet of the page that holds them."""
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Literal
+
+WIDTH, HEIGHT = 520, 260
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 40
+MOST_POINTS = 160
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: points (step, value) in order of steps.
+
+    `run` chooses the colour; held-out figures are drawn strong, with a mark at each measurement, and training figures thin.
+    """
+
+    name: str
+    points: Sequence[Point]
+    run: Literal["pretrained", "scratch"] = "pretrained"
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Series over the same axes, and perhaps a level to compare them with."""
+
+    title: str
+    series: Sequence[Series]
+    percent: bool = False
+    level: tuple[str, float] | None = None
+    from_zero: bool = False
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """A linear map from values to pixels that shows whole ticks."""
+
+    ticks: tuple[float, ...]
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+
+
+def draw(chart: Chart) -> str:
+    """A `<figure>` with title, legend and SVG, or nothing if no series has a point. All names are escaped."""
+    thinned = [(series, thin(series.points)) for series in chart.series if series.points]
+    if not thinned:
+        return ""
+    steps = [step for series, _ in thinned for step in (series.points[0][0], series.points[-1][0])]
+    values = [value for _, points in thinned for _, _, low, high in points for value in (low, high)]
+    values += [chart.level[1]] if chart.level else []
+    values += [0.0] if chart.from_zero else []
+    x = _steps_axis(min(steps), max(steps))
+    y = _values_axis(min(values), max(values))
+    marks = [_line(series, points, x, y) for series, points in thinned]
+    data = [[series.name, series.run, [[x(step), y(mean), step, mean] for step, mean, _, _ in points]] for series, points in thinned]
+    last = ", ".join(f"{series.name} {_label(points[-1][1], chart.percent)}" for series, points in thinned)
+    return f"""<figure class="chart" data-percent="{str(chart.percent).lower()}" data-series="{escape(json.dumps(data))}">
+<figcaption>{escape(chart.title)}</figcaption>
+<div class="legend">{_legend(chart)}</div>
+<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(f"{chart.title}; last: {last}")}">
+{_grid(x, y, chart.percent)}
+{_level(chart, y)}{"".join(marks)}
+<line class="cursor" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>
+</svg>
+</figure>
+"""
+
+
+def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[tuple[float, float, float, float]]:
+    """At most `most` (step, mean, lowest, highest) of equal shares of the points; the first and the last point stay as they are."""
+    if len(points) <= most:
+        return [(step, value, value, value) for step, value in points]
+    inner = points[1:-1]
+    edges = [round(i * len(inner) / (most - 2)) for i in range(most - 1)]
+    groups = [points[:1], *(inner[a:b] for a, b in itertools.pairwise(edges)), points[-1:]]
+    thinned = []
+    for group in groups:
+        values = [value for _, value in group]
+        thinned.append((sum(step for step, _ in group) / len(group), sum(values) / len(values), min(values), max(values)))
+    return thinned
+
+
+def ticks(low: float, high: float, most: int) -> tuple[float, ...]:
+    """At most `most` + 1 multiples of 1, 2 or 5 times a power of ten; the first is not above `low` and the last not below `high`."""
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    # The span may begin and end inside a tick's interval, which costs one more.
+    step = next(size * power for size in (1, 2, 5, 10, 20) if math.ceil(high / (size * power)) - math.floor(low / (size * power)) <= most)
+    digits = max(0, 1 - math.floor(math.log10(step)))
+    return tuple(round(i * step, digits) for i in range(math.floor(low / step), math.ceil(high / step) + 1))
+
+
+def _values_axis(low: float, high: float) -> _Axis:
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
+        room = abs(high) / 10 or 1.0
+        low, high = low - room, high + room
+    marks = ticks(low, high, 5)
+    return _Axis(marks, marks[0], marks[-1], HEIGHT - BOTTOM, TOP)
+
+
+def _steps_axis(low: float, high: float) -> _Axis:
+    """From the start of training to the last step, whether or not a tick falls there."""
+    low, high = 0.0, max(high, low, 1.0)
+    return _Axis(tuple(tick for tick in ticks(low, high, 6) if tick <= high and tick == int(tick)), low, high, LEFT, WIDTH - RIGHT)
+
+
+def _grid(x: _Axis, y: _Axis, percent: bool) -> str:
+    bottom = HEIGHT - BOTTOM
+    lines = [
+        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick)}" y2="{y(tick)}"/>'
+        f'<text class="tick" x="{LEFT - 7}" y="{y(tick) + 4}" text-anchor="end">{label}</text>'
+        for tick, label in zip(y.ticks, _labels(y.ticks, percent), strict=True)
+    ]
+    lines += [
+        f'<line class="axis" x1="{x(tick)}" x2="{x(tick)}" y1="{bottom}" y2="{bottom + 4}"/>'
+        f'<text class="tick" x="{x(tick)}" y="{bottom + 17}" text-anchor="middle">{label}</text>'
+        for tick, label in zip(x.ticks, _labels(x.ticks, False), strict=True)
+    ]
+    lines += [
+        f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>',
+        f'<text class="tick" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{bottom + 33}" text-anchor="middle">step</text>',
+    ]
+    return "\n".join(lines)
+
+
+def _line(series: Series, points: Sequence[tuple[float, float, float, float]], x: _Axis, y: _Axis) -> str:
+    style = f"{series.run} {'held-out' if series.held_out else 'train'}"
+    parts = []
+    if len(points) < len(series.points):
+        upper = " ".join(f"{x(step)},{y(high)}" for step, _, _, high in points)
+        lower = " ".join(f"{x(step)},{y(low)}" for step, _, low, _ in reversed(points))
+        parts.append(f'<polygon class="band {style}" points="{upper} {lower}"/>')
+    if len(points) > 1:
+        parts.append(f'<polyline class="line {style}" points="{" ".join(f"{x(step)},{y(mean)}" for step, mean, _, _ in points)}"/>')
+    if len(points) <= (40 if series.held_out else 10):
+        parts += [f'<circle class="mark {style}" cx="{x(step)}" cy="{y(mean)}" r="3"/>' for step, mean, _, _ in points]
+    return "".join(parts)
+
+
+def _level(chart: Chart, y: _Axis) -> str:
+    if not chart.level:
+        return ""
+    height = y(chart.level[1])
+    return f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{height}" y2="{height}"/>'
+
+
+def _legend(chart: Chart) -> str:
+    named = [(f"{one.run} {'held-out' if one.held_out else 'train'}", one.name) for one in chart.series if one.points]
+    named += [("level", f"{chart.level[0]}, {_label(chart.level[1], chart.percent)}")] if chart.level else []
+    return "".join(f'<span><i class="{style}"></i>{escape(name)}</span>' for style, name in named) if len(named) > 1 else ""
+
+
+def _labels(values: Sequence[float], percent: bool) -> list[str]:
+    """The values of an axis, all with the same unit and as many decimals as their distance needs."""
+    scale, unit = (0.01, " %") if percent else _unit(max(abs(value) for value in values))
+    step = min((b - a for a, b in itertools.pairwise(values)), default=1.0) / scale
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    return [f"{value / scale:.{decimals}f}{unit}" if value or percent else "0" for value in values]
+
+
+def _unit(largest: float) -> tuple[float, str]:
+    for scale, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if largest >= scale * (10 if unit == "k" else 1):
+            return scale, unit
+    if 0 < largest < 0.01:
+        power = math.floor(math.log10(largest))
+        return 10.0**power, f"e{power}"
+    return 1.0, ""
+
+
+def _label(value: float, percent: bool) -> str:
+    return f"{100 * value:.1f} %" if percent else f"{value:.4g}"

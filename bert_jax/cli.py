@@ -1,0 +1,246 @@
+"""Commands: python -m bert_jax train-vocab | prepare | inspect | fill-mask | next-sentence | embed | classify.
+
+What a command needs is imported when it runs, so that --help answers at once.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bert_jax.errors import InputError, Interrupted, TrainingError
+
+INPUT_ERROR, TRAINING_ERROR, INTERRUPTED, PIPE_CLOSED = 2, 1, 130, 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line; returns the exit status."""
+    parser = _parser()
+    flags, rest = parser.parse_known_args(arguments)
+    command = flags.parser
+    if command.get_default("takes_config"):
+        flags.overrides = config_overrides(command, rest)
+    elif rest:
+        command.error(f"unrecognized arguments: {' '.join(rest)}")
+    return run_command(lambda: flags.run(flags))
+
+
+def run_command(command: Callable[[], None]) -> int:
+    """Runs it and returns the exit status: 0, or 2 for bad input, 1 for training that cannot go on, 130 for an interruption.
+
+    These are told in one paragraph on stderr; any other exception is a fault of the program and keeps its traceback.
+    """
+    try:
+        command()
+        sys.stdout.flush()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return INPUT_ERROR
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return TRAINING_ERROR
+    except (Interrupted, KeyboardInterrupt) as error:
+        print(f"interrupted{f': {error}' if str(error) else ''}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has enough; Python would complain once more while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    return 0
+
+
+def config_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """`a.b=value` for every `--config.a.b=value` or `--config.a.b value`; anything else is an error of the parser."""
+    overrides: list[str] = []
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        if not argument.startswith("--config."):
+            parser.error(f"unrecognized arguments: {argument}")
+        if "=" not in argument and left and not left[0].startswith("--"):
+            argument += "=" + left.pop(0)
+        overrides.append(argument.removeprefix("--config."))
+    return overrides
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bert_jax",
+        description="Prepare text for BERT models, look at it, and use trained models. Training is `python train.py --help`.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace], None], description: str, *examples: str) -> argparse.ArgumentParser:
+        lines = ["examples:", *(f"  python -m bert_jax {name} {example}" for example in examples)]
+        command = commands.add_parser(
+            name,
+            help=description,
+            description=description[0].upper() + description[1:] + ".",
+            epilog="\n".join(lines),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.set_defaults(run=run, parser=command)
+        return command
+
+    _add_text_commands(add)
+    _add_model_commands(add)
+    return parser
+
+
+Add = Callable[..., argparse.ArgumentParser]
+
+_CORPUS = "demo, tfds:NAME, or a file, folder or glob of .txt, .txt.gz, .txt.xz: a paragraph a line, a blank line between documents"
+
+
+def _add_text_commands(add: Add) -> None:
+    vocabulary = add(
+        "train-vocab", _train_vocab, "train a vocabulary on a corpus", "corpus/ vocab --size 21128", "demo vocab --kind characters"
+    )
+    vocabulary.add_argument("corpus", metavar="CORPUS", help=_CORPUS)
+    vocabulary.add_argument("out", metavar="OUT", type=Path, help="the directory to write tokenizer.json and vocab.txt to")
+    vocabulary.add_argument("--size", type=int, default=30_522, help="tokens, special ones included (default: %(default)s)")
+    vocabulary.add_argument("--kind", choices=("wordpiece", "characters"), default="wordpiece", help="default: %(default)s")
+    vocabulary.add_argument(
+        "--casing", choices=("uncased", "cased"), default="uncased", help="uncased lowers the case and drops accents (default: %(default)s)"
+    )
+    vocabulary.add_argument("--min-frequency", type=int, default=2, help="rarer tokens are left out (default: %(default)s)")
+    _add_encoding_errors(vocabulary)
+
+    prepare = add(
+        "prepare",
+        _prepare,
+        "make the vocabulary and the records of a training run ahead of it",
+        "--config=configs/pretrain_folder.py --workdir=runs/mine --config.corpus.source=corpus/",
+    )
+    prepare.set_defaults(takes_config=True)
+    prepare.add_argument("--config", required=True, help="the configuration of the run; --config.a.b=value changes a value")
+    prepare.add_argument("--workdir", required=True, type=Path, help="that of the run")
+    prepare.add_argument(
+        "--beam",
+        nargs="?",
+        const="--runner=FnApiRunner",
+        metavar="OPTIONS",
+        help="on Apache Beam, for a corpus beyond one machine: --beam='--runner=DataflowRunner --project=...' (default: this process)",
+    )
+
+    inspect = add("inspect", _inspect, "look at a corpus before training on it", "corpus/ --vocab vocab", "demo --evaluation-file test.tsv")
+    inspect.add_argument("corpus", metavar="CORPUS", help=_CORPUS)
+    inspect.add_argument("--vocab", type=Path, help="a vocabulary, for counts in tokens; without one in characters")
+    inspect.add_argument("--length", type=int, default=128, help="row length of the training (default: %(default)s)")
+    inspect.add_argument("--batch-size", type=int, default=256, help="rows in a step of the training (default: %(default)s)")
+    inspect.add_argument("--evaluation-file", type=Path, action="append", default=[], help="look for its texts in the corpus (repeatable)")
+    inspect.add_argument("--json", action="store_true", help="print JSON")
+    _add_encoding_errors(inspect)
+
+
+def _add_encoding_errors(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--encoding-errors", choices=("strict", "replace"), default="strict", help="bytes that are not UTF-8 (default: %(default)s)"
+    )
+
+
+def _add_model_commands(add: Add) -> None:
+    run = "runs/demo"
+    fill = add(
+        "fill-mask",
+        _on_model("fill_mask"),
+        "fill the blanks of texts",
+        f"{run}/pretrain '这家酒店的服务很[MASK]。'",
+        f"{run}/pretrain --input texts.txt --output filled.jsonl",
+    )
+    fill.add_argument("--top-k", type=int, default=5, help="predictions for each [MASK] (default: %(default)s)")
+    follows = add(
+        "next-sentence",
+        _on_model("next_sentence"),
+        "tell whether a sentence follows another",
+        f"{run}/pretrain '他打开门。' '屋里没有人。'",
+        f"{run}/pretrain --input pairs.tsv --text a --text-pair b",
+    )
+    embed = add(
+        "embed",
+        _on_model("embed"),
+        "turn texts into vectors",
+        f"{run}/pretrain '房间很干净' '房间很整洁'",
+        f"{run}/pretrain --input texts.txt --output vectors.npy",
+    )
+    embed.add_argument("--pooling", choices=("mean", "cls"), default="mean", help="default: %(default)s")
+    classify = add(
+        "classify",
+        _on_model("classify"),
+        "classify texts",
+        f"{run}/finetune '房间很干净' '再也不来了'",
+        f"{run}/finetune --input reviews.tsv --text review --output classified.jsonl",
+    )
+    for command in (fill, follows, embed, classify):
+        command.add_argument("model", metavar="MODEL", type=Path, help="the directory of a trained stage")
+        metavar, what = ("SENTENCE", "two, A and B") if command is follows else ("TEXT", "one or several")
+        command.add_argument("texts", nargs="*", metavar=metavar, help=what)
+        kinds = "" if command is follows else "one text a line, or "
+        command.add_argument("--input", type=Path, help=f"{kinds}.tsv, .csv, .jsonl by column names; also .gz and .xz")
+        command.add_argument("--text", default="text", metavar="COLUMN", help="the column of --input with the text (default: %(default)s)")
+        vectors = " or .npy" if command is embed else ""
+        command.add_argument("--output", type=Path, help=f"write to this .jsonl{vectors} file instead of the terminal")
+        command.add_argument("--json", action="store_true", help="print JSON, a line for each text")
+    follows.add_argument("--text-pair", default="text_pair", metavar="COLUMN", help="that with the second sentence (default: %(default)s)")
+    classify.add_argument("--text-pair", metavar="COLUMN", help="that with the second text, for a classifier of pairs")
+
+
+def _on_model(name: str) -> Callable[[argparse.Namespace], None]:
+    def run(flags: argparse.Namespace) -> None:
+        from bert_jax import predict
+
+        getattr(predict, name)(flags)
+
+    return run
+
+
+def _train_vocab(flags: argparse.Namespace) -> None:
+    from bert_jax.config import CorpusConfig, VocabularyConfig
+    from bert_jax.data.sources import open_source
+    from bert_jax.tokenizer import Tokenizer
+
+    if flags.out.exists() and (not flags.out.is_dir() or any(flags.out.iterdir())):
+        raise InputError(f"{flags.out} exists already, and a model may depend on the vocabulary in it: name another directory.")
+    vocabulary = VocabularyConfig(kind=flags.kind, size=flags.size, min_frequency=flags.min_frequency, casing=flags.casing)
+    corpus = CorpusConfig(source=flags.corpus, encoding_errors=flags.encoding_errors)
+    paragraphs = (paragraph for document in open_source(corpus.source, corpus).documents() for paragraph in document)
+    tokenizer = Tokenizer.train(paragraphs, vocabulary)
+    tokenizer.save(flags.out)
+    print(f"{tokenizer.vocab_size:,} tokens in {flags.out}")
+
+
+def _prepare(flags: argparse.Namespace) -> None:
+    from bert_jax.overrides import apply_overrides, load_config
+    from bert_jax.stages.run import prepare_data
+
+    config = apply_overrides(load_config(flags.config), flags.overrides)
+    tokenizer, prepared = prepare_data(config, flags.workdir, beam=shlex.split(flags.beam) if flags.beam else None)
+    print(f"{prepared.path}\n\n{_columns(prepared.info)}\nvocabulary  {tokenizer.vocab_size:,} tokens")
+
+
+def _columns(info: Mapping[str, Any]) -> str:
+    """The counts of each split beside each other, and what is of neither below."""
+    splits = {name: value for name, value in info.items() if isinstance(value, Mapping)}
+    lines = [("", *splits)]
+    lines += [(name.replace("_", " "), *(f"{split[name]:,}" for split in splits.values())) for name in next(iter(splits.values()), {})]
+    first = max(len(line[0]) for line in lines)
+    others = max(len(cell) for line in lines for cell in line[1:])
+    table = [f"{line[0]:{first}}" + "".join(f"  {cell:>{others}}" for cell in line[1:]) for line in lines]
+    return "\n".join(table + [f"{name.replace('_', ' ')}  {value}" for name, value in info.items() if name not in splits])
+
+
+def _inspect(flags: argparse.Namespace) -> None:
+    from bert_jax.config import CorpusConfig, RowsConfig
+    from bert_jax.data.inspection import inspect
+    from bert_jax.tokenizer import Tokenizer
+
+    corpus = CorpusConfig(source=flags.corpus, encoding_errors=flags.encoding_errors)
+    tokenizer = Tokenizer.load(flags.vocab) if flags.vocab else None
+    inspection = inspect(corpus, RowsConfig(length=flags.length), flags.batch_size, tokenizer, flags.evaluation_file)
+    print(json.dumps(inspection.to_dict(), ensure_ascii=False) if flags.json else inspection)

@@ -1,0 +1,303 @@
+"""A look at a corpus before training on it: how much there is, what is wrong with it, how long an epoch takes."""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert_jax.config import CorpusConfig, RowsConfig
+from bert_jax.data.encoding import DocumentEncoder, TokenizedDocument, document_sentences, encode
+from bert_jax.data.packing import pack
+from bert_jax.data.pairs import make_examples
+from bert_jax.data.sentences import WORD_MARK
+from bert_jax.data.sources import Source, open_source
+from bert_jax.data.tables import numbered_lines, read_records
+from bert_jax.data.text import SUFFIXES
+from bert_jax.errors import InputError
+from bert_jax.progress import WorkProgress
+from bert_jax.tokenizer import Tokenizer
+
+_SHORT = 10
+"""Characters below which a text is a phrase that anybody may write rather than a copy."""
+_EXAMPLES = 5
+_BLOCK_TOKENS = 1 << 17
+_MOST_HASHES = 2_000_000
+_BAR = 40
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Texts of an evaluation file that stand in the corpus as a whole sentence, paragraph or document, white space aside."""
+
+    file: str
+    texts: int
+    found: int
+    short: int
+    """Of those found, how many are shorter than ten characters."""
+    examples: tuple[tuple[int, str], ...]
+    """The first of those found, with their lines; longer ones first where there are some."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect` saw; `str()` of it is a report."""
+
+    source: str
+    documents: int
+    sentences: int
+    characters: int
+    single_sentence_documents: int
+    """They cannot give a next-sentence pair."""
+    repeated_documents: int
+    """Beyond the first of each, white space aside."""
+    repeated_sentences: int
+    repeats_estimated: bool
+    """Whether there was too much text to remember all of it, so that the repeats are an estimate from a sample."""
+    tokens: int | None
+    """None without a vocabulary, like all that needs one."""
+    unknown_tokens: int | None
+    lengths: tuple[tuple[int, int, int], ...]
+    """Least and greatest length, and the number of documents between; in tokens, or without a vocabulary in characters."""
+    row_length: int
+    batch_size: int
+    rows: int | None
+    """Rows in an epoch of the training text, which is the corpus without what is held out."""
+    fill: float | None
+    """Share of their tokens that are no padding."""
+    overlaps: tuple[Overlap, ...]
+
+    @property
+    def steps_per_epoch(self) -> float | None:
+        """Batches that show the training text once."""
+        return None if self.rows is None else self.rows / self.batch_size
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return dataclasses.asdict(self) | {"steps_per_epoch": self.steps_per_epoch}
+
+    def __str__(self) -> str:
+        about = "about " * self.repeats_estimated
+        lines = [
+            f"corpus           {self.source}",
+            f"documents        {self.documents:,}: {about}{_share(self.repeated_documents, self.documents)} repeated, "
+            f"{_share(self.single_sentence_documents, self.documents)} of one sentence, too short for a next-sentence pair",
+            f"sentences        {self.sentences:,}: {about}{_share(self.repeated_sentences, self.sentences)} repeated",
+            f"characters       {self.characters:,}",
+        ]
+        if self.tokens is None or self.unknown_tokens is None or self.rows is None or self.fill is None:
+            lines.append("tokens           not counted: no vocabulary was given, so neither are [UNK] and the steps of an epoch")
+        else:
+            lines += [
+                f"tokens           {self.tokens:,}: {_share(self.unknown_tokens, self.tokens)} [UNK]",
+                f"steps per epoch  {self.steps_per_epoch:,.1f} of {self.batch_size:,} rows of {self.row_length} tokens, "
+                f"{self.fill:.1%} full",
+            ]
+        lines += ["", f"{'characters' if self.tokens is None else 'tokens'} per document", *self._histogram()]
+        for overlap in self.overlaps:
+            lines += ["", *_overlap_lines(overlap)]
+        return "\n".join(lines)
+
+    def _histogram(self) -> Iterator[str]:
+        most = max((count for *_, count in self.lengths), default=1)
+        for least, greatest, count in self.lengths:
+            yield f"{least:>11,} to {greatest:>11,}  {count:>11,}  {'#' * round(_BAR * count / most)}".rstrip()
+
+
+def inspect(
+    config: CorpusConfig,
+    rows: RowsConfig,
+    batch_size: int,
+    tokenizer: Tokenizer | None = None,
+    evaluation_files: Sequence[Path] = (),
+    show_progress: bool = True,
+) -> Inspection:
+    """Read the whole of `config.source` once, on all cores.
+
+    Args:
+        config: the text.
+        rows: the rows of the training, for the length of an epoch.
+        batch_size: rows of a step.
+        tokenizer: for counts in tokens.
+        evaluation_files: .txt files (a text a line) or labelled .tsv, .csv and .jsonl files whose texts should not be in the corpus.
+        show_progress: whether to show a progress bar.
+
+    Raises:
+        InputError: the corpus or an evaluation file is missing, empty or cannot be read.
+    """
+    evaluations = [_Evaluation(path) for path in evaluation_files]
+    source = open_source(config.source, config)
+    documents, sentences = _Repeats(), _Repeats()
+    counts: Counter[str] = Counter()
+    lengths: Counter[int] = Counter()
+    epoch = _Epoch(rows)
+    for paragraphs, tokenized in _read(source, config, tokenizer, show_progress):
+        split = document_sentences(paragraphs, config.sentence_ends)
+        keys = [_key(sentence) for sentence in split]
+        documents.add("".join(keys))
+        for key in keys:
+            sentences.add(key)
+        for evaluation in evaluations:
+            evaluation.look_for([*keys, *map(_key, paragraphs), "".join(keys)])
+        size = sum(map(len, paragraphs))
+        counts.update(characters=size, single=len(split) < 2)
+        if tokenizer and tokenized:
+            size = len(tokenized.tokens)
+            counts.update(tokens=size, unknown=int(np.count_nonzero(tokenized.tokens == tokenizer.unk_id)))
+            epoch.add(tokenized)
+        lengths[size.bit_length()] += 1
+    if not documents.seen:
+        raise InputError(f"The corpus {config.source} holds no text: everything in it is blank.")
+    epoch.finish()
+    trained = 1 if config.valid_source else 1 - config.valid_fraction
+    return Inspection(
+        source=config.source,
+        documents=documents.seen,
+        sentences=sentences.seen,
+        characters=counts["characters"],
+        single_sentence_documents=counts["single"],
+        repeated_documents=documents.repeats,
+        repeated_sentences=sentences.repeats,
+        repeats_estimated=documents.estimated or sentences.estimated,
+        tokens=counts["tokens"] if tokenizer else None,
+        unknown_tokens=counts["unknown"] if tokenizer else None,
+        lengths=tuple((1 << bits >> 1, max(0, (1 << bits) - 1), lengths[bits]) for bits in range(min(lengths), max(lengths) + 1)),
+        row_length=rows.length,
+        batch_size=batch_size,
+        rows=round(epoch.rows * trained) if tokenizer else None,
+        fill=epoch.filled / max(1, epoch.rows * rows.length) if tokenizer else None,
+        overlaps=tuple(evaluation.overlap for evaluation in evaluations),
+    )
+
+
+def _read(
+    source: Source, config: CorpusConfig, tokenizer: Tokenizer | None, show_progress: bool
+) -> Iterator[tuple[list[str], TokenizedDocument | None]]:
+    with WorkProgress("inspect", "B", source.stored_bytes, show_progress) as progress:
+        texts = source.documents(progress.update)
+        if tokenizer is None:
+            yield from ((paragraphs, None) for paragraphs in texts)
+            return
+        # The words of Chinese do not matter here.
+        encoder = DocumentEncoder(tokenizer, dataclasses.replace(config, segmenter="characters"))
+        for _, paragraphs, tokenized in encode(((None, paragraphs) for paragraphs in texts), encoder):
+            yield paragraphs, tokenized
+
+
+def _key(text: str) -> str:
+    """What makes two texts the same."""
+    return "".join(text.replace(WORD_MARK, "").split())
+
+
+class _Repeats:
+    """Counts texts that were there before, in bounded memory: beyond it, among a share of the texts that a hash chooses."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self._times: Counter[int] = Counter()
+        self._mask = 0
+
+    def add(self, text: str) -> None:
+        self.seen += 1
+        place = int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest())
+        if place & self._mask:
+            return
+        self._times[place] += 1
+        if len(self._times) > _MOST_HASHES:
+            self._mask = 2 * self._mask + 1
+            self._times = Counter({place: times for place, times in self._times.items() if not place & self._mask})
+
+    @property
+    def estimated(self) -> bool:
+        return self._mask > 0
+
+    @property
+    def repeats(self) -> int:
+        return (self._times.total() - len(self._times)) * (self._mask + 1)
+
+
+class _Epoch:
+    """Makes rows of the documents as training does, block by block, and counts them."""
+
+    def __init__(self, rows: RowsConfig) -> None:
+        self.rows = self.filled = 0
+        self._config = rows
+        self._rng = np.random.default_rng(0)
+        self._block: list[TokenizedDocument] = []
+        self._tokens = 0
+
+    def add(self, document: TokenizedDocument) -> None:
+        if len(document.tokens):
+            self._block.append(document)
+            self._tokens += len(document.tokens)
+        if self._tokens >= _BLOCK_TOKENS:
+            self.finish()
+
+    def finish(self) -> None:
+        if not self._block:
+            return
+        config = self._config
+        sizes = np.array([len(document.tokens) for document in self._block])
+        begins = np.cumsum(sizes) - sizes
+        starts = np.concatenate([begin + document.sentence_starts for begin, document in zip(begins, self._block, strict=True)])
+        examples = make_examples(starts, begins + sizes, config.length, config.next_sentence, config.short_probability, self._rng)
+        lengths = examples.lengths
+        self.rows += pack(lengths, config.length, config.examples_per_row if config.packing else 1).count
+        self.filled += int(lengths.sum())
+        self._block, self._tokens = [], 0
+
+
+class _Evaluation:
+    """The texts of an evaluation file, and which of them were met."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._texts = dict(_texts_of_lines(path) if path.name.endswith(SUFFIXES) else _texts_of_records(path))
+        if not self._texts:
+            raise InputError(f"The evaluation file {path} holds no text: it is empty.")
+        self._keys = {_key(text) for text in self._texts.values()}
+        self._met: set[str] = set()
+
+    def look_for(self, keys: Sequence[str]) -> None:
+        self._met.update(self._keys.intersection(keys))
+
+    @property
+    def overlap(self) -> Overlap:
+        found = [(line, text) for line, text in self._texts.items() if _key(text) in self._met]
+        short = [_is_short(text) for _, text in found]
+        first = sorted(found, key=lambda item: (_is_short(item[1]), item[0]))[:_EXAMPLES]
+        return Overlap(str(self._path), len(self._texts), len(found), sum(short), tuple(first))
+
+
+def _is_short(text: str) -> bool:
+    return len(_key(text)) < _SHORT
+
+
+def _texts_of_lines(path: Path) -> Iterator[tuple[int, str]]:
+    return ((line, text.strip()) for line, text in numbered_lines(path) if text.strip())
+
+
+def _texts_of_records(path: Path) -> Iterator[tuple[int, str]]:
+    """The column with the most characters is the text; labels and numbers of examples are shorter."""
+    records = list(read_records(path))
+    sizes: Counter[str] = Counter()
+    for _, record in records:
+        sizes.update({column: len(value) for column, value in record.items()})
+    return ((line, record[max(sizes, key=sizes.__getitem__)]) for line, record in records)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part:,} ({part / whole:.2%})" if part else "none"
+
+
+def _overlap_lines(overlap: Overlap) -> Iterator[str]:
+    yield (
+        f"{overlap.file}: of {overlap.texts:,} texts {_share(overlap.found, overlap.texts)} stand in the corpus as a sentence, a "
+        "paragraph or a document" + (f"; {overlap.short:,} of these are shorter than {_SHORT} characters" if overlap.short else "")
+    )
+    for line, text in overlap.examples:
+        yield f"  line {line:,}: {text if len(text) <= 80 else text[:79] + '…'}"

@@ -1,0 +1,323 @@
+"""Documents become an endless stream of batches that can be stopped and continued anywhere, on any number of processes.
+
+The unit is the *block*: some consecutive documents of an epoch's global shuffle, turned into about 64 rows on their own,
+a pure function of (seed, block). Block b belongs to epoch b // blocks_per_epoch. The global batch of B rows is made by
+G = gcd(B, 64) *lanes*: lane l walks the blocks l, l + G, l + 2G, ... and gives B / G rows to every batch. A process owns
+a run of lanes, and so a contiguous slice of every global batch: neither the text nor its order depends on how many
+processes there are. The position in the stream is (block, row) of every lane.
+"""
+
+import functools
+import hashlib
+import math
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, Self
+
+import grain
+import numpy as np
+from grain.experimental import ThreadPrefetchDatasetIterator, index_shuffle
+
+from bert_jax.config import RowsConfig
+from bert_jax.data.packing import Batch, Placement, SpecialTokens, assemble, pack, pad_rows
+from bert_jax.data.pairs import make_examples
+from bert_jax.errors import InputError
+
+_LANES = 64
+_ROWS_PER_BLOCK = 64
+_DOCUMENTS_PER_BLOCK = 8  # at least, so that a false next sentence finds another document
+_PERMUTED_IN_MEMORY = 1 << 20  # documents; grain's shuffle of indices takes no memory, but ten times as long, and far longer for few
+_TRAINING, _EVALUATION = 0, 1  # what the random numbers are for
+
+State = dict[str, Any]
+
+
+class Document(Protocol):
+    """What a row is made of; `bert_jax.data.corpora.TokenizedDocument` is one."""
+
+    @property
+    def tokens(self) -> np.ndarray: ...
+    @property
+    def sentence_starts(self) -> np.ndarray: ...
+    @property
+    def word_starts(self) -> np.ndarray: ...
+
+
+class Source(Protocol):
+    """Tokenized documents by index; `bert_jax.data.corpora.DocumentSource` is one."""
+
+    def __len__(self) -> int: ...
+    def fetch(self, indices: Sequence[int]) -> Sequence[Document]: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def single_sentence_documents(self) -> int: ...
+
+
+def make_rows(documents: Sequence[Document], special: SpecialTokens, rows: RowsConfig, rng: np.random.Generator) -> Batch:
+    """All text of the documents as rows of the one batch shape, in random order, with `is_next` as the label."""
+    documents = [document for document in documents if len(document.tokens)]
+    ends = np.cumsum([len(document.tokens) for document in documents], dtype=np.int64)
+    tokens, word_starts, sentence_starts = (
+        np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        for parts in (
+            [document.tokens for document in documents],
+            [document.word_starts for document in documents],
+            [document.sentence_starts + end - len(document.tokens) for document, end in zip(documents, ends.tolist(), strict=True)],
+        )
+    )
+    examples = make_examples(sentence_starts, ends, rows.length, rows.next_sentence, rows.short_probability, rng)
+    per_row = rows.examples_per_row
+    placement = pack(examples.lengths, rows.length, per_row if rows.packing else 1)
+    shuffled = Placement(rng.permutation(placement.count)[placement.rows], placement.slots, placement.offsets, placement.count)
+    return assemble(examples, shuffled, tokens, word_starts, special, rows.length, per_row, "is_next")
+
+
+class _Blocks:
+    """The endless sequence of blocks of a source: `blocks.rows(b)` is the same whenever and wherever it is called."""
+
+    def __init__(self, source: Source, special: SpecialTokens, rows: RowsConfig, seed: int, stream: int):
+        if not len(source) or not source.tokens:
+            raise InputError("The prepared corpus holds no text. Check the corpus source and, for held-out text, its valid_fraction.")
+        self._source, self._special, self._rows, self._seed, self._stream = source, special, rows, seed, stream
+        document = source.tokens / len(source) + 3
+        share = document / rows.length  # of a row that one document takes
+        share = max(share, 1 / rows.examples_per_row) if rows.packing else max(share, 1)
+        size = max(_DOCUMENTS_PER_BLOCK, round(_ROWS_PER_BLOCK / share))
+        self.per_epoch = max(1, len(source) // size)
+
+    def rows(self, block: int) -> Batch:
+        epoch, index = divmod(block, self.per_epoch)
+        count = len(self._source)
+        seed = int(np.random.SeedSequence((self._seed, self._stream, epoch)).generate_state(1)[0])
+        first, last = (count * edge // self.per_epoch for edge in (index, index + 1))
+        documents = _shuffled(range(first, last), count, seed)
+        rng = np.random.default_rng((self._seed, self._stream, epoch, index))
+        return make_rows(self._source.fetch(documents), self._special, self._rows, rng)
+
+
+def _shuffled(indices: range, count: int, seed: int) -> list[int]:
+    """Where these indices are in a permutation of `count`, in memory that does not grow with it."""
+    if count > _PERMUTED_IN_MEMORY:
+        return [index_shuffle(i, max_index=count - 1, seed=seed, rounds=4) for i in indices]
+    return list(map(int, _permutation(count, seed)[indices.start : indices.stop]))
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(count)
+
+
+def _check_next_sentence(source: Source, rows: RowsConfig) -> None:
+    if rows.next_sentence != "none" and source.single_sentence_documents >= len(source):
+        raise InputError(
+            f"None of the {len(source)} documents of the training text has two sentences, so rows.next_sentence={rows.next_sentence!r} "
+            "has nothing to learn from. Put a blank line between documents rather than between sentences, split finer with "
+            "corpus.sentence_ends='clauses', or set rows.next_sentence='none'."
+        )
+    if rows.next_sentence == "nsp" and len(source) < 2:
+        raise InputError(
+            "The training text is one document, and rows.next_sentence='nsp' takes its false next sentences from another. Put a "
+            "blank line between documents, or set rows.next_sentence to 'sop' or 'none'."
+        )
+
+
+class _Lane:
+    """One walk over every `stride`-th block; `block` and `row` say which row comes next."""
+
+    def __init__(self, blocks: _Blocks, block: int, row: int, stride: int):
+        self._blocks, self.block, self.row, self._stride = blocks, block, row, stride
+        self._rows: Batch | None = None
+
+    def take(self, count: int) -> Iterator[Batch]:
+        """The next `count` rows, in parts."""
+        while count:
+            if self._rows is None:
+                self._rows = self._blocks.rows(self.block)
+            size = len(self._rows["tokens"])
+            end = min(self.row + count, size)
+            yield {name: field[self.row : end] for name, field in self._rows.items()}
+            count -= end - self.row
+            self.row = end
+            if end == size:
+                self.block, self.row, self._rows = self.block + self._stride, 0, None
+
+
+class _LanesIterator(grain.DatasetIterator[Batch]):
+    """The batches of one process."""
+
+    def __init__(self, blocks: _Blocks, lanes: range, stride: int, rows_per_lane: int, fingerprint: str):
+        super().__init__()
+        self._blocks, self._numbers, self._stride = blocks, lanes, stride
+        self._rows_per_lane, self._fingerprint = rows_per_lane, fingerprint
+        self._lanes = [_Lane(blocks, lane, 0, stride) for lane in lanes]
+
+    def __next__(self) -> Batch:
+        parts = [part for lane in self._lanes for part in lane.take(self._rows_per_lane)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def get_state(self) -> State:
+        return {
+            "stream": self._fingerprint,
+            "lanes": list(self._numbers),
+            "blocks": [lane.block for lane in self._lanes],
+            "rows": [lane.row for lane in self._lanes],
+        }
+
+    def set_state(self, state: State) -> None:
+        check_stream(state, self._fingerprint)
+        saved = {lane: (block, row) for lane, block, row in zip(state["lanes"], state["blocks"], state["rows"], strict=True)}
+        missing = [lane for lane in self._numbers if lane not in saved]
+        if missing:
+            raise ValueError(f"The saved position lacks the lanes {missing}: join the states of all processes with merge_states.")
+        self._lanes = [_Lane(self._blocks, *saved[lane], self._stride) for lane in self._numbers]
+
+
+class _Ahead(ThreadPrefetchDatasetIterator[Batch]):
+    """Grain's thread that works ahead, which may be closed twice: grain closes again when Python has half shut down."""
+
+    def close(self) -> None:
+        if not self._closed:
+            super().close()
+
+
+class Batches:
+    """Batches of this process's rows, made ahead by one thread of grain.
+
+    `get_state` describes the batch handed out last, whatever has been made ahead since.
+    """
+
+    def __init__(self, iterator: grain.DatasetIterator[Batch], prefetch: int):
+        self._iterator = _Ahead(iterator, prefetch)
+        weakref.finalize(self, self._iterator.close)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        return next(self._iterator)
+
+    def get_state(self) -> State:
+        """The position of this process in the stream, as plain JSON values; `merge_states` joins those of all processes."""
+        return dict(self._iterator.get_state())
+
+    def set_state(self, state: State) -> None:
+        """Continues after the batch at which `state` was taken, by any number of processes.
+
+        Raises:
+            InputError: the state belongs to other data or another configuration.
+        """
+        self._iterator.set_state(state)
+
+    def close(self) -> None:
+        """Ends the thread that works ahead."""
+        self._iterator.close()
+
+
+def merge_states(states: Sequence[State]) -> State:
+    """Joins the states of all processes, taken at the same step, into one that any number of processes can continue from."""
+    merged = dict(states[0])
+    for state in states[1:]:
+        check_stream(state, merged["stream"])
+        merged = {name: value + state[name] if isinstance(value, list) else value for name, value in merged.items()}
+    return merged
+
+
+def check_stream(state: State, fingerprint: str) -> None:
+    """Raises InputError where a saved position is not one of this stream."""
+    if state.get("stream") != fingerprint:
+        raise InputError(
+            "The saved position in the data belongs to another corpus, seed, batch size or rows configuration than this run's. "
+            "Continue with the configuration and the prepared data it was saved with, or start in a new workdir."
+        )
+
+
+def fingerprint_stream(*facts: Any) -> str:
+    """A short name for what decides the order of a stream."""
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def own_rows(batch_size: int, process_index: int, process_count: int) -> slice:
+    """The rows of a global batch that one process holds.
+
+    Raises:
+        InputError: the processes do not divide the batch.
+    """
+    if batch_size % process_count:
+        raise InputError(f"{process_count} processes do not divide batch_size={batch_size}: choose a multiple of {process_count}.")
+    rows = batch_size // process_count
+    return slice(process_index * rows, (process_index + 1) * rows)
+
+
+def pretraining_batches(
+    source: Source,
+    special: SpecialTokens,
+    rows: RowsConfig,
+    batch_size: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """The endless training batches of one process.
+
+    Args:
+        source: the tokenized documents.
+        special: the tokenizer, or anything with its ids of [PAD], [CLS] and [SEP].
+        rows: how documents become rows.
+        batch_size: rows of the global batch; this process gets `batch_size / process_count` of them.
+        seed: decides order, cuts and pairs.
+        process_index: which process this is, of `process_count`.
+
+    Raises:
+        InputError: no text, no document with two sentences while a sentence task is on, or a batch that the processes do not divide.
+    """
+    lanes = math.gcd(batch_size, _LANES)
+    if lanes % process_count:
+        raise InputError(
+            f"{process_count} processes cannot share batch_size={batch_size}: the number of processes must divide {lanes}, the greatest "
+            f"common divisor of the batch size and {_LANES}. Choose a batch size that is a multiple of {process_count}"
+            + (", and at most 64 processes." if process_count > _LANES else ".")
+        )
+    blocks = _Blocks(source, special, rows, seed, _TRAINING)
+    _check_next_sentence(source, rows)
+    own = range(lanes)[own_rows(lanes, process_index, process_count)]
+    fingerprint = fingerprint_stream("pretraining", len(source), source.tokens, rows, batch_size, seed)
+    rows_per_lane = batch_size // lanes
+    # The lanes come to the ends of their blocks at about the same step; one block of each made ahead evens that out.
+    prefetch = max(2, _ROWS_PER_BLOCK // rows_per_lane)
+    return Batches(_LanesIterator(blocks, own, lanes, rows_per_lane, fingerprint), prefetch)
+
+
+def evaluation_batches(
+    source: Source,
+    special: SpecialTokens,
+    rows: RowsConfig,
+    batch_size: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    *,
+    count: int,
+) -> list[Batch]:
+    """The same `count` batches whenever it is called, fewer where the text is at an end; the last is filled up with empty rows.
+
+    Arguments are those of `pretraining_batches`; the number of batches does not depend on the process. Held-out text of
+    one document has no false next sentences, and of single sentences no pairs: it still serves the masked tokens.
+
+    Raises:
+        InputError: no text, or a batch that the processes do not divide.
+    """
+    own = own_rows(batch_size, process_index, process_count)
+    blocks = _Blocks(source, special, rows, seed, _EVALUATION)
+    parts: list[Batch] = []
+    missing = count * batch_size
+    for block in range(blocks.per_epoch):
+        part = blocks.rows(block)
+        parts.append({name: field[:missing] for name, field in part.items()})
+        missing -= len(parts[-1]["tokens"])
+        if not missing:
+            break
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    total = -(-len(joined["tokens"]) // batch_size) * batch_size
+    joined = pad_rows(joined, total, special.pad_id)
+    return [{name: field[start : start + batch_size][own] for name, field in joined.items()} for start in range(0, total, batch_size)]

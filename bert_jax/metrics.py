@@ -1,0 +1,90 @@
+"""The numbers of a run, as lines of JSON and as TensorBoard events."""
+
+import json
+import math
+import numbers
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+FILE = "metrics.jsonl"
+
+
+class MetricsWriter:
+    """Appends to `directory/metrics.jsonl` and to TensorBoard events in `directory/tensorboard`; one process of a run writes.
+
+    With `resume_step` the lines and events after that step, which the run is about to produce again, are taken out;
+    0 starts afresh. Without it new lines follow the old ones.
+    """
+
+    def __init__(self, directory: str | Path, resume_step: int | None = None) -> None:
+        from tensorboardX import SummaryWriter  # 0.3 s that readers of metrics need not wait for
+
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        _keep(directory, resume_step)
+        self._file = (directory / FILE).open("a", encoding="utf-8")
+        # TensorBoard forgets the events from the purge step on.
+        purge_step = None if resume_step is None else resume_step + 1 if resume_step else 0
+        # Its file names count whole seconds: a quick restart would overwrite the file of the run before.
+        self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=purge_step, filename_suffix=f".{time.time_ns()}")
+
+    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        """Store the metrics of one split ("train", "valid", …) at one step. Numbers that are not finite become null."""
+        plain = {name: _plain(value) for name, value in values.items()}
+        self._file.write(json.dumps({"step": int(step), "split": split, **plain}, ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.flush()
+        for name, value in plain.items():
+            if isinstance(value, int | float):
+                self._events.add_scalar(f"{name}/{split}", value, int(step))
+        self._events.flush()
+
+    def close(self) -> None:
+        self._file.close()
+        self._events.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
+    """The lines of `directory/metrics.jsonl` in order; none if there is no such file. A torn line (a crash while writing) is left out."""
+    path = Path(directory) / FILE
+    if not path.exists():
+        return []
+    return [line for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if (line := _parsed(text)) is not None]
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
+
+
+def _keep(directory: Path, resume_step: int | None) -> None:
+    """Rewrite the file with its whole lines up to the step; the old file stays whole until the new one is."""
+    if not (directory / FILE).exists():
+        return
+    lines = [line for line in read_metrics(directory) if resume_step is None or 0 < resume_step >= line["step"]]
+    temporary = directory / f"{FILE}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(directory / FILE)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -1,0 +1,95 @@
+"""Encoder and heads put together: the pre-training model and the classifier."""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, TypeAlias
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bert_jax.config import ComputeConfig, EncoderConfig
+from bert_jax.model.dropout import dropout
+from bert_jax.model.encoder import Embeddings, Encoder
+from bert_jax.model.heads import LinearHead, MaskedTokenHead, Pooler, example_mean, gather_positions
+
+Batch: TypeAlias = Mapping[str, jax.Array]
+
+# Parameters that a classifier takes over from a pre-trained model.
+SHARED_PARAMETERS = ("embeddings", "encoder", "pooler")
+
+
+class PretrainingOutput(NamedTuple):
+    """Float32 scores: of every token at the masked positions [B, M, V], and of (not next, next) [B, E, 2]."""
+
+    masked_tokens: jax.Array
+    next_sentence: jax.Array
+
+
+class BertModel(nn.Module):
+    """Embeddings and encoder, which every use of BERT shares; the heads are in the subclasses."""
+
+    vocab_size: int
+    config: EncoderConfig
+    compute: ComputeConfig
+
+    def setup(self) -> None:
+        self.embeddings = Embeddings(self.vocab_size, self.config, jnp.dtype(self.compute.dtype))
+        self.encoder = Encoder(self.config, self.compute)
+
+    def encode(self, batch: Batch, key: jax.Array | None = None, every_layer: bool = False) -> tuple[jax.Array, jax.Array | None]:
+        """Hidden states [B, L, D] of a batch and, if asked, those of the embeddings and every layer [N + 1, B, L, D]."""
+        keys = (None, None) if key is None else jax.random.split(key)
+        vectors = self.embeddings(batch["tokens"], batch["positions"], batch["segments"], keys[0])
+        hidden, states = self.encoder(vectors, batch["example_ids"], keys[1], every_layer)
+        return hidden, None if states is None else jnp.concatenate([vectors[None], states])
+
+
+class PretrainingModel(BertModel):
+    """BERT with its two pre-training heads (Devlin et al. 2019, section 3.1)."""
+
+    def setup(self) -> None:
+        super().setup()
+        dtype = jnp.dtype(self.compute.dtype)
+        self.pooler = Pooler(self.config, dtype)
+        self.masked_token = MaskedTokenHead(self.config, dtype)
+        self.next_sentence = LinearHead(2, self.config)
+
+    def masked_token_scores(self, vectors: jax.Array) -> jax.Array:
+        """Scores of every token: [..., D] -> float32 [..., V]."""
+        return self.masked_token(vectors, self.embeddings.table())
+
+    def next_sentence_scores(self, hidden: jax.Array, cls_positions: jax.Array) -> jax.Array:
+        """Scores of (not next, next): [B, L, D], [B, E] -> float32 [B, E, 2]."""
+        return self.next_sentence(self.pooler(gather_positions(hidden, cls_positions)))
+
+    def __call__(self, batch: Batch, key: jax.Array | None = None) -> PretrainingOutput:
+        """Both heads over a batch that carries `masked_positions` [B, M]; a key turns dropout on."""
+        hidden, _ = self.encode(batch, key)
+        return PretrainingOutput(
+            self.masked_token_scores(gather_positions(hidden, batch["masked_positions"])),
+            self.next_sentence_scores(hidden, batch["cls_positions"]),
+        )
+
+
+class ClassificationModel(BertModel):
+    """An encoder with a linear layer over each example's [CLS] (through the pooler) or its mean vector."""
+
+    classes: int = 2
+    pooling: Literal["cls", "mean"] = "cls"
+    head_dropout: float = 0.0
+
+    def setup(self) -> None:
+        super().setup()
+        if self.pooling == "cls":
+            self.pooler = Pooler(self.config, jnp.dtype(self.compute.dtype))
+        self.classifier = LinearHead(self.classes, self.config)
+
+    def __call__(self, batch: Batch, key: jax.Array | None = None) -> jax.Array:
+        """Float32 scores of the classes [B, E, C]; a key turns dropout on."""
+        keys = (None, None) if key is None else jax.random.split(key)
+        hidden, _ = self.encode(batch, keys[0])
+        if self.pooling == "cls":
+            pooled = self.pooler(gather_positions(hidden, batch["cls_positions"])).astype(jnp.float32)
+        else:
+            pooled = example_mean(hidden, batch["example_ids"], batch["cls_positions"].shape[1])
+        return self.classifier(dropout(pooled, self.head_dropout, keys[1]))

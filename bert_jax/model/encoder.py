@@ -1,0 +1,151 @@
+"""The BERT encoder as published: post-layer-norm Transformer layers over embedded tokens.
+
+Embedding and encoding are separate modules. The encoder takes vectors [B, L, D] and the example ids that say which of
+them may see each other, so anything that can be made into a sequence of vectors can enter it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bert_jax.config import ComputeConfig, EncoderConfig
+from bert_jax.model.attention import attention
+from bert_jax.model.dropout import dropout
+
+_REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": None,
+}
+
+
+def normal_initializer(config: EncoderConfig) -> Callable[..., jax.Array]:
+    """The published initial distribution: a normal cut at two standard deviations of the written width."""
+    return nn.initializers.truncated_normal(config.initializer_range, lower=-2.0, upper=2.0)
+
+
+def sinusoidal_initializer(config: EncoderConfig) -> Callable[..., jax.Array]:
+    """Waves of the positions (Vaswani et al. 2017, section 3.5), as large as the noise of `normal_initializer`."""
+
+    def init(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+        del key
+        count, width = shape
+        rates = 10_000.0 ** (-jnp.arange(width // 2, dtype=jnp.float32) / (width // 2))
+        angles = jnp.arange(count, dtype=jnp.float32)[:, None] * rates
+        return config.initializer_range * 2**0.5 * jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+
+    return init
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation in float32 (Ba et al. 2016), given back in the type of its input."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        wide = x.astype(jnp.float32)
+        centred = wide - wide.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype)
+
+
+class Embeddings(nn.Module):
+    """Token, position and segment tables, summed and normalised: int32 [B, L] x 3 -> [B, L, D]."""
+
+    vocab_size: int
+    config: EncoderConfig
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        config, init = self.config, normal_initializer(self.config)
+        self.tokens = self.param("tokens", init, (self.vocab_size, config.width))
+        positions = {"normal": normal_initializer, "sinusoidal": sinusoidal_initializer}[config.position_initializer](config)
+        self.positions = self.param("positions", positions, (config.max_positions, config.width))
+        self.segments = self.param("segments", init, (config.segment_types, config.width))
+        self.norm = LayerNorm(config.norm_epsilon)
+
+    def __call__(self, tokens: jax.Array, positions: jax.Array, segments: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        total = self.tokens[tokens] + self.positions[positions] + self.segments[segments]
+        return dropout(self.norm(total).astype(self.dtype), self.config.dropout, key)
+
+    def table(self) -> jax.Array:
+        """The token table [V, D], to which the masked-token head is tied."""
+        return self.tokens
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward, each followed by a residual sum and a layer norm: [B, L, D] -> [B, L, D]."""
+
+    config: EncoderConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array, example_ids: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        config = self.config
+        keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
+
+        def dense(features: int, name: str) -> nn.Dense:
+            return nn.Dense(features, dtype=self.dtype, kernel_init=normal_initializer(config), name=name)
+
+        def by_head(x: jax.Array) -> jax.Array:
+            return x.reshape(*x.shape[:-1], config.heads, config.width // config.heads)
+
+        query, key_, value = (by_head(dense(config.width, name)(hidden)) for name in ("query", "key", "value"))
+        mixed = attention(query, key_, value, example_ids, config.attention_dropout, keys[0]).reshape(hidden.shape)
+        mixed = dropout(dense(config.width, "attention_output")(mixed), config.dropout, keys[1])
+        hidden = LayerNorm(config.norm_epsilon, name="attention_norm")(hidden + mixed)
+
+        inner = jax.nn.gelu(dense(config.feed_forward, "feed_forward")(hidden), approximate=False)
+        outer = dropout(dense(config.width, "feed_forward_output")(inner), config.dropout, keys[2])
+        return LayerNorm(config.norm_epsilon, name="feed_forward_norm")(hidden + outer)
+
+
+class Encoder(nn.Module):
+    """N encoder layers over vectors.
+
+    The parameters of all layers are stacked on a leading axis [N, ...] in either form of computing, so checkpoints do
+    not depend on it.
+    """
+
+    config: EncoderConfig
+    compute: ComputeConfig
+
+    @nn.compact
+    def __call__(
+        self, vectors: jax.Array, example_ids: jax.Array, key: jax.Array | None = None, every_layer: bool = False
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """[B, L, D], [B, L] -> the last layer's output [B, L, D] and, if asked, every layer's [N, B, L, D]."""
+        count = self.config.layers
+        layer = EncoderLayer(self.config, jnp.dtype(self.compute.dtype), parent=None)
+
+        def init(rng: jax.Array) -> Any:
+            return jax.vmap(lambda one: layer.init(one, vectors[:1, :1], example_ids[:1, :1])["params"])(jax.random.split(rng, count))
+
+        stacked = self.param("layers", init)
+        if self.is_initializing():
+            return vectors, None
+
+        def step(hidden: jax.Array, inputs: tuple[Any, jax.Array | None]) -> jax.Array:
+            params, layer_key = inputs
+            return layer.apply({"params": params}, hidden, example_ids, layer_key)
+
+        if self.compute.remat != "none":
+            step = jax.checkpoint(step, policy=_REMAT_POLICIES[self.compute.remat])
+        keys = None if key is None else jax.random.split(key, count)
+        if self.compute.scan_layers:
+
+            def scanned(hidden: jax.Array, inputs: tuple[Any, jax.Array | None]) -> tuple[jax.Array, jax.Array | None]:
+                hidden = step(hidden, inputs)
+                return hidden, hidden if every_layer else None
+
+            return jax.lax.scan(scanned, vectors, (stacked, keys))
+        states = []
+        for index in range(count):
+            vectors = step(vectors, jax.tree.map(lambda leaf, i=index: leaf[i], (stacked, keys)))
+            states.append(vectors)
+        return vectors, jnp.stack(states) if every_layer else None

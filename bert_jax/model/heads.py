@@ -1,0 +1,58 @@
+"""What is read off the encoder: a covered token, whether B follows A, a class, an embedding."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bert_jax.config import EncoderConfig
+from bert_jax.model.encoder import LayerNorm, normal_initializer
+
+
+def gather_positions(hidden: jax.Array, positions: jax.Array) -> jax.Array:
+    """The vectors at some positions of each row: [B, L, D], int32 [B, P] -> [B, P, D]."""
+    return jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
+
+
+def example_mean(hidden: jax.Array, example_ids: jax.Array, examples: int) -> jax.Array:
+    """The mean vector of each example in a packed row: [B, L, D], [B, L] -> float32 [B, E, D]; zero for an empty slot."""
+    members = (example_ids[:, :, None] == jnp.arange(1, examples + 1, dtype=example_ids.dtype)).astype(jnp.float32)
+    total = jnp.einsum("bld,ble->bed", hidden.astype(jnp.float32), members)
+    return total / jnp.maximum(members.sum(1), 1.0)[:, :, None]
+
+
+class Pooler(nn.Module):
+    """The tanh layer over [CLS] vectors that BERT trains with the next-sentence task: [..., D] -> [..., D]."""
+
+    config: EncoderConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, cls: jax.Array) -> jax.Array:
+        dense = nn.Dense(self.config.width, dtype=self.dtype, kernel_init=normal_initializer(self.config), name="dense")
+        return jnp.tanh(dense(cls))
+
+
+class MaskedTokenHead(nn.Module):
+    """Scores of every token at the given vectors: [..., D], table [V, D] -> float32 [..., V]."""
+
+    config: EncoderConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, vectors: jax.Array, table: jax.Array) -> jax.Array:
+        dense = nn.Dense(self.config.width, dtype=self.dtype, kernel_init=normal_initializer(self.config), name="dense")
+        vectors = LayerNorm(self.config.norm_epsilon, name="norm")(jax.nn.gelu(dense(vectors), approximate=False))
+        bias = self.param("bias", nn.initializers.zeros, (table.shape[0],))
+        return jnp.einsum("...d,vd->...v", vectors, table.astype(self.dtype), preferred_element_type=jnp.float32) + bias
+
+
+class LinearHead(nn.Module):
+    """A linear layer to float32 scores, for the next-sentence and classification tasks: [..., D] -> [..., C]."""
+
+    classes: int
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, vectors: jax.Array) -> jax.Array:
+        dense = nn.Dense(self.classes, dtype=jnp.float32, kernel_init=normal_initializer(self.config), name="dense")
+        return dense(vectors.astype(jnp.float32))

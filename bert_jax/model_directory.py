@@ -1,0 +1,77 @@
+"""What a directory with a trained model says of itself: `model.json`, the tokenizer's files, `checkpoints/`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bert_jax.config import ComputeConfig, EncoderConfig, to_dict
+from bert_jax.errors import InputError
+from bert_jax.model.bert import ClassificationModel, PretrainingModel
+from bert_jax.overrides import from_dict
+from bert_jax.tokenizer import Tokenizer
+
+FILE = "model.json"
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """Everything but the numbers that is needed to build a model again."""
+
+    kind: Literal["pretraining", "classification"]
+    encoder: EncoderConfig
+    length: int
+    """Row length in training; longer texts are possible up to the encoder's positions."""
+    next_sentence: Literal["nsp", "sop", "none"] = "none"
+    labels: tuple[str, ...] = ()
+    pooling: Literal["cls", "mean"] = "cls"
+
+    def build(self, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0) -> PretrainingModel | ClassificationModel:
+        """The Flax module."""
+        if self.kind == "pretraining":
+            return PretrainingModel(vocab_size, self.encoder, compute)
+        return ClassificationModel(vocab_size, self.encoder, compute, len(self.labels), self.pooling, head_dropout)
+
+
+def write(directory: Path, description: ModelDescription, tokenizer: Tokenizer) -> None:
+    """Writes the description and the tokenizer's files, before any checkpoint."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(directory)
+    write_json(directory / FILE, to_dict(description))
+
+
+def read(directory: Path) -> tuple[ModelDescription, Tokenizer]:
+    """The description and the tokenizer of a model directory.
+
+    Raises:
+        InputError: there is no model in the directory, naming those below it if there are any.
+    """
+    if not (directory / FILE).is_file():
+        below = sorted(str(path.parent) for path in directory.glob(f"*/{FILE}"))
+        remedy = (
+            f"Name one of the models in it: {', '.join(below)}." if below else "Name the directory of a stage, such as runs/demo/pretrain."
+        )
+        raise InputError(f"There is no model in {directory}: it has no {FILE}. {remedy}")
+    return from_dict(ModelDescription, read_json(directory / FILE)), Tokenizer.load(directory)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes JSON so that the file is whole or not there at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """A JSON object from a file.
+
+    Raises:
+        InputError: the file is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}). It was damaged or edited: restore it, or start in a new workdir.") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds no JSON object. It was damaged or edited: restore it, or start in a new workdir.")
+    return value

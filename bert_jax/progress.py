@@ -1,0 +1,125 @@
+"""What a person sees while it works: a live line on a terminal, plain lines now and then in a log file."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+from tqdm import tqdm
+
+TERMINAL_SECONDS = 0.1
+LOG_SECONDS = 10.0
+
+
+def count(number: float) -> str:
+    """`950`, `21.3k`, `4.0M`."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{letter}"
+    return f"{number:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """`0:07`, `3:10`, `1:02:10`."""
+    minutes, rest = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _on_terminal() -> bool:
+    """Whether a line can be redrawn: a terminal that knows its width (those of some containers say 0)."""
+    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+
+
+class _Progress:
+    """One line that changes, as a context manager: redrawn on a terminal, printed at most every `LOG_SECONDS` elsewhere."""
+
+    def __init__(self, name: str, total: int | None, initial: int, show: bool) -> None:
+        self._name, self._total, self._count, self._show = name, total, initial, show
+        self._terminal = _on_terminal()
+        self._first: tuple[float, int] | None = None
+        self._last_drawn = float("-inf")
+        self._line = ""
+        # The bar comes last: a narrow terminal cuts the line at its end.
+        form, hidden = "{desc}  {bar:16}", not (show and self._terminal)
+        self._bar = tqdm(desc=name, total=total, initial=initial, file=sys.stderr, dynamic_ncols=True, bar_format=form, disable=hidden)
+
+    def message(self, text: str) -> None:
+        """Print a line of its own, without breaking the live one."""
+        if self._show and self._terminal:
+            self._bar.write(text, file=sys.stderr)
+        elif self._show:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Show the last state and end the line."""
+        self._flush()
+        self._bar.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _draw(self, *parts: str) -> None:
+        self._line = "  ".join(part for part in (self._name, *parts, self._left()) if part)
+        if time.monotonic() - self._last_drawn >= (TERMINAL_SECONDS if self._terminal else LOG_SECONDS):
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._show and self._line and self._terminal:
+            self._bar.n = self._count
+            self._bar.set_description_str(self._line)
+        elif self._show and self._line:
+            print(self._line, file=sys.stderr, flush=True)
+        self._line, self._last_drawn = "", time.monotonic()
+
+    def _left(self) -> str:
+        """The time left at the rate since the first call: what came before it (compilation, opening files) does not repeat."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, self._count)
+        then, begun = self._first
+        if self._total is None or self._count <= begun:
+            return ""
+        return "left " + duration((self._total - self._count) * (now - then) / (self._count - begun))
+
+
+# Metric -> how a person reads it. The other metrics are for the files.
+_TRAINING_FIELDS: dict[str, Callable[[float], str]] = {
+    "loss": lambda value: f"loss {value:.3f}",
+    "mlm_accuracy": lambda value: f"mlm {100 * value:.1f} %",
+    "nsp_accuracy": lambda value: f"nsp {100 * value:.1f} %",
+    "accuracy": lambda value: f"accuracy {100 * value:.1f} %",
+    "real_tokens_per_second": lambda value: f"{count(value)} tok/s",
+    "padding": lambda value: f"pad {100 * value:.1f} %",
+}
+
+
+class TrainingProgress(_Progress):
+    """`pretrain  1200/5000  loss 3.214  mlm 25.1 %  nsp 81.0 %  21.3k tok/s  pad 3.1 %  left 3:10`."""
+
+    def __init__(self, total: int, initial: int, name: str, show: bool = True) -> None:
+        super().__init__(name, total, initial, show)
+
+    def update(self, step: int, fields: Mapping[str, Any]) -> None:
+        """Show the step of the total, and of `fields` (metrics by their names in the metrics file) those that a person follows."""
+        self._count = step
+        self._draw(f"{step}/{self._total}", *(show(fields[name]) for name, show in _TRAINING_FIELDS.items() if name in fields))
+
+
+class WorkProgress(_Progress):
+    """`prepare  12.3M/85.0M B  2.1M B/s  left 0:34`: work on a number of units (bytes, texts), the total of which may be unknown."""
+
+    def __init__(self, name: str, unit: str, total: int | None = None, show: bool = True) -> None:
+        super().__init__(name, total, 0, show)
+        self._unit, self._started = unit, time.monotonic()
+
+    def update(self, done: int) -> None:
+        """Add `done` units to those that are finished."""
+        self._count += done
+        of = "" if self._total is None else f"/{count(self._total)}"
+        rate = self._count / max(time.monotonic() - self._started, 1e-9)
+        self._draw(f"{count(self._count)}{of} {self._unit}", f"{count(rate)} {self._unit}/s")

@@ -1,0 +1,184 @@
+"""Fine-tuning: labelled texts and a pre-trained encoder in, a classifier and its predictions out."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from bert_jax import model_directory
+from bert_jax.config import FinetuneConfig, RunConfig
+from bert_jax.data.labelled import ClassificationBatches, Labelled, LabelledExamples, classification_batches, classification_evaluation
+from bert_jax.errors import InputError
+from bert_jax.model.bert import SHARED_PARAMETERS, ClassificationModel
+from bert_jax.model_directory import ModelDescription
+from bert_jax.objectives.tasks import ClassificationTask
+from bert_jax.tokenizer import Tokenizer
+from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.loop import HostBatch, Job, train
+from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from bert_jax.training.sharding import make_mesh, place_batch, replicated
+from bert_jax.training.state import abstract_state, create_state
+
+RESULT = "result.json"
+PREDICTIONS = "predictions.jsonl"
+
+
+def finetune(
+    config: RunConfig, directory: Path, labelled: Labelled, encoder: ModelDescription, tokenizer: Tokenizer, pretrained: Path | None
+) -> dict[str, Any]:
+    """Trains a classifier in `directory`, or goes on with it, and scores the best checkpoint by dev accuracy on the test set.
+
+    Args:
+        encoder: the architecture of the encoder.
+        pretrained: the model directory that the encoder's parameters come from; None starts from random ones.
+
+    Returns:
+        The stage's figures; a finished stage returns them at once. Every test row's prediction is in
+        `directory/predictions.jsonl`.
+
+    Raises:
+        InputError: rows longer than the encoder's position table, a mesh or a checkpoint that does not fit.
+        TrainingError, Interrupted: see `bert_jax.training.loop.train`.
+    """
+    if (directory / RESULT).exists():
+        return model_directory.read_json(directory / RESULT)
+    stage = config.finetune
+    assert stage is not None
+    if stage.length > encoder.encoder.max_positions:
+        raise InputError(
+            f"finetune.length={stage.length} is longer than the position table of the encoder in {pretrained}, "
+            f"{encoder.encoder.max_positions}. Set --config.finetune.length to at most that."
+        )
+    mesh = make_mesh(config.mesh, stage.batch_size)
+    description = ModelDescription("classification", encoder.encoder, stage.length, labels=labelled.label_names, pooling=stage.pooling)
+    if jax.process_index() == 0:
+        model_directory.write(directory, description, tokenizer)
+    model = description.build(tokenizer.vocab_size, config.compute, stage.dropout)
+    assert isinstance(model, ClassificationModel)
+    batches = classification_batches(
+        labelled.train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
+        jax.process_index(), jax.process_count(),
+    )  # fmt: skip
+    job = _job(config, stage, directory, labelled, tokenizer, model, mesh, pretrained, batches)
+    try:
+        train(job)
+    finally:
+        batches.close()
+    result = _score(job, model, labelled, tokenizer, stage)
+    result |= {"truncated_texts": batches.truncated, "duplicates_left_out": labelled.duplicates, "overlaps": labelled.overlaps}
+    if jax.process_index() == 0:
+        model_directory.write_json(directory / RESULT, result)
+    return result
+
+
+def _job(
+    config: RunConfig, stage: FinetuneConfig, directory: Path, labelled: Labelled, tokenizer: Tokenizer,
+    model: ClassificationModel, mesh: Mesh, pretrained: Path | None, batches: ClassificationBatches,
+) -> Job:  # fmt: skip
+    dev = [_own_rows(batch) for batch, _ in _evaluation(labelled.dev, tokenizer, stage)]
+
+    def init() -> Any:
+        row = {name: value[:1] for name, value in dev[0].items()}
+        return model.init(jax.random.key(config.seed), row)["params"]
+
+    def warm_start(directory: Path, params: Any) -> Any:
+        shared = {name: params[name] for name in SHARED_PARAMETERS if name in params}
+        return params | load_parameters(directory, shared)
+
+    return Job(
+        name=directory.name.replace("_", " "),
+        directory=directory,
+        task=ClassificationTask(model),
+        init=init,
+        warm_start=partial(warm_start, pretrained) if pretrained else None,
+        optimizer=make_optimizer(stage.optimizer, batches.steps),
+        schedule=learning_rate_schedule(stage.optimizer, batches.steps),
+        mesh=mesh,
+        seed=config.seed,
+        steps=batches.steps,
+        accumulation=1,
+        batches=batches,
+        evaluation_batches=dev,
+        score=lambda metrics: metrics["accuracy"],
+        loop=stage.loop,
+        data_fingerprint=labelled.fingerprint,
+    )
+
+
+def load_parameters(directory: Path, params: Any) -> Any:
+    """The newest parameters of a model directory, for the sub-tree and in the layout of `params`."""
+    checkpoints = Checkpoints(directory / "checkpoints", keep=None)
+    try:
+        return checkpoints.restore_params(jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=p.sharding), params))
+    finally:
+        checkpoints.close()
+
+
+def _evaluation(examples: LabelledExamples, tokenizer: Tokenizer, stage: FinetuneConfig) -> Sequence[tuple[HostBatch, np.ndarray]]:
+    return classification_evaluation(examples, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size)
+
+
+def _own_rows(batch: HostBatch) -> HostBatch:
+    """The rows of a global batch that this process places."""
+    rows = len(batch["tokens"]) // jax.process_count()
+    start = jax.process_index() * rows
+    return {name: value[start : start + rows] for name, value in batch.items()}
+
+
+def _best_parameters(job: Job) -> Any:
+    state = abstract_state(create_state(job.init, job.optimizer, job.mesh))
+    checkpoints = Checkpoints(job.directory / "checkpoints", keep=None)
+    try:
+        return checkpoints.restore_params(state.params, checkpoints.best())
+    finally:
+        checkpoints.close()
+
+
+def _score(job: Job, model: ClassificationModel, labelled: Labelled, tokenizer: Tokenizer, stage: FinetuneConfig) -> dict[str, Any]:
+    params = _best_parameters(job)
+    test = labelled.test
+    predict = jax.jit(
+        lambda params, batch: jax.nn.softmax(model.apply({"params": params}, batch), axis=-1), out_shardings=replicated(job.mesh)
+    )
+    probabilities = np.zeros((len(test.texts), len(labelled.label_names)), np.float32)
+    for batch, indices in _evaluation(test, tokenizer, stage):
+        found = np.asarray(predict(params, place_batch(_own_rows(batch), job.mesh)))
+        probabilities[indices[indices >= 0]] = found[indices >= 0]
+    confusion = confusion_matrix(test.labels, probabilities.argmax(-1), len(labelled.label_names))
+    if jax.process_index() == 0:
+        _write_predictions(job.directory / PREDICTIONS, test, probabilities, labelled.label_names)
+    return {
+        "train_examples": len(labelled.train.texts),
+        "test_examples": len(test.texts),
+        "accuracy": float(np.trace(confusion) / confusion.sum()),
+        "macro_f1": macro_f1(confusion),
+        "labels": list(labelled.label_names),
+        "confusion": confusion.tolist(),
+        "steps": job.steps,
+    }
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Counts int64 [C, C]: rows are the true classes, columns the predicted ones."""
+    return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def macro_f1(confusion: np.ndarray) -> float:
+    """The unweighted mean of the classes' F1 scores; a class that neither occurs nor is predicted counts 0."""
+    right = np.diag(confusion)
+    return float(np.mean(2 * right / np.maximum(1, confusion.sum(0) + confusion.sum(1))))
+
+
+def _write_predictions(path: Path, examples: LabelledExamples, probabilities: np.ndarray, names: Sequence[str]) -> None:
+    pairs: Sequence[str | None] = examples.pairs or [None] * len(examples.texts)
+    with path.open("w", encoding="utf-8") as file:
+        for text, pair, label, row in zip(examples.texts, pairs, examples.labels, probabilities, strict=True):
+            line: dict[str, Any] = {"text": text} | ({"text_pair": pair} if pair is not None else {})
+            line |= {"label": names[label], "predicted": names[int(row.argmax())]}
+            line |= {"probabilities": dict(zip(names, (round(float(p), 6) for p in row), strict=True))}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")

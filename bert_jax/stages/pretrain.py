@@ -1,0 +1,106 @@
+"""Pre-training: prepared documents in, an encoder with its two heads out."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bert_jax import model_directory
+from bert_jax.config import RunConfig
+from bert_jax.data.corpora import Prepared
+from bert_jax.data.pipeline import evaluation_batches, pretraining_batches
+from bert_jax.metrics import read_metrics
+from bert_jax.model.bert import PretrainingModel
+from bert_jax.model_directory import ModelDescription
+from bert_jax.objectives.masking import masked_slots
+from bert_jax.objectives.tasks import PretrainingTask
+from bert_jax.tokenizer import Tokenizer
+from bert_jax.training.loop import HostBatch, Job, train
+from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from bert_jax.training.sharding import make_mesh
+
+RESULT = "result.json"
+
+
+def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared: Prepared) -> dict[str, Any]:
+    """Runs the stage in `directory`, or goes on with it, and returns its figures; a finished stage returns at once.
+
+    Raises:
+        InputError: the corpus, the mesh or a checkpoint does not fit the configuration.
+        TrainingError, Interrupted: see `bert_jax.training.loop.train`.
+    """
+    if (directory / RESULT).exists():
+        return model_directory.read_json(directory / RESULT)
+    stage = config.pretrain
+    assert stage is not None
+    mesh = make_mesh(config.mesh, stage.batch_size // stage.accumulation)
+    processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    held_out = evaluation_batches(
+        prepared.valid, tokenizer, stage.rows, stage.batch_size, config.seed, count=stage.evaluation_batches, **processes
+    )
+    description = ModelDescription("pretraining", config.encoder, stage.rows.length, stage.rows.next_sentence)
+    if jax.process_index() == 0:
+        model_directory.write(directory, description, tokenizer)
+    model = description.build(tokenizer.vocab_size, config.compute)
+    assert isinstance(model, PretrainingModel)
+    task = PretrainingTask(model, stage.masking, tokenizer.special_ids, tokenizer.mask_id, tuple(tokenizer.ordinary_ids.tolist()))
+    batches = pretraining_batches(prepared.train, tokenizer, stage.rows, stage.batch_size, config.seed, **processes)
+    try:
+        real_tokens = train(
+            Job(
+                name="pretrain",
+                directory=directory,
+                task=task,
+                init=lambda: _initial_parameters(model, held_out[0], masked_slots(stage.rows.length, stage.masking), config.seed),
+                warm_start=None,
+                optimizer=make_optimizer(stage.optimizer, stage.steps),
+                schedule=learning_rate_schedule(stage.optimizer, stage.steps),
+                mesh=mesh,
+                seed=config.seed,
+                steps=stage.steps,
+                accumulation=stage.accumulation,
+                batches=batches,
+                evaluation_batches=held_out,
+                score=lambda metrics: -metrics["loss"],
+                loop=stage.loop,
+                data_fingerprint=prepared.path.name,
+            )
+        )
+    finally:
+        batches.close()
+    result = _figures(directory, stage.steps, real_tokens, held_out, tokenizer)
+    if jax.process_index() == 0:
+        model_directory.write_json(directory / RESULT, result)
+    return result
+
+
+def _initial_parameters(model: PretrainingModel, batch: HostBatch, slots: int, seed: int) -> Any:
+    row = {name: value[:1] for name, value in batch.items()} | {"masked_positions": np.zeros((1, slots), np.int32)}
+    return model.init(jax.random.key(seed), row)["params"]
+
+
+def _figures(directory: Path, steps: int, real_tokens: int, held_out: Sequence[HostBatch], tokenizer: Tokenizer) -> dict[str, Any]:
+    lines = read_metrics(directory)
+    last: Mapping[str, Any] = next((line for line in reversed(lines) if line["split"] == "valid"), {})
+    speeds = [line["real_tokens_per_second"] for line in lines if line["split"] == "train"]
+    return {
+        "steps": steps,
+        "real_tokens": real_tokens,
+        "mlm_loss": last.get("mlm_loss"),
+        "mlm_accuracy": last.get("mlm_accuracy"),
+        "mlm_accuracy_floor": commonest_token_share(held_out, tokenizer),
+        "nsp_accuracy": last.get("nsp_accuracy"),
+        "real_tokens_per_second": statistics.median(speeds) if speeds else None,
+    }
+
+
+def commonest_token_share(batches: Sequence[HostBatch], tokenizer: Tokenizer) -> float:
+    """The masked-token accuracy of always guessing the commonest ordinary token of these batches."""
+    counts = np.zeros(tokenizer.vocab_size, np.int64)
+    for batch in batches:
+        counts += np.bincount(batch["tokens"][batch["example_ids"] > 0], minlength=tokenizer.vocab_size)
+    counts[list(tokenizer.special_ids)] = 0
+    return float(counts.max() / max(1, counts.sum()))

@@ -1,0 +1,144 @@
+"""A whole run in a workdir: vocabulary, records, pre-training, fine-tuning, and what it learned."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from bert_jax import model_directory
+from bert_jax.config import RunConfig, to_dict
+from bert_jax.data.corpora import Prepared, documents, prepare
+from bert_jax.data.labelled import Labelled, load_labelled
+from bert_jax.errors import InputError
+from bert_jax.model_directory import ModelDescription, read_json, write_json
+from bert_jax.overrides import differences, from_dict
+from bert_jax.report import write_report
+from bert_jax.stages.finetune import finetune
+from bert_jax.stages.pretrain import pretrain
+from bert_jax.stages.showcase import show_examples, summary_text
+from bert_jax.tokenizer import Tokenizer
+
+CONFIG, SUMMARY, EXAMPLES = "config.json", "summary.json", "examples.json"
+
+# What may differ between a run and its continuation: it changes how the run is computed or watched, not what is learned.
+_FREE_TO_CHANGE = ("compute.", "mesh.", "pretrain.loop.", "finetune.loop.", "corpus.data_dir")
+
+
+def run(config: RunConfig, workdir: Path) -> None:
+    """Runs every stage of a configuration in `workdir`, going on from whatever is there, and prints what it learned.
+
+    Raises:
+        InputError: something of the configuration, the text or the workdir that the user can mend.
+        TrainingError, Interrupted: see `bert_jax.training.loop.train`.
+    """
+    if config.compute.cpu_devices > 1:
+        jax.config.update("jax_num_cpu_devices", config.compute.cpu_devices)
+    claim_workdir(config, workdir)
+    done = (workdir / SUMMARY).exists()
+    if done:
+        print(f"The run in {workdir} is done. To run it again, remove that directory or name another --workdir.")
+    else:
+        _run_stages(config, workdir)
+    if jax.process_index() == 0:
+        print(summary_text(workdir, read_json(workdir / SUMMARY), read_json(workdir / EXAMPLES)))
+
+
+def _run_stages(config: RunConfig, workdir: Path) -> None:
+    summary: dict[str, Any] = {}
+    labelled = load_labelled(config.finetune.data, config.seed) if config.finetune else None
+    if labelled and jax.process_index() == 0:
+        _warn_of_copies(labelled)
+    if config.pretrain:
+        tokenizer, prepared = prepare_data(config, workdir)
+        summary["pretrain"] = pretrain(config, workdir / "pretrain", tokenizer, prepared)
+    if config.finetune and labelled:
+        summary["finetune"] = _finetune(config, workdir, labelled)
+    if jax.process_index() == 0:
+        write_json(workdir / EXAMPLES, show_examples(config, workdir))
+        write_json(workdir / SUMMARY, summary)
+        write_report(workdir)
+    _wait_for_all("run done")
+
+
+def _finetune(config: RunConfig, workdir: Path, labelled: Labelled) -> dict[str, Any]:
+    stage = config.finetune
+    assert stage is not None
+    pretrained = Path(stage.checkpoint) if stage.checkpoint else workdir / "pretrain"
+    if stage.from_scratch and not config.pretrain:
+        encoder, tokenizer, pretrained_or_none = _fresh_encoder(config, workdir)
+    else:
+        encoder, tokenizer = model_directory.read(pretrained)
+        pretrained_or_none = None if stage.from_scratch else pretrained
+    result = finetune(config, workdir / "finetune", labelled, encoder, tokenizer, pretrained_or_none)
+    if stage.compare_from_scratch and not stage.from_scratch:
+        scratch = finetune(config, workdir / "finetune_from_scratch", labelled, encoder, tokenizer, None)
+        result = result | {"from_scratch_accuracy": scratch["accuracy"], "from_scratch_macro_f1": scratch["macro_f1"]}
+    return result
+
+
+def _warn_of_copies(labelled: Labelled) -> None:
+    if labelled.duplicates:
+        print(f"Left out {labelled.duplicates:,} training examples: repeated texts, or texts with several labels.")
+    for split, count in labelled.overlaps.items():
+        if count:
+            print(f"Beware: {count:,} {split} examples stand in the training examples too; the score is in part one of memory.")
+
+
+def _fresh_encoder(config: RunConfig, workdir: Path) -> tuple[ModelDescription, Tokenizer, None]:
+    assert config.finetune is not None
+    return ModelDescription("pretraining", config.encoder, config.finetune.length), make_vocabulary(config, workdir), None
+
+
+def claim_workdir(config: RunConfig, workdir: Path) -> None:
+    """Writes the configuration into a new workdir, or checks that an old one belongs to it.
+
+    Raises:
+        InputError: the workdir belongs to another configuration, naming the fields that differ.
+    """
+    path = workdir / CONFIG
+    if path.exists():
+        before = from_dict(RunConfig, read_json(path))
+        changed = [line for line in differences(before, config) if not line.startswith(_FREE_TO_CHANGE)]
+        if changed:
+            raise InputError(
+                f"The workdir {workdir} belongs to another configuration (there -> here): {'; '.join(changed)}. "
+                "Name another --workdir, or give the values that it was started with."
+            )
+    elif jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(path, to_dict(config))
+    _wait_for_all("workdir claimed")
+
+
+def prepare_data(config: RunConfig, workdir: Path, beam: Sequence[str] | None = None) -> tuple[Tokenizer, Prepared]:
+    """The vocabulary and the prepared records of a run, made where they are missing; `beam` as in `prepare`."""
+    tokenizer = make_vocabulary(config, workdir)
+    data_dir = Path(config.corpus.data_dir) if config.corpus.data_dir else workdir / "data"
+    if jax.process_index() == 0:
+        prepare(config.corpus, tokenizer, data_dir, beam=beam)
+    _wait_for_all("records prepared")
+    return tokenizer, prepare(config.corpus, tokenizer, data_dir, show_progress=False)
+
+
+def make_vocabulary(config: RunConfig, workdir: Path) -> Tokenizer:
+    """The run's tokenizer: loaded from `vocabulary.path`, or trained once on the corpus and kept in the workdir."""
+    vocabulary = config.vocabulary
+    if vocabulary.path:
+        return Tokenizer.load(vocabulary.path, vocabulary.lowercase)
+    directory = workdir / "vocabulary"
+    if not directory.exists() and jax.process_index() == 0:
+        texts = (sentence for document in documents(config.corpus, "train") for sentence in document)
+        unfinished = workdir / "vocabulary.tmp"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        Tokenizer.train(texts, vocabulary).save(unfinished)
+        unfinished.rename(directory)
+    _wait_for_all("vocabulary trained")
+    return Tokenizer.load(directory)
+
+
+def _wait_for_all(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

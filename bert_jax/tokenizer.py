@@ -1,0 +1,319 @@
+"""WordPiece over Hugging Face `tokenizers`: load, encode with word starts, save; the training is in `vocabulary.py`.
+
+The normalisation is BERT's (Devlin et al. 2019, as in google-research/bert `tokenization.py`): control characters out, every
+Chinese character a word of its own, optionally lower case without accents, then a split at whitespace and punctuation.
+"""
+
+import hashlib
+import json
+import re
+import string
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+from bert_jax.bulk_encoding import BulkEncoder
+from bert_jax.config import VocabularyConfig
+from bert_jax.errors import InputError
+from bert_jax.vocabulary import CHINESE_BLOCKS, LONGEST_WORD, learn_characters, learn_wordpieces
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_UNUSED = re.compile(r"\[unused.*\]")
+# What the decoder joins with a space and Chinese typography does not.
+_WIDE = "\u2e80-\u2fdf\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff“”‘’…—·"
+_WIDE_GAP = re.compile(f"(?<=[{_WIDE}]) | (?=[{_WIDE}])")
+
+Ids = NDArray[np.int32]
+Flags = NDArray[np.bool_]
+
+
+class Encoding:
+    """The tokens of one text, without added special tokens.
+
+    Attributes:
+        ids: int32 [n].
+        word_starts: bool [n], true where a token begins a word or is a Chinese character; false for its later pieces.
+    """
+
+    __slots__ = ("_raw", "ids", "word_starts")
+
+    def __init__(self, ids: Ids, word_starts: Flags, raw: tokenizers.Encoding) -> None:
+        self.ids, self.word_starts, self._raw = ids, word_starts, raw
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def offsets(self) -> Ids:
+        """int32 [n, 2]: the first character of the text in each token, and the one after its last."""
+        return np.asarray(self._raw.offsets, np.int32).reshape(-1, 2)
+
+
+class FlatEncodings(NamedTuple):
+    """The tokens of many texts, end to end: ids int32 [n], word_starts bool [n], lengths int64 [texts] in tokens."""
+
+    ids: Ids
+    word_starts: Flags
+    lengths: NDArray[np.int64]
+
+
+class Tokenizer:
+    """Text to token ids and back.
+
+    Attributes:
+        vocab_size: number of rows that an embedding table needs.
+        pad_id, unk_id, cls_id, sep_id, mask_id: the special tokens' ids; special_ids is all five, in this order.
+        ordinary_ids: int32, every id that is neither special nor an [unusedN].
+        fingerprint: sha256 of what decides an encoding.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, source: str) -> None:
+        """Wrap a `tokenizers` object that `train` or `load` has made; `source` names it in errors."""
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
+        if missing:
+            raise InputError(
+                f"The vocabulary {source} lacks the special token{'s' * (len(missing) > 1)} {', '.join(missing)}. "
+                f"BERT needs {', '.join(SPECIAL_TOKENS)}: add them, or train a vocabulary with `python -m bert_jax train-vocab`."
+            )
+        backend.no_truncation()
+        backend.no_padding()
+        backend.add_special_tokens(list(SPECIAL_TOKENS))
+        self._backend = backend
+        self.vocab_size = max(vocabulary.values()) + 1
+        self.special_ids = tuple(vocabulary[token] for token in SPECIAL_TOKENS)
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = self.special_ids
+        backend.post_processor = processors.BertProcessing(("[SEP]", self.sep_id), ("[CLS]", self.cls_id))
+        self._vocabulary = vocabulary
+        self._characters = isinstance(backend.model, models.BPE)
+        self._starts = np.ones(self.vocab_size, np.bool_)
+        self._starts[[i for token, i in vocabulary.items() if token.startswith("##") and token != "##"]] = False
+        special = {*self.special_ids, *(i for i, token in backend.get_added_tokens_decoder().items() if token.special)}
+        self.ordinary_ids: Ids = np.array(
+            sorted(i for token, i in vocabulary.items() if i not in special and not _UNUSED.fullmatch(token)), np.int32
+        )
+        self.fingerprint = hashlib.sha256(json.dumps(self._state(), sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def train(cls, texts: Iterable[str], config: VocabularyConfig, show_progress: bool = True) -> Self:
+        """Learn a vocabulary from texts: word pieces, or characters alone. The same texts give the same vocabulary.
+
+        Raises:
+            InputError: the texts hold nothing that is frequent enough.
+        """
+        normalizer = normalizers.BertNormalizer(lowercase=config.lowercase is not False)
+        learn = learn_characters if config.kind == "characters" else learn_wordpieces
+        tokens = learn(texts, normalizer, SPECIAL_TOKENS, config.size, config.min_frequency, show_progress)
+        if len(tokens) == len(SPECIAL_TOKENS):
+            raise InputError(
+                f"No vocabulary can be learned: the corpus holds no character that occurs {config.min_frequency} times or more. "
+                "Give a larger corpus or lower vocabulary.min_frequency."
+            )
+        vocabulary = {token: i for i, token in enumerate(tokens)}
+        return cls(_backend(vocabulary, normalizer, config.kind == "characters"), "just trained")
+
+    @classmethod
+    def load(cls, path: str | Path, lowercase: bool | None = None) -> Self:
+        """Read a `tokenizer.json` or `vocab.txt`, or a directory that holds one (the first is preferred).
+
+        Whether to lower the case is decided by the argument, else by `do_lower_case` in a `tokenizer_config.json` beside the
+        file, else by the file: a `tokenizer.json` says so, and a `vocab.txt` with many upper-case tokens keeps the case.
+
+        Raises:
+            InputError: nothing there, not readable, not a WordPiece, or special tokens missing.
+        """
+        file = _vocabulary_file(Path(path))
+        settings = _read_json(file.with_name("tokenizer_config.json")) if file.with_name("tokenizer_config.json").is_file() else {}
+        if lowercase is None:
+            lowercase = settings.get("do_lower_case")
+        backend = _from_json(file, lowercase) if file.suffix == ".json" else _from_vocabulary(file, lowercase, settings)
+        return cls(backend, str(file))
+
+    def save(self, directory: str | Path) -> None:
+        """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, which Hugging Face reads too."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self._backend.save(str(directory / "tokenizer.json"))
+        # An id without a token (a repeated line in the vocabulary that was loaded) still needs its line.
+        lines = [f"[unused-{i}]" for i in range(self.vocab_size)]
+        for token, i in self._vocabulary.items():
+            lines[i] = token
+        (directory / "vocab.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+        normalizer = self._backend.normalizer
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast" if self._characters else "BertTokenizer",
+            "do_lower_case": normalizer.lowercase,
+            "strip_accents": normalizer.strip_accents,
+            "tokenize_chinese_chars": normalizer.handle_chinese_chars,
+        } | {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
+        (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    def encode(self, text: str) -> Encoding:
+        """The tokens of one text; special tokens written in it are recognised, none are added."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+        """`encode` for many texts, on all cores."""
+        raws = self._encode(texts, offsets=True)
+        flat = self._flatten(raws)
+        ends = np.cumsum(flat.lengths)[:-1]
+        pieces = zip(np.split(flat.ids, ends), np.split(flat.word_starts, ends), raws, strict=True) if raws else ()
+        return [Encoding(ids, starts, raw) for ids, starts, raw in pieces]
+
+    def encode_flat(self, texts: Sequence[str]) -> FlatEncodings:
+        """`encode_batch` end to end and without offsets: the fastest way to encode much text."""
+        return self.encode_characters(texts)[0]
+
+    def encode_characters(self, texts: Sequence[str]) -> tuple[FlatEncodings, NDArray[np.int64]]:
+        """`encode_flat`, and where in the texts end to end the character of each token is.
+
+        That is int64 [n], known for the tokens that are one Chinese character or punctuation mark; -1 for all others.
+        """
+        codes, lengths, characters = self._bulk(texts)
+        starts = codes >= 0
+        return FlatEncodings(np.where(starts, codes, ~codes), starts, lengths), characters
+
+    @cached_property
+    def _bulk(self) -> BulkEncoder:
+        marks = {c for c in map(chr, range(0xFFFF)) if unicodedata.category(c).startswith("P")} | set(string.punctuation)
+        # Python may know more recent punctuation than the tokenizer, which leaves that inside words.
+        apart = marks.intersection(piece for piece, _ in self._backend.pre_tokenizer.pre_tokenize_str("a".join(marks)))
+        if self._backend.normalizer.handle_chinese_chars:
+            apart.update(chr(c) for first, last in CHINESE_BLOCKS for c in range(first, min(last + 1, 0xFFFF)))
+        # Tokens such as [MASK] are found before the text is split.
+        added = "".join(token.content for token in self._backend.get_added_tokens_decoder().values())
+        return BulkEncoder(self._codes, apart.difference(added), set(" \t\n\r\u3000").difference(added))
+
+    def _codes(self, texts: list[str]) -> list[Ids]:
+        flat = self._flatten(self._encode(texts, offsets=self._characters))
+        return np.split(np.where(flat.word_starts, flat.ids, ~flat.ids), np.cumsum(flat.lengths)[:-1]) if texts else []
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids, special tokens included; Chinese without spaces, other words joined by one."""
+        text = self._backend.decode([int(i) for i in ids], skip_special_tokens=False)
+        return _WIDE_GAP.sub("", text)
+
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """The token of each id."""
+        return [self._backend.id_to_token(int(i)) or f"[unused-{i}]" for i in ids]
+
+    def id(self, token: str) -> int:
+        """The id of a token. Raises KeyError when the vocabulary does not hold it."""
+        return self._vocabulary[token]
+
+    def _encode(self, texts: Sequence[str], offsets: bool) -> list[tokenizers.Encoding]:
+        encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
+        try:
+            return encode(list(texts), add_special_tokens=False)
+        except TypeError:  # a lone surrogate, which UTF-8 cannot hold; one character for one, so that offsets stay true
+            return encode([_SURROGATES.sub("\ufffd", text) for text in texts], add_special_tokens=False)
+
+    def _flatten(self, raws: list[tokenizers.Encoding]) -> FlatEncodings:
+        lengths = np.fromiter(map(len, raws), np.int64, len(raws))
+        count = int(lengths.sum())
+        ids = np.fromiter(chain.from_iterable(raw.ids for raw in raws), np.int32, count)
+        if not self._characters:
+            return FlatEncodings(ids, self._starts[ids], lengths)
+        words = np.fromiter(chain.from_iterable(raw.word_ids for raw in raws), np.int32, count)
+        starts = np.ones(count, np.bool_)
+        starts[1:] = words[1:] != words[:-1]
+        firsts = np.cumsum(lengths) - lengths
+        starts[firsts[lengths > 0]] = True
+        return FlatEncodings(ids, starts, lengths)
+
+    def _state(self) -> dict[str, Any]:
+        normalizer = self._backend.normalizer
+        added = self._backend.get_added_tokens_decoder()
+        return {
+            "vocabulary": sorted(self._vocabulary.items(), key=lambda item: item[1]),
+            "characters": self._characters,
+            "normalizer": [normalizer.clean_text, normalizer.handle_chinese_chars, normalizer.strip_accents, normalizer.lowercase],
+            "added": [[i, t.content, t.single_word, t.lstrip, t.rstrip, t.normalized] for i, t in sorted(added.items())],
+        }
+
+
+def _backend(vocabulary: dict[str, int], normalizer: normalizers.BertNormalizer, characters: bool) -> tokenizers.Tokenizer:
+    # A BPE without merges makes every character a token, and still tells the words apart.
+    model: models.BPE | models.WordPiece = (
+        models.BPE(vocabulary, [], unk_token="[UNK]")
+        if characters
+        else models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=LONGEST_WORD)
+    )
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer = normalizer
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.Fuse() if characters else decoders.WordPiece(cleanup=False)
+    return backend
+
+
+def _vocabulary_file(path: Path) -> Path:
+    candidates = [path / "tokenizer.json", path / "vocab.txt"] if path.is_dir() else [path]
+    for file in candidates:
+        if file.is_file():
+            return file
+    what = "holds neither tokenizer.json nor vocab.txt" if path.is_dir() else "does not exist"
+    raise InputError(f"The vocabulary {path} {what}. Name a vocab.txt, a tokenizer.json or a directory with one of them.")
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"The vocabulary {file} is not UTF-8 (byte {error.start}). Convert it to UTF-8.") from None
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_read_text(file))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file} is not JSON (line {error.lineno}: {error.msg}). Save it again or use the vocab.txt.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file} does not hold a JSON object. Save it again or use the vocab.txt.")
+    return content
+
+
+def _from_json(file: Path, lowercase: bool | None) -> tokenizers.Tokenizer:
+    content = _read_json(file)
+    model, *steps = (content.get(part) or {} for part in ("model", "normalizer", "pre_tokenizer"))
+    try:
+        wordpiece = model["type"] == "WordPiece" and model["continuing_subword_prefix"] == "##"
+        characters = model["type"] == "BPE" and not model["merges"]
+        readable = (wordpiece or characters) and [step.get("type") for step in steps] == ["BertNormalizer", "BertPreTokenizer"]
+        backend = tokenizers.Tokenizer.from_str(json.dumps(content)) if readable else None
+    except Exception as error:  # the library raises nothing narrower
+        raise InputError(f"{file} is no tokenizer of Hugging Face `tokenizers` ({error!r}). Save it again or use the vocab.txt.") from None
+    if backend is None:
+        raise InputError(
+            f"{file} is not a BERT tokenizer: it holds a {model['type']} model, and only WordPiece with BERT's normaliser and "
+            "pre-tokenizer is read. Give the vocab.txt of a BERT model, or train a vocabulary."
+        )
+    if lowercase is not None and lowercase != backend.normalizer.lowercase:
+        backend.normalizer.lowercase = lowercase
+    return backend
+
+
+def _from_vocabulary(file: Path, lowercase: bool | None, settings: dict[str, Any]) -> tokenizers.Tokenizer:
+    # Not splitlines(): published vocabularies hold U+2028 and U+0085 as tokens.
+    lines = [line.removesuffix("\r") for line in _read_text(file).split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    vocabulary = {token: i for i, token in enumerate(lines) if token}
+    ordinary = [token for token in vocabulary if not (token in SPECIAL_TOKENS or _UNUSED.fullmatch(token))]
+    if lowercase is None:
+        lowercase = sum(token != token.lower() for token in ordinary) < 0.01 * len(ordinary)
+    normalizer = normalizers.BertNormalizer(
+        lowercase=lowercase,
+        strip_accents=settings.get("strip_accents"),
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+    )
+    return _backend(vocabulary, normalizer, characters=all(len(token) == 1 for token in ordinary))

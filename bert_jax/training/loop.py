@@ -1,0 +1,280 @@
+"""The training loop: dispatch a step, look at the one before, evaluate, save, stop."""
+
+import dataclasses
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from bert_jax.config import LoopConfig
+from bert_jax.data.pipeline import Batches, merge_states
+from bert_jax.errors import InputError, Interrupted, TrainingError
+from bert_jax.metrics import MetricsWriter
+from bert_jax.objectives.losses import Mean
+from bert_jax.objectives.tasks import Task
+from bert_jax.progress import TrainingProgress
+from bert_jax.training.checkpoint import Checkpoints, Position
+from bert_jax.training.host_memory import keep_freed_memory
+from bert_jax.training.sharding import place_batch
+from bert_jax.training.state import create_state
+from bert_jax.training.steps import EvaluationStep, compile_steps
+
+HostBatch = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that one stage's training needs."""
+
+    name: str
+    directory: Path
+    task: Task
+    init: Callable[[], Any]
+    """Fresh parameters; runs inside jit."""
+    warm_start: Callable[[Any], Any] | None
+    """Fresh parameters -> those to start from, with what a pre-trained encoder gives in place."""
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    mesh: Mesh
+    seed: int
+    steps: int
+    accumulation: int
+    batches: Batches
+    evaluation_batches: Sequence[HostBatch]
+    score: Callable[[Mapping[str, float]], float]
+    """Held-out metrics -> a number that is higher for a better model."""
+    loop: LoopConfig
+    data_fingerprint: str
+    """Names the data: a checkpoint is continued on the same data only."""
+
+
+class _Window:
+    """Sums of the metrics since the last log line; goes through checkpoints, so a resumed run logs the same lines."""
+
+    def __init__(self, saved: Mapping[str, Sequence[float]] | None = None) -> None:
+        self.sums: dict[str, list[float]] = {name: list(pair) for name, pair in (saved or {}).items()}
+
+    def add(self, metrics: Mapping[str, Mean]) -> None:
+        for name, mean in metrics.items():
+            pair = self.sums.setdefault(name, [0.0, 0.0])
+            pair[0] += float(mean.total)
+            pair[1] += float(mean.count)
+
+    def means(self) -> dict[str, float]:
+        return {name: total / count for name, (total, count) in self.sums.items() if count}
+
+
+def total_loss(means: Mapping[str, float], task: Task) -> float:
+    """The loss that a step minimises, from the means of its parts."""
+    return sum(means.get(name, 0.0) for name in task.losses)
+
+
+def evaluate(params: Any, step: EvaluationStep, batches: Sequence[HostBatch], job: Job) -> dict[str, float]:
+    """Means over fixed held-out batches, without dropout, with masks that are the same at every call."""
+    window = _Window()
+    for index, batch in enumerate(batches):
+        window.add(jax.device_get(step(params, place_batch(batch, job.mesh), jnp.int32(index))))
+    means = window.means()
+    means.pop("real_tokens", None)
+    return {"loss": total_loss(means, job.task), **means}
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM, so that a step ends and a checkpoint is saved; a second Ctrl-C ends at once.
+
+    With several processes SIGTERM belongs to `jax.distributed`, which agrees with all of them on the step to stop at.
+    """
+    received: list[int] = []
+    several = jax.process_count() > 1
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del frame
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+        if several:
+            signal.raise_signal(signal.SIGTERM)
+
+    numbers = (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM)
+    try:
+        before = {number: signal.signal(number, handle) for number in numbers}
+    except ValueError:  # Not the main thread: the program around us keeps its own handlers.
+        before = {}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _merged(state: dict[str, Any]) -> dict[str, Any]:
+    """The data position of all processes, from each one's own."""
+    if jax.process_count() == 1:
+        return merge_states([state])
+    text = np.frombuffer(json.dumps(state).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.asarray(len(text)))
+    padded = np.zeros(int(lengths.max()), np.uint8)
+    padded[: len(text)] = text
+    texts = multihost_utils.process_allgather(padded)
+    return merge_states([json.loads(bytes(row[:length]).decode()) for row, length in zip(texts, lengths, strict=True)])
+
+
+class _Training:
+    """One run of the loop; `train` drives it."""
+
+    def __init__(self, job: Job, checkpoints: Checkpoints) -> None:
+        self.job, self.checkpoints = job, checkpoints
+        self.state = create_state(job.init, job.optimizer, job.mesh)
+        self.window, self.real_tokens, self.step = _Window(), 0, 0
+        if checkpoints.latest is not None:
+            self._resume()
+        elif job.warm_start:
+            self.state = dataclasses.replace(self.state, params=job.warm_start(self.state.params))
+        self.train_step, self.evaluation_step = compile_steps(job.task, job.optimizer, self.state, job.mesh, job.seed, job.accumulation)
+        self.writer = MetricsWriter(job.directory, resume_step=self.step) if jax.process_index() == 0 else None
+        self.clock, self.waited, self.clocked_tokens = time.perf_counter(), 0.0, 0
+        self.pending: tuple[int, Any] | None = None
+
+    def _resume(self) -> None:
+        self.state, position = self.checkpoints.restore(self.state)
+        if position["data"] != self.job.data_fingerprint:
+            raise InputError(
+                f"The checkpoint in {self.job.directory} was trained on data {position['data']} and the data now is "
+                f"{self.job.data_fingerprint}: its files, vocabulary or settings have changed. Restore them, or start in a new workdir."
+            )
+        self.step, self.real_tokens = int(self.state.step), position["real_tokens"]
+        self.window = _Window(position["window"])
+        self.job.batches.set_state(position["batches"])
+
+    def position(self) -> Position:
+        return {
+            "batches": _merged(self.job.batches.get_state()),
+            # A copy: the file is written while the next steps are added up.
+            "window": {name: list(pair) for name, pair in self.window.sums.items()},
+            "real_tokens": self.real_tokens,
+            "data": self.job.data_fingerprint,
+        }
+
+    def advance(self) -> None:
+        """Dispatches one step, then looks at the metrics of the one before: the device never waits for the host."""
+        begun = time.perf_counter()
+        batch = next(self.job.batches)
+        self.waited += time.perf_counter() - begun
+        self.state, metrics = self.train_step(self.state, place_batch(batch, self.job.mesh))
+        self.settle()
+        self.step += 1
+        self.pending = (self.step, metrics)
+
+    def settle(self) -> None:
+        """Takes in the metrics of the last dispatched step, and stops at a loss that is not finite."""
+        if self.pending is None:
+            return
+        step, metrics = self.pending
+        self.pending = None
+        metrics = jax.device_get(metrics)
+        # The gradient too: it would spoil the parameters that are saved before the next loss shows it.
+        if not math.isfinite(sum(float(metrics[name].total) for name in (*self.job.task.losses, "gradient_norm"))):
+            raise TrainingError(
+                f"The loss of {self.job.name} is not finite at step {step}. The last checkpoint is whole. "
+                "Lower the learning rate, lengthen the warm-up or set clip_norm, and start in a new workdir."
+            )
+        tokens = int(metrics["real_tokens"].total)
+        self.real_tokens += tokens
+        self.clocked_tokens += tokens
+        self.window.add(metrics)
+
+    def log(self) -> dict[str, float]:
+        now = time.perf_counter()
+        means = self.window.means()
+        seconds = now - self.clock
+        fields = {
+            "loss": total_loss(means, self.job.task),
+            **{name: value for name, value in means.items() if name != "real_tokens"},
+            "learning_rate": float(self.job.schedule(self.step - 1)),
+            "real_tokens": self.real_tokens,
+            "real_tokens_per_second": self.clocked_tokens / seconds,
+            "data_wait": self.waited / seconds,
+        }
+        if self.writer:
+            self.writer.write(self.step, "train", fields)
+        self.window, self.clock, self.waited, self.clocked_tokens = _Window(), now, 0.0, 0
+        return fields
+
+    def evaluate(self) -> dict[str, float]:
+        begun = time.perf_counter()
+        held_out = evaluate(self.state.params, self.evaluation_step, self.job.evaluation_batches, self.job)
+        if self.writer:
+            self.writer.write(self.step, "valid", held_out)
+        self.clock += time.perf_counter() - begun
+        return held_out
+
+    def save(self, score: float | None = None) -> None:
+        begun = time.perf_counter()
+        self.checkpoints.save(self.step, self.state, self.position(), score)
+        self.clock += time.perf_counter() - begun
+
+
+def train(job: Job) -> int:
+    """Trains a stage from its newest checkpoint, or from the start, to its last step, and saves.
+
+    Returns the number of real tokens seen. Resumed at the same topology, the result is bit for bit that of a run
+    never interrupted: the state, the position in the data and the metrics that were being summed are all saved.
+
+    Raises:
+        TrainingError: a loss or a gradient that is not finite.
+        InputError: a checkpoint of another model, or of data that has changed since.
+        Interrupted: SIGINT or SIGTERM came; a checkpoint has been saved.
+    """
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
+    checkpoints = Checkpoints(job.directory / "checkpoints", job.loop.keep)
+    try:
+        run = _Training(job, checkpoints)
+        with _stop_signals() as signals, TrainingProgress(job.steps, run.step, job.name, show=jax.process_index() == 0) as progress:
+            try:
+                _drive(run, signals, progress)
+            finally:
+                if run.writer:
+                    run.writer.close()
+    finally:
+        checkpoints.close()
+    return run.real_tokens
+
+
+def _drive(run: _Training, signals: Sequence[int], progress: TrainingProgress) -> None:
+    job, several = run.job, jax.process_count() > 1
+    shown: dict[str, float] = {}
+    while run.step < job.steps:
+        run.advance()
+        last = run.step == job.steps
+        stop = run.checkpoints.stop_requested(run.step) if several else bool(signals)
+        log, check = last or run.step % job.loop.log_every == 0, last or run.step % job.loop.evaluate_every == 0
+        if log or check or stop or run.step % job.loop.save_every == 0:
+            run.settle()
+        if log:
+            shown = run.log()
+        progress.update(run.step, shown)
+        score = None
+        if check:
+            held_out = run.evaluate()
+            score = job.score(held_out)
+            progress.message(f"{job.name}  step {run.step}  held out:  " + "  ".join(f"{n} {v:.4g}" for n, v in held_out.items()))
+        if check or stop or run.step % job.loop.save_every == 0:
+            run.save(score)
+        if stop and not last:
+            run.checkpoints.wait()
+            raise Interrupted(f"{job.name} stopped at step {run.step} of {job.steps} and saved it. Run the same command again to continue.")

@@ -1,0 +1,61 @@
+"""AdamW and LAMB with warm-up, decay and clipping, out of optax."""
+
+from typing import Any
+
+import jax
+import optax
+
+from bert_jax.config import OptimizerConfig
+
+
+def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Linear warm-up over `warmup_fraction` of the steps, then the configured decay to zero (or none)."""
+    warmup = round(config.warmup_fraction * steps)
+    rest = max(1, steps - warmup)
+    peak = config.learning_rate
+    decays = {
+        "linear": lambda: optax.linear_schedule(peak, 0.0, rest),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, rest),
+        "constant": lambda: optax.constant_schedule(peak),
+    }
+    after = decays[config.decay]()
+    if warmup == 0:
+        return after
+    # Step 0 already learns: a first rate of zero would waste it.
+    return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1)), after], [warmup])
+
+
+def decay_mask(params: Any) -> Any:
+    """True where weight decay applies: everything but biases and layer norms (Devlin et al. 2019, appendix A.2)."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), params)
+
+
+def _scale_by_trust_ratio() -> optax.GradientTransformation:
+    """LAMB's trust ratio layer by layer: the encoder's parameters hold N of them on their leading axis."""
+    ratio = optax.scale_by_trust_ratio()
+
+    def scale(path: Any, update: jax.Array, parameter: jax.Array) -> jax.Array:
+        def one(update: jax.Array, parameter: jax.Array) -> jax.Array:
+            return ratio.update(update, optax.EmptyState(), parameter)[0]
+
+        stacked = any(key.key == "layers" for key in path)
+        return (jax.vmap(one) if stacked else one)(update, parameter)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return jax.tree_util.tree_map_with_path(scale, updates, params), state
+
+    return optax.GradientTransformation(ratio.init, update)
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """The optimizer for a run of so many steps.
+
+    AdamW is Loshchilov and Hutter 2019 with bias correction, as in PyTorch; LAMB is You et al. 2020.
+    """
+    update = optax.chain(
+        optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon),
+        optax.add_decayed_weights(config.weight_decay, decay_mask),
+        *((_scale_by_trust_ratio(),) if config.name == "lamb" else ()),
+        optax.scale_by_learning_rate(learning_rate_schedule(config, steps)),
+    )
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update) if config.clip_norm else update

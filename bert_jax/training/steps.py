@@ -1,0 +1,109 @@
+"""The training and evaluation steps as pure functions, and the one place that compiles them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bert_jax.model.bert import Batch
+from bert_jax.objectives.losses import Mean
+from bert_jax.objectives.tasks import Metrics, Task
+from bert_jax.training.sharding import BATCH_SPEC, replicated
+from bert_jax.training.state import TrainState
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+EvaluationStep = Callable[[Any, Batch, jax.Array], Metrics]
+
+# Streams of keys that must never meet: those of the training steps and those of evaluation's fixed masks.
+_TRAINING_STREAM, _EVALUATION_STREAM = 0, 1
+
+
+def _key(seed: int, stream: int, index: jax.Array) -> jax.Array:
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), index)
+
+
+def train_step(
+    state: TrainState, batch: Batch, *, task: Task, optimizer: optax.GradientTransformation, seed: int, accumulation: int = 1
+) -> tuple[TrainState, Metrics]:
+    """One optimizer step on a global batch of B rows; everything random comes from (seed, state.step).
+
+    With accumulation the batch is taken in that many rounds of B / accumulation rows. The batch is prepared and its
+    normalisers are counted before it is cut, so the gradient is that of the whole batch.
+    """
+    prepare_key, dropout_key = jax.random.split(_key(seed, _TRAINING_STREAM, state.step))
+    batch = task.prepare(batch, prepare_key)
+    normalisers = task.normalisers(batch)
+
+    def loss(params: Any, part: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        metrics = task.metrics(params, part, key)
+        # A batch with nothing to learn from one of the heads adds zero, not 0 / 0.
+        total = sum((metrics[name].total / jnp.maximum(normalisers[name], 1.0) for name in task.losses), start=jnp.float32(0))
+        return total, metrics
+
+    def gradients(part: Batch, key: jax.Array) -> tuple[Any, Metrics]:
+        found, metrics = jax.grad(loss, has_aux=True)(state.params, part, key)
+        return found, metrics
+
+    if accumulation == 1:
+        grads, metrics = gradients(batch, dropout_key)
+    else:
+        grads, metrics = _accumulate(gradients, batch, dropout_key, accumulation)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats, which a program may have forbidden
+        updates, optimizer_state = optimizer.update(grads, state.optimizer_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics["gradient_norm"] = Mean(optax.tree.norm(grads), jnp.float32(1))
+    return TrainState(state.step + 1, params, optimizer_state), metrics
+
+
+def _accumulate(
+    gradients: Callable[[Batch, jax.Array], tuple[Any, Metrics]], batch: Batch, key: jax.Array, rounds: int
+) -> tuple[Any, Metrics]:
+    """Gradients and metrics summed over `rounds` cuts of the batch, in a compiled loop."""
+
+    def cut(x: jax.Array) -> jax.Array:
+        # Round r takes rows r, r + rounds, ...: each device's rows stay on it.
+        return x.reshape(x.shape[0] // rounds, rounds, *x.shape[1:]).swapaxes(0, 1)
+
+    parts = {name: cut(value) for name, value in batch.items()}
+    keys = jax.random.split(key, rounds)
+    shapes = jax.eval_shape(gradients, {name: value[0] for name, value in parts.items()}, keys[0])
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def add(total: tuple[Any, Metrics], inputs: tuple[Batch, jax.Array]) -> tuple[tuple[Any, Metrics], None]:
+        return jax.tree.map(jnp.add, total, gradients(*inputs)), None
+
+    (grads, metrics), _ = jax.lax.scan(add, zero, (parts, keys))
+    # Real tokens are a sum over the step, not a mean over the rounds.
+    return grads, metrics | {"real_tokens": Mean(metrics["real_tokens"].total, jnp.float32(1))}
+
+
+def evaluation_step(params: Any, batch: Batch, index: jax.Array, *, task: Task, seed: int) -> Metrics:
+    """Metrics of one evaluation batch without dropout; the masks depend on (seed, index) alone, so they are fixed."""
+    return task.metrics(params, task.prepare(batch, _key(seed, _EVALUATION_STREAM, index)), None)
+
+
+def compile_steps(
+    task: Task, optimizer: optax.GradientTransformation, state: TrainState, mesh: Mesh, seed: int, accumulation: int = 1
+) -> tuple[TrainStep, EvaluationStep]:
+    """Both steps, jitted over the mesh: state donated and kept where it lies, metrics on every device."""
+    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    batch_sharding = NamedSharding(mesh, BATCH_SPEC)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        return train_step(state, batch, task=task, optimizer=optimizer, seed=seed, accumulation=accumulation)
+
+    def evaluate(params: Any, batch: Batch, index: jax.Array) -> Metrics:
+        return evaluation_step(params, batch, index, task=task, seed=seed)
+
+    train = jax.jit(
+        step, in_shardings=(state_shardings, batch_sharding), out_shardings=(state_shardings, replicated(mesh)), donate_argnums=0
+    )
+    evaluation = jax.jit(
+        evaluate,
+        in_shardings=(state_shardings.params, batch_sharding, NamedSharding(mesh, PartitionSpec())),
+        out_shardings=replicated(mesh),
+    )
+    return train, evaluation

@@ -1,0 +1,38 @@
+"""BERT-base on Chinese Wikipedia, a character is a token, the published schedule.
+
+    python train.py --config=configs/pretrain_base_zh.py --workdir=runs/pretrain_base_zh
+
+Needs TensorFlow to fetch Wikipedia through TFDS: pip install bert_jax[tensorflow]. Cost and score
+are those published for this recipe (Devlin et al. 2019), not measured here: four days on 16 TPU v3
+chips; fine-tuned it gives 94.3 % on average on ChnSentiCorp's dev set.
+"""
+
+from bert_jax.config import (
+    ComputeConfig,
+    CorpusConfig,
+    EncoderConfig,
+    LoopConfig,
+    MaskingConfig,
+    OptimizerConfig,
+    PretrainConfig,
+    RowsConfig,
+    RunConfig,
+    VocabularyConfig,
+)
+
+
+def get_config() -> RunConfig:
+    return RunConfig(
+        encoder=EncoderConfig.preset("base"),
+        compute=ComputeConfig(dtype="bfloat16", scan_layers=True, remat="none"),
+        vocabulary=VocabularyConfig(size=21_128),
+        corpus=CorpusConfig(source="tfds:wikipedia/20230601.zh", valid_fraction=0.005),
+        pretrain=PretrainConfig(
+            steps=1_000_000,
+            batch_size=256,
+            rows=RowsConfig(length=512),
+            masking=MaskingConfig(whole_words=False),
+            optimizer=OptimizerConfig(learning_rate=1e-4, warmup_fraction=0.01),
+            loop=LoopConfig(log_every=100, evaluate_every=10_000, save_every=5_000),
+        ),
+    )

@@ -1,0 +1,38 @@
+"""BERT-large on English Wikipedia with whole-word masking.
+
+    python train.py --config=configs/pretrain_large_en.py --workdir=runs/pretrain_large_en
+
+Needs TensorFlow to fetch Wikipedia through TFDS: pip install bert_jax[tensorflow]. Cost and score
+are those published for this recipe (Devlin et al. 2019), not measured here: four days on 64 TPU v3
+chips; fine-tuned it gives about 94.9 % on SST-2.
+"""
+
+from bert_jax.config import (
+    ComputeConfig,
+    CorpusConfig,
+    EncoderConfig,
+    LoopConfig,
+    MaskingConfig,
+    OptimizerConfig,
+    PretrainConfig,
+    RowsConfig,
+    RunConfig,
+    VocabularyConfig,
+)
+
+
+def get_config() -> RunConfig:
+    return RunConfig(
+        encoder=EncoderConfig.preset("large"),
+        compute=ComputeConfig(dtype="bfloat16", scan_layers=True, remat="dots"),
+        vocabulary=VocabularyConfig(size=30_522),
+        corpus=CorpusConfig(source="tfds:wikipedia/20230601.en", valid_fraction=0.005),
+        pretrain=PretrainConfig(
+            steps=1_000_000,
+            batch_size=256,
+            rows=RowsConfig(length=512),
+            masking=MaskingConfig(whole_words=True),
+            optimizer=OptimizerConfig(learning_rate=1e-4, warmup_fraction=0.01),
+            loop=LoopConfig(log_every=100, evaluate_every=10_000, save_every=5_000),
+        ),
+    )

@@ -1,0 +1,70 @@
+"""Processes of a test: started, waited for within a limit, and ended for certain."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+WORKERS = Path(__file__).with_name("workers")
+LIMIT = 300  # seconds
+_PROGRAMS = tempfile.TemporaryDirectory(prefix="bert_jax-programs-")
+
+
+def environment(devices: int) -> dict[str, str]:
+    """Fake devices on the CPU with threads enough for their collectives; programs are compiled in haste, and once."""
+    path = os.pathsep.join([str(WORKERS.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {
+        "PYTHONPATH": path,
+        "NPROC": "16",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+        "JAX_COMPILATION_CACHE_DIR": _PROGRAMS.name,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+def start(worker: str, *arguments: str, devices: int = 1) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "error", str(WORKERS / worker), *arguments]
+    return subprocess.Popen(command, env=environment(devices), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(children: Sequence[subprocess.Popen[str]], wanted: int = 0) -> list[str]:
+    """What each wrote to its output, once all have ended with the wanted status."""
+    try:
+        written = [child.communicate(timeout=LIMIT) for child in children]
+    finally:
+        for child in children:
+            # `jax.distributed` swallows SIGTERM.
+            child.kill()
+            child.wait()
+    for child, (_, errors) in zip(children, written, strict=True):
+        assert child.returncode == wanted, errors[-4000:]
+    return [output for output, _ in written]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def train(runs: Sequence[dict[str, Any]], loop: dict[str, int], processes: int = 1, wanted: int = 0) -> list[str]:
+    """Runs `workers/train.py` in some processes; `runs` may give one process a signal by `process`."""
+    port = free_port()
+
+    def arguments(process: int) -> str:
+        own = [run if run.get("process", process) == process else {k: v for k, v in run.items() if k != "at"} for run in runs]
+        return json.dumps({"runs": own, "loop": loop, "processes": processes, "process": process, "port": port})
+
+    return finish([start("train.py", arguments(process)) for process in range(processes)], wanted)
+
+
+KILLED = -signal.SIGKILL

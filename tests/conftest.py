@@ -1,0 +1,60 @@
+"""What holds for every test, and trained models for those that need one."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax import model_directory
+from bert_jax.config import ComputeConfig, EncoderConfig, VocabularyConfig
+from bert_jax.model_directory import ModelDescription
+from bert_jax.tokenizer import Tokenizer
+from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.state import TrainState
+
+# Python processes that tests start find the package as the tests do.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+# A type that changes by accident is an error here.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+_ENCODER = EncoderConfig(layers=2, width=32, heads=2, feed_forward=64, max_positions=48)
+_TEXT = ["这家酒店的服务很好。房间也很干净", "再也不来了,太差", "the cat sat on the mat, good"]
+
+
+def random_parameters(description: ModelDescription, vocab_size: int, seed: int) -> Any:
+    """Parameters large enough for answers that differ; biases and layer norms are random too."""
+    names = ("tokens", "positions", "segments", "example_ids", "cls_positions", "masked_positions")
+    row = dict.fromkeys(names, jnp.zeros((1, 1), jnp.int32))
+    shapes = jax.eval_shape(description.build(vocab_size, ComputeConfig()).init, jax.random.key(0), row)["params"]
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
+
+
+def write_model(directory: Path, description: ModelDescription, seeds: tuple[int, ...] = (0,), scores: tuple[float, ...] = (0.0,)) -> Path:
+    """A model directory with a scored checkpoint of random parameters for each seed."""
+    tokenizer = Tokenizer.train(_TEXT, VocabularyConfig(size=100, min_frequency=1), show_progress=False)
+    model_directory.write(directory, description, tokenizer)
+    checkpoints = Checkpoints(directory / "checkpoints", keep=len(seeds))
+    for step, (seed, score) in enumerate(zip(seeds, scores, strict=True), 1):
+        state = TrainState(jnp.int32(step), random_parameters(description, tokenizer.vocab_size, seed), optimizer_state=())
+        checkpoints.save(step, state, {"step": step}, score)
+    checkpoints.close()
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a tiny pre-trained model with a next-sentence head."""
+    return write_model(tmp_path_factory.mktemp("run") / "pretrain", ModelDescription("pretraining", _ENCODER, 32, "nsp"))
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier(tiny_pretrained: Path) -> Path:
+    """The directory of a tiny classifier, the first checkpoint of which (seed 1) scored best, beside the pre-trained model."""
+    description = ModelDescription("classification", _ENCODER, 32, labels=("negative", "neutral", "positive"), pooling="mean")
+    return write_model(tiny_pretrained.parent / "finetune", description, seeds=(1, 2), scores=(0.9, 0.8))

@@ -1,0 +1,243 @@
+"""The command line: what it prints and writes, and its exit statuses."""
+
+import argparse
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bert_jax
+from bert_jax.cli import config_overrides, main, run_command
+from bert_jax.errors import InputError, Interrupted, TrainingError
+from bert_jax.tokenizer import Tokenizer
+
+CONFIG = """
+from bert_jax.config import EncoderConfig, PretrainConfig, RowsConfig, RunConfig
+def get_config():
+    return RunConfig(encoder=EncoderConfig.preset("tiny"), pretrain=PretrainConfig(rows=RowsConfig(length=16)))
+"""
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n\n".join(f"the cat {word} on the mat. It was good.\n房间很{word}。我很喜欢。" for word in ("sat", "lay", "ran")))
+    return path
+
+
+def ok(*arguments: object) -> None:
+    assert main([str(argument) for argument in arguments]) == 0
+
+
+def failure(capsys, *arguments: object) -> str:
+    """The one paragraph of bad input."""
+    assert main([str(argument) for argument in arguments]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and message.count("\n") == 1
+    return message
+
+
+def json_lines(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_blanks_for_a_person_and_for_a_machine(tiny_pretrained, capsys):
+    texts = ["这家[MASK]店的服[MASK]很好", "the [MASK]"]
+    ok("fill-mask", tiny_pretrained, *texts, "--top-k", 2, "--json")
+    answers = json_lines(capsys.readouterr().out)
+    for answer, text, wanted in zip(answers, texts, bert_jax.load(tiny_pretrained).fill_mask(texts, 2), strict=True):
+        assert answer["text"] == text
+        assert [[p["token"] for p in mask] for mask in answer["masks"]] == [[p.token for p in mask] for mask in wanted]
+        assert answer["masks"][0][0]["probability"] == pytest.approx(wanted[0][0].probability, abs=1e-5)
+    ok("fill-mask", tiny_pretrained, *texts, "--top-k", 2)
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert [lines[0], lines[3]] == texts and len(lines) == 6 and lines[1].count("%") == 2
+    assert all(p["token"] in shown for answer in answers for mask in answer["masks"] for p in mask)
+
+
+def test_columns_stand_below_each_other_in_chinese_too():
+    from bert_jax.predict import _padded, _width
+
+    cells = [_padded(text, 8) for text in ("好", "##ing", "e\u0301", "酒店")]
+    assert [_width(cell) for cell in cells] == [8] * 4
+    assert cells[0] == "好      "
+
+
+def test_the_other_answers(tiny_pretrained, tiny_classifier, capsys):
+    bert, classifier = bert_jax.load(tiny_pretrained), bert_jax.load(tiny_classifier)
+    ok("next-sentence", tiny_pretrained, "房间", "很好", "--json")
+    [answer] = json_lines(capsys.readouterr().out)
+    assert answer["probability"] == pytest.approx(bert.next_sentence("房间", "很好"), abs=1e-5)
+    ok("next-sentence", tiny_pretrained, "房间", "很好")
+    assert capsys.readouterr().out.endswith(" %  房间 | 很好\n")
+    ok("classify", tiny_classifier, "房间", "很好")
+    for line, found in zip(capsys.readouterr().out.splitlines(), classifier.classify(["房间", "很好"]), strict=True):
+        assert line.split()[:2] == [found.label, f"{100 * found.probability:.1f}"]
+    ok("embed", tiny_pretrained, "房间", "很好", "--pooling", "cls", "--json")
+    found = np.array([answer["embedding"] for answer in json_lines(capsys.readouterr().out)])
+    np.testing.assert_allclose(found, bert.embed(["房间", "很好"], "cls"), atol=1e-5)
+    ok("embed", tiny_pretrained, "房间")
+    assert "(32 numbers" in capsys.readouterr().out
+
+
+def test_a_file_of_lines_becomes_json_lines_in_order(tiny_classifier, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("bert_jax.predict.CHUNK", 3)
+    texts = ["很" * length for length in (5, 60, 3, 1, 20, 47, 2)]
+    (tmp_path / "texts.txt.gz").write_bytes(gzip.compress(("\n".join(texts[:2]) + "\n\n" + "\r\n".join(texts[2:])).encode()))
+    ok("classify", tiny_classifier, "--input", tmp_path / "texts.txt.gz", "--output", tmp_path / "out.jsonl")
+    answers = json_lines((tmp_path / "out.jsonl").read_text())
+    assert [(a["line"], a["text"]) for a in answers] == list(zip((1, 2, 4, 5, 6, 7, 8), texts, strict=True))
+    with pytest.warns(UserWarning, match="cut"):
+        wanted = bert_jax.load(tiny_classifier).classify(texts)
+    for answer, classified in zip(answers, wanted, strict=True):
+        assert answer["label"] == classified.label and answer["probabilities"] == pytest.approx(classified.probabilities, abs=1e-5)
+    captured = capsys.readouterr()
+    assert "2 of 7 texts were cut to the model's 48 positions" in captured.err and "classify  7/7 texts" in captured.err
+    assert not captured.out and sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "texts.txt.gz"]
+
+
+def test_tables_by_column_and_vectors_as_npy(tiny_pretrained, tiny_classifier, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("bert_jax.predict.CHUNK", 2)
+    rows = [("房间", "很好"), ("the cat", "sat"), ("再也", "不来了")]
+    (tmp_path / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in [("a", "b"), *rows]))
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps({"text": a, "text_pair": b}) + "\n" for a, b in rows))
+    bert = bert_jax.load(tiny_pretrained)
+    ok("embed", tiny_pretrained, "--input", tmp_path / "pairs.tsv", "--text", "b", "--output", tmp_path / "v.npy")
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), bert.embed([b for _, b in rows]), atol=1e-5)
+    capsys.readouterr()
+    for flags in (["--input", tmp_path / "pairs.tsv", "--text", "a", "--text-pair", "b"], ["--input", tmp_path / "pairs.jsonl"]):
+        ok("next-sentence", tiny_pretrained, *flags, "--json")
+        answers = json_lines(capsys.readouterr().out)
+        assert [(answer["text"], answer["text_pair"]) for answer in answers] == rows
+        wanted = bert.next_sentence(*zip(*rows, strict=True))
+        assert [answer["probability"] for answer in answers] == pytest.approx(wanted, abs=1e-5)
+    ok("classify", tiny_classifier, "--input", tmp_path / "pairs.jsonl", "--text-pair", "text_pair", "--json")
+    first = json_lines(capsys.readouterr().out)[0]
+    assert first["probabilities"] == pytest.approx(bert_jax.load(tiny_classifier).classify(*rows[0]).probabilities, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "很[MASK]\n\n很\n", "a.txt line 3 has no [MASK]"),
+        ("a.txt", "\n \n", "holds no text"),
+        ("a.tsv", "text\tx\n很[MASK]\t1\n \t2\n", "a.tsv line 3 has an empty text"),
+        ("a.tsv", "x\n很[MASK]\n", "no column 'text'"),
+        ("a.txt", "很[MASK]\n\udcff\n", "not UTF-8 at byte 10"),
+        ("a.txt", "[MASK]" + "很" * 60 + "[MASK]\n", "line 1 has masks too far apart"),
+        ("missing.txt", None, "missing.txt"),
+    ],
+)
+def test_a_fault_in_a_file_is_named_with_its_line(tiny_pretrained, tmp_path, capsys, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_text(content, encoding="utf-8", errors="surrogateescape")
+    assert message in failure(capsys, "fill-mask", tiny_pretrained, "--input", tmp_path / name, "--output", tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_arguments_that_do_not_fit(tiny_pretrained, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("很\n")
+    assert "one of the two" in failure(capsys, "embed", tiny_pretrained)
+    assert "one of the two" in failure(capsys, "embed", tiny_pretrained, "很", "--input", tmp_path / "a.txt")
+    assert "two sentences, A and B, not 1" in failure(capsys, "next-sentence", tiny_pretrained, "很")
+    assert "two columns" in failure(capsys, "next-sentence", tiny_pretrained, "--input", tmp_path / "a.txt")
+    assert ".jsonl or .npy" in failure(capsys, "embed", tiny_pretrained, "很", "--output", tmp_path / "v.csv")
+    assert "does not end in .jsonl:" in failure(capsys, "classify", tiny_pretrained, "很", "--output", tmp_path / "v.npy")
+    assert "there is no directory" in failure(capsys, "embed", tiny_pretrained, "很", "--output", tmp_path / "no" / "v.npy")
+    assert "The text '很' has no [MASK]" in failure(capsys, "fill-mask", tiny_pretrained, "很")
+    assert str(tiny_pretrained) in failure(capsys, "embed", tiny_pretrained.parent, "很")
+    assert "takes a classifier" in failure(capsys, "classify", tiny_pretrained, "很")
+    for arguments in (["embed", "model", "很", "--pool", "cls"], ["no-such-command"], []):
+        with pytest.raises(SystemExit) as exit_:
+            main(arguments)
+        assert exit_.value.code == 2
+
+
+def test_a_vocabulary_is_trained_and_never_overwritten(corpus, tmp_path, capsys):
+    ok("train-vocab", corpus, tmp_path / "vocab", "--size", 60, "--min-frequency", 1, "--casing", "cased")
+    tokenizer = Tokenizer.load(tmp_path / "vocab")
+    assert f"{tokenizer.vocab_size} tokens" in capsys.readouterr().out
+    assert tokenizer.unk_id not in tokenizer.encode("It was 房间").ids
+    assert "exists already" in failure(capsys, "train-vocab", corpus, tmp_path / "vocab")
+    corpus.write_bytes(b"abc \xff\n")
+    assert main(["train-vocab", str(corpus), str(tmp_path / "other")]) == 2
+    assert "not UTF-8 at byte 4" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "other").exists()
+
+
+def test_looking_at_a_corpus(corpus, tmp_path, capsys):
+    (tmp_path / "test.tsv").write_text("text\tlabel\n房间很sat。我很喜欢。\t1\nsomething else altogether\t0\n")
+    ok("inspect", corpus, "--evaluation-file", tmp_path / "test.tsv", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert (found["documents"], found["overlaps"][0]["texts"]) == (3, 2)
+    ok("train-vocab", corpus, tmp_path / "vocab", "--min-frequency", 1)
+    ok("inspect", corpus, "--vocab", tmp_path / "vocab", "--length", 16, "--batch-size", 2)
+    assert "documents" in capsys.readouterr().out
+
+
+def test_preparing_ahead_makes_what_training_looks_for(corpus, tmp_path, capsys):
+    (tmp_path / "config.py").write_text(CONFIG)
+    overrides = [f"--config.corpus.source={corpus}", "--config.corpus.valid_fraction", "0.3", "--config.vocabulary.min_frequency=1"]
+    arguments = ["prepare", "--config", tmp_path / "config.py", "--workdir", tmp_path / "run", *overrides]
+    ok(*arguments)
+    shown = capsys.readouterr().out
+    assert "train" in shown and "documents" in shown and (tmp_path / "run" / "vocabulary" / "vocab.txt").is_file()
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "data").rglob("*.array_record*")}
+    assert made
+    ok(*arguments)
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert "There is no configuration value" in failure(capsys, *arguments, "--config.corpus.sauce=x")
+    with pytest.raises(SystemExit):
+        main([str(argument) for argument in [*arguments, "--bogus"]])
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (InputError("name it"), 2, "error: name it\n"),
+        (TrainingError("not finite"), 1, "error: not finite\n"),
+        (Interrupted("saved step 3"), 130, "interrupted: saved step 3\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_errors_for_users_have_a_status_and_no_traceback(capsys, error, status, told):
+    def command() -> None:
+        raise error
+
+    assert run_command(command) == status
+    assert capsys.readouterr().err == told
+
+
+def test_a_fault_of_the_program_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: print(1 // 0))
+
+
+def test_overrides_of_a_configuration():
+    parser = argparse.ArgumentParser()
+    assert config_overrides(parser, ["--config.a.b=1", "--config.c", "x=y", "--config.d=p=q", "--config.e"]) == [
+        "a.b=1",
+        "c=x=y",
+        "d=p=q",
+        "e",
+    ]
+    for arguments in (["stray"], ["--config.a=1", "stray"], ["--other=1"]):
+        with pytest.raises(SystemExit):
+            config_overrides(parser, arguments)
+
+
+def test_as_a_program(tmp_path):
+    def program(*arguments: str, **options) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-X", "importtime", "-m", "bert_jax", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)}, check=False, **options)
+
+    helped = program("classify", "--help")
+    assert helped.returncode == 0 and "examples:" in helped.stdout and "jax.numpy" not in helped.stderr and "numpy" not in helped.stderr
+    failed = program("train-vocab", str(tmp_path / "nowhere"), str(tmp_path / "out"))
+    assert failed.returncode == 2 and "Traceback" not in failed.stderr
+    assert failed.stderr.splitlines()[-1].startswith(f"error: The corpus {tmp_path / 'nowhere'} does not exist")

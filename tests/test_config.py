@@ -1,0 +1,79 @@
+"""Configuration: checks, presets, and no field that nothing reads."""
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from bert_jax import config as config_room
+from bert_jax.config import EncoderConfig, FinetuneConfig, OptimizerConfig, PretrainConfig, RowsConfig, RunConfig
+from bert_jax.errors import InputError
+from bert_jax.overrides import load_config
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+
+def attributes_read() -> set[str]:
+    """Names read as `something.name` anywhere in the package outside the configuration itself."""
+    names = set()
+    for path in (ROOT / "bert_jax").rglob("*.py"):
+        if path.name == "config.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                names.add(node.attr)
+    return names
+
+
+def test_every_field_is_read() -> None:
+    read = attributes_read()
+    classes = [value for value in vars(config_room).values() if dataclasses.is_dataclass(value)]
+    assert len(classes) > 10
+    unread = [f"{cls.__name__}.{field.name}" for cls in classes for field in dataclasses.fields(cls) if field.name not in read]
+    assert unread == []
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "width", "heads", "feed_forward"),
+    [
+        ("tiny", 2, 128, 2, 512),
+        ("mini", 4, 256, 4, 1024),
+        ("small", 4, 512, 8, 2048),
+        ("medium", 8, 512, 8, 2048),
+        ("base", 12, 768, 12, 3072),
+        ("large", 24, 1024, 16, 4096),
+    ],
+)
+def test_presets_are_the_published_sizes(name: str, layers: int, width: int, heads: int, feed_forward: int) -> None:
+    encoder = EncoderConfig.preset(name)
+    assert (encoder.layers, encoder.width, encoder.heads, encoder.feed_forward) == (layers, width, heads, feed_forward)
+    assert encoder.max_positions == 512
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configurations_load_and_say_what_they_cost(path: Path) -> None:
+    config = load_config(path)
+    assert config.pretrain or config.finetune
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    assert f"python train.py --config=configs/{path.name}" in docstring
+
+
+@pytest.mark.parametrize(
+    ("build", "names"),
+    [
+        (lambda: EncoderConfig(width=100, heads=3), ("heads", "100")),
+        (lambda: EncoderConfig(dropout=1.0), ("dropout",)),
+        (lambda: EncoderConfig.preset("huge"), ("huge", "base")),
+        (lambda: RowsConfig(length=4), ("length",)),
+        (lambda: OptimizerConfig(learning_rate=0.0), ("learning_rate",)),
+        (lambda: PretrainConfig(batch_size=10, accumulation=3), ("accumulation", "10")),
+        (lambda: FinetuneConfig(from_scratch=True, checkpoint="x"), ("from_scratch",)),
+        (lambda: RunConfig(pretrain=PretrainConfig(rows=RowsConfig(length=1024))), ("pretrain.rows.length", "512")),
+    ],
+)
+def test_impossible_values_are_refused_by_name(build: object, names: tuple[str, ...]) -> None:
+    with pytest.raises(InputError) as error:
+        build()  # type: ignore[operator]
+    assert all(name in str(error.value) for name in names)

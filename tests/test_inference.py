@@ -1,0 +1,302 @@
+"""The answers of a loaded model against the model called directly, whatever the company, the order and the length of a text."""
+
+import subprocess
+import sys
+import warnings
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import random_parameters, write_model
+
+import bert_jax
+from bert_jax import inference
+from bert_jax.config import ComputeConfig
+from bert_jax.data.labelled import LabelledExamples, encode_examples
+from bert_jax.errors import InputError
+from bert_jax.inference import Bert, TextError, TruncationWarning
+from bert_jax.model.bert import ClassificationModel, PretrainingModel
+from bert_jax.model_directory import ModelDescription
+
+PAIRS = [("这家酒店", "服务很好"), ("the cat", "sat on the mat, good"), ("太差", "房间也很干净。再也不来了"), ("很", "好")]
+
+
+@pytest.fixture(scope="module")
+def bert(tiny_pretrained) -> Bert:
+    return bert_jax.load(tiny_pretrained)
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny_classifier) -> Bert:
+    return bert_jax.load(str(tiny_classifier))
+
+
+def row(bert: Bert, a: str, b: str = "", length: int = 48) -> dict[str, jax.Array]:
+    """One row, built by hand; of one length, so that the model is compiled once."""
+    t = bert.tokenizer
+    first = [t.cls_id, *t.encode(a).ids.tolist(), t.sep_id]
+    second = [*t.encode(b).ids.tolist(), t.sep_id] if b else []
+    tokens = first + second
+    fields = {
+        "tokens": tokens,
+        "example_ids": [1] * len(tokens),
+        "positions": range(len(tokens)),
+        "segments": [0] * len(first) + [1] * len(second),
+        "masked_positions": [i for i, token in enumerate(tokens) if token == t.mask_id],
+    }
+    padded = {name: [*values, *([0] * length)][:length] for name, values in fields.items()}
+    return {name: jnp.array([values], jnp.int32) for name, values in (padded | {"cls_positions": [0]}).items()}
+
+
+@pytest.fixture(scope="module")
+def reference(bert):
+    """Both heads of the model over one row."""
+    model = PretrainingModel(bert.tokenizer.vocab_size, bert.config, ComputeConfig())
+    return jax.jit(lambda row: model.apply({"params": bert.params}, row))
+
+
+def softmax(scores) -> np.ndarray:
+    return np.asarray(jax.nn.softmax(scores, axis=-1), np.float64)
+
+
+def test_blanks_are_filled_as_by_the_model_itself(bert, reference):
+    texts = ["这家[MASK]店的服[MASK]很好", "the [MASK] sat on the mat", "[MASK]" * 40]
+    for text, masks in zip(texts, bert.fill_mask(texts, top_k=7), strict=True):
+        assert len(masks) == text.count("[MASK]")
+        wanted = softmax(reference(row(bert, text)).masked_tokens[0, : len(masks)])
+        for predictions, probabilities in zip(masks, wanted, strict=True):
+            best = np.argsort(-probabilities)[:7]
+            assert [p.id for p in predictions] == best.tolist()
+            assert [p.token for p in predictions] == bert.tokenizer.tokens(best)
+            np.testing.assert_allclose([p.probability for p in predictions], probabilities[best], rtol=1e-4)
+    assert [[p.id for p in mask] for mask in bert.fill_mask(texts[0], top_k=7)] == [
+        [p.id for p in mask] for mask in bert.fill_mask(texts[:1], top_k=7)[0]
+    ]
+
+
+def test_the_whole_vocabulary_sums_to_one(bert):
+    [mask] = bert.fill_mask("很[MASK]", top_k=bert.tokenizer.vocab_size)
+    assert sum(p.probability for p in mask) == pytest.approx(1, abs=1e-5)
+    for top_k in (0, bert.tokenizer.vocab_size + 1):
+        with pytest.raises(InputError, match="top_k"):
+            bert.fill_mask("很[MASK]", top_k)
+
+
+def test_next_sentence_is_the_probability_of_the_class_is_next(bert, reference):
+    wanted = [softmax(reference(row(bert, a, b)).next_sentence[0, 0])[1] for a, b in PAIRS]
+    found = bert.next_sentence([a for a, _ in PAIRS], [b for _, b in PAIRS])
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert np.ptp(wanted) > 0.01
+    assert bert.next_sentence(*PAIRS[0]) == pytest.approx(found[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_vectors_are_pooled_from_the_last_layer(bert, pooling):
+    model = PretrainingModel(bert.tokenizer.vocab_size, bert.config, ComputeConfig())
+    text = "这家酒店的服务很好"
+    unpadded = row(bert, text, length=11)
+    hidden = np.asarray(model.apply({"params": bert.params}, unpadded, method="encode")[0][0])
+    found = bert.embed([text, "cat"], pooling)
+    assert found.shape == (2, 32) and found.dtype == np.float32
+    np.testing.assert_allclose(found[0], hidden.mean(0) if pooling == "mean" else hidden[0], atol=1e-5)
+    assert bert.embed(text, pooling).shape == (32,)
+
+
+def test_classes_are_those_of_the_best_checkpoint(classifier):
+    model = ClassificationModel(classifier.tokenizer.vocab_size, classifier.config, ComputeConfig(), 3, "mean")
+    first = random_parameters(classifier._description, classifier.tokenizer.vocab_size, seed=1)
+    reference = jax.jit(lambda row: model.apply({"params": first}, row))
+    for pairs in (None, [b for _, b in PAIRS]):
+        found = classifier.classify([a for a, _ in PAIRS], pairs)
+        for (a, b), classified in zip(PAIRS, found, strict=True):
+            wanted = softmax(reference(row(classifier, a, b if pairs else ""))[0, 0])
+            assert tuple(classified.probabilities) == ("negative", "neutral", "positive") == classifier.labels
+            np.testing.assert_allclose(list(classified.probabilities.values()), wanted, atol=1e-5)
+            assert classified.label == classifier.labels[wanted.argmax()]
+            assert classified.probability == max(classified.probabilities.values())
+    assert classifier.classify("很").label == classifier.classify(["很"])[0].label
+
+
+def test_the_newest_checkpoint_of_a_pretrained_model_is_taken(tmp_path, bert):
+    description = ModelDescription("pretraining", bert.config, 32)
+    newest = bert_jax.load(write_model(tmp_path, description, seeds=(3, 4), scores=(0.9, 0.8)))
+    wanted = random_parameters(description, bert.tokenizer.vocab_size, seed=4)
+    np.testing.assert_array_equal(newest.params["embeddings"]["tokens"], wanted["embeddings"]["tokens"])
+    with pytest.raises(InputError, match="without the next-sentence task"):
+        newest.next_sentence("很", "好")
+
+
+def test_an_answer_does_not_depend_on_the_company_or_the_order_of_a_text(bert, classifier):
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("这家酒店的服务很好cat "), rng.integers(1, 90))) + "很" for _ in range(60)]
+    texts = [text[:44] for text in texts]
+    order = rng.permutation(len(texts))
+    alone = np.stack([bert.embed(text) for text in texts[:8]])
+    together = bert.embed(texts)
+    np.testing.assert_allclose(together[:8], alone, atol=1e-5)
+    np.testing.assert_allclose(bert.embed([texts[i] for i in order]), together[order], atol=1e-5)
+    np.testing.assert_allclose(bert.embed(iter(texts)), together, atol=0)
+    masked = ["[MASK]" + text[:40] for text in texts]
+    for text, together_ in zip(masked[:4], bert.fill_mask(masked), strict=False):
+        assert [p.probability for p in together_[0]] == pytest.approx([p.probability for p in bert.fill_mask(text)[0]], abs=1e-5)
+    for text, together_ in zip(texts[:4], classifier.classify(texts), strict=False):
+        assert together_.probabilities == pytest.approx(classifier.classify(text).probabilities, abs=1e-5)
+
+
+def test_chunks_keep_the_order_and_number_the_texts_through(bert, monkeypatch):
+    texts = [a + b for a, b in PAIRS] * 3
+    whole = bert.embed(texts)
+    monkeypatch.setattr(inference, "CHUNK", 5)
+    np.testing.assert_allclose(bert.embed(text for text in texts), whole, atol=1e-5)
+    with pytest.raises(TextError, match="Text 12 ") as error:
+        bert.embed([*texts, " "])
+    assert error.value.index == 12
+    with pytest.raises(InputError, match="more on the other"):
+        bert.next_sentence(texts, texts[:-1])
+
+
+def test_a_hundred_lengths_compile_a_handful_of_programs(bert):
+    inference._encode.clear_cache()
+    inference._predict.clear_cache()
+    for count in range(1, 47):
+        texts = ["[MASK]" + "很" * (count - 1), "[MASK]"]
+        bert.fill_mask(texts[0], top_k=3)
+        bert.fill_mask(texts, top_k=3)
+    bert.embed(["很" * count for count in range(1, 47)] * 3)
+    # Rows of 16, 32 and 48 tokens, alone or several at a time.
+    assert inference._encode._cache_size() == 6
+    assert inference._predict._cache_size() == 6
+
+
+def test_only_masked_positions_meet_the_vocabulary(bert):
+    batch = {name: np.zeros((8, 48), np.int32) for name in ("tokens", "positions", "segments", "example_ids")}
+    encode = partial(inference._encode, bert._model)
+    predict = partial(inference._predict, bert._model, top_k=5)
+    slots = np.zeros(inference._MASK_SLOTS, np.int32)
+    jaxprs = (
+        jax.make_jaxpr(encode)(bert.params, batch),
+        jax.make_jaxpr(predict)(bert.params, jax.eval_shape(encode, bert.params, batch), slots, slots),
+    )
+    over_vocabulary = [
+        np.prod(shape) for jaxpr in jaxprs for shape in shapes(jaxpr.jaxpr) if shape and shape[-1] == bert.tokenizer.vocab_size
+    ]
+    assert max(over_vocabulary) == inference._MASK_SLOTS * bert.tokenizer.vocab_size
+
+
+def shapes(jaxpr) -> list[tuple[int, ...]]:
+    found = []
+    for equation in jaxpr.eqns:
+        found += [v.aval.shape for v in equation.outvars]
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            found += shapes(inner) if hasattr(inner, "eqns") else []
+    return found
+
+
+def test_long_texts_are_cut_counted_and_told(bert):
+    before = bert.truncated
+    with pytest.warns(TruncationWarning, match="2 of 3 texts are longer than the model's 48 positions") as caught:
+        vectors = bert.embed(["很" * 46, "很" * 47, "很" * 90])
+    assert caught[0].filename == __file__
+    assert bert.truncated - before == 2
+    np.testing.assert_allclose(vectors[1:], vectors[[0, 0]], atol=1e-5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bert.embed("很" * 46)
+
+
+def test_a_text_is_cut_around_its_masks(bert):
+    with pytest.warns(TruncationWarning):
+        masks = bert.fill_mask(["很" * 60 + "[MASK]", "[MASK]" + "很" * 60, "很" * 30 + "[MASK][MASK]" + "很" * 30])
+    assert [len(mask) for mask in masks] == [1, 1, 2]
+    last, first = (bert.fill_mask(text)[0] for text in ("很" * 45 + "[MASK]", "[MASK]" + "很" * 45))
+    for cut, whole in ((masks[0], last), (masks[1], first)):
+        assert [p.id for p in cut[0]] == [p.id for p in whole]
+        assert [p.probability for p in cut[0]] == pytest.approx([p.probability for p in whole], abs=1e-5)
+    with pytest.raises(TextError, match="too far apart"):
+        bert.fill_mask("[MASK]" + "很" * 60 + "[MASK]")
+
+
+def test_pairs_are_cut_as_in_training(bert, classifier):
+    pairs = [("很" * a, "好" * b) for a in (1, 20, 22, 23, 24, 50) for b in (1, 20, 22, 23, 24, 50)]
+    a, b = (list(texts) for texts in zip(*pairs, strict=True))
+    trained = encode_examples(LabelledExamples(a, b, np.zeros(36, np.int32), np.arange(36)), classifier.tokenizer, 48)
+    with pytest.warns(TruncationWarning):
+        examples, _ = classifier._examples(a, b, 0, covered=False), classifier.classify(a, b)
+    for mine, theirs in ((examples[0].a, trained.examples.a), (examples[0].b, trained.examples.b)):
+        np.testing.assert_array_equal(np.diff(mine), np.diff(theirs))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda bert: bert.embed(["很", "", "好"]), "Text 1 .*empty"),
+        (lambda bert: bert.embed(["很", " \u200b\n"]), "Text 1 .*empty"),
+        (lambda bert: bert.next_sentence(["很", "好"], ["很", ""]), "Text 1 .*empty"),
+        (lambda bert: bert.embed(["很", None]), "Text 1 .*NoneType"),
+        (lambda bert: bert.embed("很", "max"), "pooling"),
+        (lambda bert: bert.fill_mask(["很[MASK]", "很"]), r"Text 1 .*no \[MASK\]"),
+        (lambda bert: bert.next_sentence("很", ["好"]), "cannot be paired"),
+        (lambda bert: bert.classify("很"), "takes a classifier"),
+    ],
+)
+def test_what_cannot_be_answered_is_an_input_error(bert, call, message):
+    with pytest.raises(InputError, match=message):
+        call(bert)
+
+
+def test_no_texts_give_no_answers(bert, classifier):
+    assert bert.fill_mask([]) == bert.next_sentence([], []) == classifier.classify(iter(())) == []
+    assert bert.embed([]).shape == (0, 32)
+
+
+def test_a_classifier_embeds_and_fills_no_masks(classifier):
+    with pytest.raises(InputError, match="takes a pre-trained model"):
+        classifier.fill_mask("[MASK]")
+    assert classifier.embed("很").shape == (32,)
+
+
+def test_directories_that_are_no_models(tmp_path, tiny_pretrained, tiny_classifier):
+    with pytest.raises(InputError, match=f"{tiny_classifier}, {tiny_pretrained}"):
+        bert_jax.load(tiny_pretrained.parent)
+    with pytest.raises(InputError, match="no model"):
+        bert_jax.load(tmp_path / "nowhere")
+    (tmp_path / "model.json").write_bytes((tiny_pretrained / "model.json").read_bytes())
+    (tmp_path / "tokenizer.json").write_bytes((tiny_pretrained / "tokenizer.json").read_bytes())
+    with pytest.raises(InputError, match="no committed checkpoint"):
+        bert_jax.load(tmp_path)
+
+
+def test_bfloat16_is_near_float32(tiny_pretrained, bert):
+    half = bert_jax.load(tiny_pretrained, ComputeConfig(dtype="bfloat16", scan_layers=True))
+    found, wanted = half.embed(["这家酒店", "cat"]), bert.embed(["这家酒店", "cat"])
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - wanted).max() < 0.1
+
+
+_ELSEWHERE = """
+import sys, numpy, jax
+import bert_jax
+assert not jax._src.xla_bridge.backends_are_initialized()
+bert = bert_jax.load(sys.argv[1])
+assert len(jax.devices()) == 2 and all(len(leaf.sharding.device_set) == 2 for leaf in jax.tree.leaves(bert.params))
+numpy.save(sys.argv[2], bert.embed(["这家酒店", "cat", "很" * 20]))
+print([p.id for p in bert.fill_mask("很[MASK]")[0]])
+"""
+
+
+def test_two_devices_give_the_answers_of_one(tiny_pretrained, bert, tmp_path):
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu", "PYTHONPATH": ":".join(sys.path)}
+    command = [sys.executable, "-c", _ELSEWHERE, str(tiny_pretrained), str(tmp_path / "v.npy")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), bert.embed(["这家酒店", "cat", "很" * 20]), atol=1e-5)
+    assert done.stdout.strip() == str([p.id for p in bert.fill_mask("很[MASK]")[0]])
+
+
+def test_import_is_fast_and_takes_no_jax():
+    code = "import time; t = time.perf_counter(); import bert_jax, sys; assert 'jax' not in sys.modules; print(time.perf_counter() - t)"
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1

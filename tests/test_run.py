@@ -1,0 +1,163 @@
+"""The whole run as a user starts it: train.py on files, its end, its second start, and its refusals."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from bert_jax.data import demo
+from bert_jax.metrics import read_metrics
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+import train  # noqa: E402
+
+CONFIG = """
+from bert_jax.config import *
+
+def get_config():
+    return RunConfig(
+        encoder=EncoderConfig(layers=1, width=32, heads=2, feed_forward=64, max_positions=32),
+        vocabulary=VocabularyConfig(kind="characters", size=1500),
+        corpus=CorpusConfig(source="{text}", segmenter="characters", sentence_ends="clauses", valid_fraction=0.1),
+        pretrain=PretrainConfig(steps=8, batch_size=8, evaluation_batches=2, rows=RowsConfig(length=32),
+                                loop=LoopConfig(log_every=2, evaluate_every=4, save_every=4)),
+        finetune=FinetuneConfig(data=LabelledConfig(train="{labelled}"), compare_from_scratch=True, length=32, batch_size=8, epochs=1,
+                                loop=LoopConfig(log_every=2, evaluate_every=5, save_every=5)),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a corpus, labelled reviews and a configuration for them."""
+    folder = tmp_path_factory.mktemp("files")
+    texts, labels = demo.labelled_reviews()["train"]
+    (folder / "text").mkdir()
+    (folder / "text" / "reviews.txt").write_text("\n\n".join(texts[200:500]), encoding="utf-8")
+    rows = [f"{'positive' if label else 'negative'}\t{text}" for text, label in zip(texts[:200], labels, strict=False)]
+    (folder / "reviews.tsv").write_text("\n".join(["label\ttext", *rows]) + "\n", encoding="utf-8")
+    (folder / "config.py").write_text(CONFIG.format(text=folder / "text", labelled=folder / "reviews.tsv"), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(files: Path) -> Path:
+    """The workdir of a run that has ended."""
+    workdir = files / "run"
+    assert train.main([f"--config={files / 'config.py'}", f"--workdir={workdir}"]) == 0
+    return workdir
+
+
+def test_the_summary_holds_every_figure(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    pretrain, finetune = summary["pretrain"], summary["finetune"]
+    assert pretrain["steps"] == 8
+    assert pretrain["real_tokens"] > 0.8 * 8 * 8 * 32
+    assert pretrain["real_tokens_per_second"] > 0
+    assert 0 < pretrain["mlm_accuracy_floor"] < 0.5
+    assert 0 <= pretrain["mlm_accuracy"] <= 1 and 0 <= pretrain["nsp_accuracy"] <= 1 and pretrain["mlm_loss"] > 0
+    assert finetune["train_examples"] + finetune["test_examples"] == 200
+    assert {"accuracy", "from_scratch_accuracy", "macro_f1", "confusion"} <= set(finetune)
+    assert sum(map(sum, finetune["confusion"])) == finetune["test_examples"]
+
+
+def test_every_test_row_has_a_prediction(finished: Path) -> None:
+    lines = [json.loads(line) for line in (finished / "finetune" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    figures = json.loads((finished / "summary.json").read_text())["finetune"]
+    assert len(lines) == figures["test_examples"]
+    assert sum(line["label"] == line["predicted"] for line in lines) / len(lines) == pytest.approx(figures["accuracy"])
+    assert all(sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-4) for line in lines)
+
+
+def test_metrics_and_report_are_there(finished: Path) -> None:
+    lines = read_metrics(finished / "pretrain")
+    assert [line["step"] for line in lines if line["split"] == "train"] == [2, 4, 6, 8]
+    assert [line["step"] for line in lines if line["split"] == "valid"] == [4, 8]
+    assert list((finished / "pretrain" / "tensorboard").iterdir())
+    report = (finished / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in report and "http://" not in report.replace("http://www.w3.org", "")
+
+
+def test_a_second_start_says_that_it_is_done(finished: Path, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    assert train.main([f"--config={files / 'config.py'}", f"--workdir={finished}"]) == 0
+    assert "is done" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+
+
+def test_a_stage_that_is_done_is_not_run_again(finished: Path, files: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    (copy / "summary.json").unlink()
+    shutil.rmtree(copy / "finetune")
+    assert train.main([f"--config={files / 'config.py'}", f"--workdir={copy}"]) == 0
+    assert (copy / "finetune" / "predictions.jsonl").read_bytes() == (finished / "finetune" / "predictions.jsonl").read_bytes()
+    figures = [json.loads((run / "summary.json").read_text()) for run in (finished, copy)]
+    assert figures[0] == figures[1]
+
+
+REFUSALS = {
+    "unknown key": (["--config.pretrain.optimizer.learning_rat=1"], ["learning_rat", "learning_rate"]),
+    "wrong value": (["--config.pretrain.steps=many"], ["pretrain.steps", "many"]),
+    "missing corpus": (["--config.corpus.source=/nowhere/at/all"], ["/nowhere/at/all"]),
+    "row too long": (["--config.pretrain.rows.length=64"], ["pretrain.rows.length", "32"]),
+    "batch and devices": (["--config.mesh.fsdp=3"], ["mesh", "fsdp=3"]),
+    "missing column": (["--config.finetune.data.label=star"], ["reviews.tsv", "'star'", "label"]),
+    "unknown label": (["--config.finetune.data.labels=good,bad"], ["reviews.tsv", "good", "line"]),
+    "missing configuration": (["--config=configs/none.py"], ["configs/none.py"]),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_bad_input_is_refused_in_one_paragraph(name: str, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, words = REFUSALS[name]
+    status = train.main([f"--config={files / 'config.py'}", f"--workdir={tmp_path / 'run'}", *arguments])
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert status == 2
+    assert message.startswith("error: ") and "Traceback" not in message
+    assert all(word in message for word in words), message
+
+
+def test_a_corpus_of_single_sentences_has_no_next_sentence(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "single.txt").write_text("\n\n".join(f"第{i}句话没有下一句" for i in range(60)), encoding="utf-8")
+    overrides = [f"--config.corpus.source={tmp_path / 'single.txt'}"]
+    assert train.main([f"--config={files / 'config.py'}", f"--workdir={tmp_path / 'run'}", *overrides]) == 2
+    assert "two sentences" in capsys.readouterr().err
+
+
+def test_a_vocabulary_without_special_tokens_is_refused(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n的\n了\n", encoding="utf-8")
+    overrides = [f"--config.vocabulary.path={tmp_path / 'vocab.txt'}"]
+    assert train.main([f"--config={files / 'config.py'}", f"--workdir={tmp_path / 'run'}", *overrides]) == 2
+    message = capsys.readouterr().err
+    assert "vocab.txt" in message and "[MASK]" in message
+
+
+def test_a_workdir_of_another_configuration_is_refused(finished: Path, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [f"--config={files / 'config.py'}", f"--workdir={finished}", "--config.seed=1", "--config.encoder.width=64"]
+    assert train.main(arguments) == 2
+    message = capsys.readouterr().err
+    assert "seed" in message and "encoder.width" in message and "32 -> 64" in message
+
+
+def test_how_a_run_is_computed_may_change(finished: Path, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [f"--config={files / 'config.py'}", f"--workdir={finished}", "--config.compute.scan_layers=true"]
+    assert train.main([*arguments, "--config.pretrain.loop.log_every=7"]) == 0
+    assert "is done" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_shape_is_refused_by_parameter(
+    finished: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "pretrain"
+    shutil.copytree(finished / "pretrain", other)
+    model = json.loads((other / "model.json").read_text())
+    model["encoder"]["feed_forward"] = 128
+    (other / "model.json").write_text(json.dumps(model))
+    arguments = [f"--config={files / 'config.py'}", f"--workdir={tmp_path / 'run'}", "--config.pretrain=none"]
+    assert train.main([*arguments, f"--config.finetune.checkpoint={other}"]) == 2
+    message = capsys.readouterr().err
+    assert "encoder/layers/feed_forward/bias" in message and "(1, 64)" in message and "(1, 128)" in message, message

@@ -1,0 +1,40 @@
+"""Pre-train and fine-tune a BERT: python train.py --config=configs/demo.py --workdir=runs/demo"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bert_jax.cli import config_overrides, run_command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Flags to a `RunConfig`, and the run; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Every value of the configuration can be changed: --config.pretrain.optimizer.learning_rate=3e-4. "
+        "The same command again continues an interrupted run, or says that it is done.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="a configuration file, such as configs/demo.py")
+    parser.add_argument("--workdir", required=True, type=Path, help="where everything of this run is kept")
+    parser.add_argument("--distributed", action="store_true", help="join the other processes of a TPU pod or a SLURM job first")
+    flags, rest = parser.parse_known_args(arguments)
+
+    def command() -> None:
+        from bert_jax.overrides import apply_overrides, load_config
+
+        config = apply_overrides(load_config(flags.config), config_overrides(parser, rest))
+        if flags.distributed:
+            import jax
+
+            jax.distributed.initialize()
+        from bert_jax.stages.run import run
+
+        run(config, flags.workdir)
+
+    return run_command(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
