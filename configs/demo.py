@@ -51,12 +51,12 @@ def get_config() -> RunConfig:
         vocabulary=VocabularyConfig(size=6000),
         corpus=CorpusConfig(source="demo:reviews", sentence_ends="clauses", valid_fraction=0.03),
         pretrain=PretrainConfig(
-            steps=6000,
+            steps=4500,
             batch_size=16,
             rows=RowsConfig(length=128),
             masking=MaskingConfig(rate=0.3),
             optimizer=OptimizerConfig(learning_rate=1e-3, beta2=0.98),
-            loop=LoopConfig(log_every=50, evaluate_every=1000, save_every=500),
+            loop=LoopConfig(log_every=50, evaluate_every=900, save_every=450),
             blanks=("这家酒店的服务很[MASK]。", "房间很干[MASK]，下次还会来。", "这本书我很喜[MASK]。", "电池不[MASK]用，很失望。"),
         ),
         finetune=FinetuneConfig(
