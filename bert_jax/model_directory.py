@@ -1,7 +1,7 @@
 """What a directory with a trained model says of itself: `model.json`, the tokenizer's files, `checkpoints/`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,17 @@ FILE = "model.json"
 
 
 @dataclass(frozen=True)
+class EmbeddingConfig:
+    """How a text's vector is read off the hidden states, where the caller does not say."""
+
+    pooling: Literal["mean", "cls", "max"] = "mean"
+    normalize: bool = False
+    """Scale vectors to length 1, as many sentence-embedding models do."""
+    max_length: int = 0
+    """Tokens beyond which a text is cut before it is embedded; 0 is the encoder's positions."""
+
+
+@dataclass(frozen=True)
 class ModelDescription:
     """Everything but the numbers that is needed to build a model again."""
 
@@ -25,6 +36,9 @@ class ModelDescription:
     next_sentence: Literal["nsp", "sop", "none"] = "none"
     labels: tuple[str, ...] = ()
     pooling: Literal["cls", "mean"] = "cls"
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    absent: tuple[str, ...] = ()
+    """Parts of the model (top-level names of its parameters) that its checkpoints do not hold: heads that were not imported."""
 
     def build(self, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0) -> PretrainingModel | ClassificationModel:
         """The Flax module."""
