@@ -27,7 +27,6 @@ from bert_jax.objectives.losses import Mean
 from bert_jax.objectives.tasks import Task
 from bert_jax.progress import TrainingProgress
 from bert_jax.training.checkpoint import Checkpoints, Position
-from bert_jax.training.host_memory import keep_freed_memory
 from bert_jax.training.sharding import place_batch
 from bert_jax.training.state import create_state
 from bert_jax.training.steps import EvaluationStep, compile_steps
@@ -239,8 +238,6 @@ def train(job: Job) -> int:
         InputError: a checkpoint of another model, or of data that has changed since.
         Interrupted: SIGINT or SIGTERM came; a checkpoint has been saved.
     """
-    if jax.default_backend() == "cpu":
-        keep_freed_memory()
     checkpoints = Checkpoints(job.directory / "checkpoints", job.loop.keep)
     try:
         run = _Training(job, checkpoints)
