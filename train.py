@@ -1,6 +1,7 @@
 """Pre-train and fine-tune a BERT: python train.py --config=configs/demo.py --workdir=runs/demo"""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             jax.distributed.initialize()
         from bert_jax.stages.run import run
 
-        run(config, flags.workdir)
+        run(config, flags.workdir, command=shlex.join(["python", *sys.argv]))
 
     return run_command(command)
 

@@ -1,4 +1,4 @@
-"""Commands: python -m bert_jax train-vocab | prepare | inspect | fill-mask | next-sentence | embed | classify.
+"""Commands: python -m bert_jax train-vocab | prepare | inspect | import | export | fill-mask | next-sentence | embed | classify.
 
 What a command needs is imported when it runs, so that --help answers at once.
 """
@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     _add_text_commands(add)
+    _add_conversion_commands(add)
     _add_model_commands(add)
     return parser
 
@@ -145,6 +146,27 @@ def _add_encoding_errors(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_conversion_commands(add: Add) -> None:
+    command = add(
+        "import",
+        _import,
+        "make a model directory of a BERT from elsewhere",
+        "google-bert/bert-base-chinese runs/bert-base-chinese",
+        "downloads/bert-base-chinese runs/bert-base-chinese",
+    )
+    command.add_argument(
+        "source", metavar="SOURCE", help="a Hugging Face directory, a name on its hub, or a directory with Google's TensorFlow checkpoint"
+    )
+    command.add_argument("workdir", metavar="WORKDIR", type=Path, help="the new directory")
+    command.add_argument("--initialize-missing", action="store_true", help="start heads that SOURCE lacks from random numbers")
+    command = add("export", _export, "make a Hugging Face directory of a trained model", "runs/demo/pretrain exported --license apache-2.0")
+    command.add_argument("workdir", metavar="WORKDIR", type=Path, help="the directory of a trained stage, or of an imported model")
+    command.add_argument("out", metavar="OUT", type=Path, help="the new directory")
+    classes = ("BertForPreTraining", "BertForMaskedLM", "BertForNextSentencePrediction", "BertForSequenceClassification", "BertModel")
+    command.add_argument("--architecture", choices=classes, default="", help="write the heads of this class alone (default: all there are)")
+    command.add_argument("--license", default="", metavar="NAME", help="for the model card, such as apache-2.0 or cc-by-sa-4.0")
+
+
 def _add_model_commands(add: Add) -> None:
     run = "runs/demo"
     fill = add(
@@ -198,6 +220,18 @@ def _on_model(name: str) -> Callable[[argparse.Namespace], None]:
         getattr(predict, name)(flags)
 
     return run
+
+
+def _import(flags: argparse.Namespace) -> None:
+    from bert_jax.convert.imports import import_model, summary
+
+    print(f"{summary(import_model(flags.source, flags.workdir, flags.initialize_missing))}\n{flags.workdir} is ready")
+
+
+def _export(flags: argparse.Namespace) -> None:
+    from bert_jax.convert.exports import export_model
+
+    print(f"{flags.out} holds a {export_model(flags.workdir, flags.out, flags.license, flags.architecture)} and its model card")
 
 
 def _train_vocab(flags: argparse.Namespace) -> None:

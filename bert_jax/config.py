@@ -222,6 +222,8 @@ class LoopConfig:
 class PretrainConfig:
     """The pre-training stage."""
 
+    checkpoint: str = ""
+    """A model directory to go on from, with its encoder and vocabulary: one of training, or one that was imported."""
     steps: int = 100_000
     batch_size: int = 256
     """Rows in one optimizer step, over all devices and accumulation rounds."""

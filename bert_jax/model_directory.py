@@ -3,7 +3,10 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
 
 from bert_jax.config import ComputeConfig, EncoderConfig, to_dict
 from bert_jax.errors import InputError
@@ -45,6 +48,14 @@ class ModelDescription:
         if self.kind == "pretraining":
             return PretrainingModel(vocab_size, self.encoder, compute)
         return ClassificationModel(vocab_size, self.encoder, compute, len(self.labels), self.pooling, head_dropout)
+
+
+def parameter_shapes(description: ModelDescription, vocab_size: int) -> Any:
+    """The shapes and types of the parameters that the checkpoints of such a model hold."""
+    names = ("tokens", "positions", "segments", "example_ids", "cls_positions", "masked_positions")
+    batch = dict.fromkeys(names, jax.ShapeDtypeStruct((1, 1), jnp.int32))
+    params = jax.eval_shape(description.build(vocab_size, ComputeConfig()).init, jax.random.key(0), batch)["params"]
+    return {part: params[part] for part in params if part not in description.absent}
 
 
 def write(directory: Path, description: ModelDescription, tokenizer: Tokenizer) -> None:

@@ -73,6 +73,7 @@ class Tokenizer:
     Attributes:
         vocab_size: number of rows that an embedding table needs.
         pad_id, unk_id, cls_id, sep_id, mask_id: the special tokens' ids; special_ids is all five, in this order.
+        lowercase: whether the case is lowered.
         ordinary_ids: int32, every id that is neither special nor an [unusedN].
         fingerprint: sha256 of what decides an encoding.
     """
@@ -94,6 +95,7 @@ class Tokenizer:
         self.special_ids = tuple(vocabulary[token] for token in SPECIAL_TOKENS)
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = self.special_ids
         backend.post_processor = processors.BertProcessing(("[SEP]", self.sep_id), ("[CLS]", self.cls_id))
+        self.lowercase: bool = backend.normalizer.lowercase
         self._vocabulary = vocabulary
         self._characters = isinstance(backend.model, models.BPE)
         self._starts = np.ones(self.vocab_size, np.bool_)

@@ -5,8 +5,13 @@ import shutil
 import sys
 from pathlib import Path
 
+import foreign
+import jax
 import pytest
+import tiny
 
+import bert_jax
+from bert_jax.convert.imports import import_model
 from bert_jax.data import demo
 from bert_jax.metrics import read_metrics
 
@@ -161,3 +166,31 @@ def test_a_checkpoint_of_another_shape_is_refused_by_parameter(
     assert train.main([*arguments, f"--config.finetune.checkpoint={other}"]) == 2
     message = capsys.readouterr().err
     assert "encoder/layers/feed_forward/bias" in message and "(1, 64)" in message and "(1, 128)" in message, message
+
+
+def test_pre_training_goes_on_from_a_checkpoint(finished: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [f"--config={files / 'config.py'}", "--config.finetune=none", "--config.pretrain.steps=2"]
+    still = ["--config.pretrain.optimizer.learning_rate=1e-30", "--config.encoder.width=64"]  # the checkpoint's width counts
+    further = [*arguments, f"--config.pretrain.checkpoint={finished / 'pretrain'}", *still, f"--workdir={tmp_path / 'further'}"]
+    assert train.main(further) == 0
+    before, after = (bert_jax.load(run / "pretrain") for run in (finished, tmp_path / "further"))
+    assert before.tokenizer.fingerprint == after.tokenizer.fingerprint and after.config.width == 32
+    # Where a parameter was zero, the smallest of steps shows.
+    tiny.assert_close(jax.device_get(after.params), jax.device_get(before.params), 1e-20)
+    assert "--config.pretrain.checkpoint=" in (tmp_path / "further" / "command.txt").read_text()
+
+    foreign.write(tmp_path / "hf", "BertForMaskedLM")
+    import_model(tmp_path / "hf", tmp_path / "imported")
+    imported = [*arguments, f"--config.pretrain.checkpoint={tmp_path / 'imported'}", f"--workdir={tmp_path / 'domain'}"]
+    capsys.readouterr()
+    assert train.main(imported) == 2
+    message = capsys.readouterr().err
+    assert "no pooler and no next_sentence" in message and "--initialize-missing" in message and "next_sentence=none" in message
+    imported[-1] = f"--workdir={tmp_path / 'adapted'}"
+    assert train.main([*imported, "--config.pretrain.rows.next_sentence=none", *still[:1]]) == 0
+    adapted = jax.device_get(bert_jax.load(tmp_path / "adapted" / "pretrain").params)
+    source = jax.device_get(bert_jax.load(tmp_path / "imported").params)
+    tiny.assert_close({part: adapted[part] for part in source}, source, 1e-20)
+    classifier = [*arguments, f"--config.pretrain.checkpoint={finished / 'finetune'}", f"--workdir={tmp_path / 'wrong'}"]
+    assert train.main(classifier) == 2
+    assert "takes a pre-trained one" in capsys.readouterr().err

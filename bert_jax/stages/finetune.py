@@ -18,7 +18,7 @@ from bert_jax.model.bert import SHARED_PARAMETERS, ClassificationModel
 from bert_jax.model_directory import ModelDescription
 from bert_jax.objectives.tasks import ClassificationTask
 from bert_jax.tokenizer import Tokenizer
-from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.checkpoint import Checkpoints, load_parameters
 from bert_jax.training.loop import HostBatch, Job, train
 from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from bert_jax.training.sharding import make_mesh, place_batch, replicated
@@ -53,6 +53,11 @@ def finetune(
         raise InputError(
             f"finetune.length={stage.length} is longer than the position table of the encoder in {pretrained}, "
             f"{encoder.encoder.max_positions}. Set --config.finetune.length to at most that."
+        )
+    if pretrained and stage.pooling == "cls" and "pooler" in encoder.absent:
+        raise InputError(
+            f"The model in {pretrained} has no pooler, through which finetune.pooling='cls' reads a text. Set "
+            "--config.finetune.pooling=mean, or import the model with --initialize-missing."
         )
     mesh = make_mesh(config.mesh, stage.batch_size)
     description = ModelDescription("classification", encoder.encoder, stage.length, labels=labelled.label_names, pooling=stage.pooling)
@@ -108,15 +113,6 @@ def _job(
         loop=stage.loop,
         data_fingerprint=labelled.fingerprint,
     )
-
-
-def load_parameters(directory: Path, params: Any) -> Any:
-    """The newest parameters of a model directory, for the sub-tree and in the layout of `params`."""
-    checkpoints = Checkpoints(directory / "checkpoints", keep=None)
-    try:
-        return checkpoints.restore_params(jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=p.sharding), params))
-    finally:
-        checkpoints.close()
 
 
 def _evaluation(examples: LabelledExamples, tokenizer: Tokenizer, stage: FinetuneConfig) -> Sequence[tuple[HostBatch, np.ndarray]]:

@@ -1,7 +1,7 @@
 """Pre-training: prepared documents in, an encoder with its two heads out."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +9,17 @@ import jax
 import numpy as np
 
 from bert_jax import model_directory
-from bert_jax.config import RunConfig
+from bert_jax.config import PretrainConfig, RunConfig
 from bert_jax.data.corpora import Prepared
 from bert_jax.data.pipeline import evaluation_batches, pretraining_batches
+from bert_jax.errors import InputError
 from bert_jax.metrics import read_metrics
 from bert_jax.model.bert import PretrainingModel
 from bert_jax.model_directory import ModelDescription
 from bert_jax.objectives.masking import masked_slots
 from bert_jax.objectives.tasks import PretrainingTask
 from bert_jax.tokenizer import Tokenizer
+from bert_jax.training.checkpoint import load_parameters
 from bert_jax.training.loop import HostBatch, Job, train
 from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from bert_jax.training.sharding import make_mesh
@@ -55,7 +57,7 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
                 directory=directory,
                 task=task,
                 init=lambda: _initial_parameters(model, held_out[0], masked_slots(stage.rows.length, stage.masking), config.seed),
-                warm_start=None,
+                warm_start=_warm_start(Path(stage.checkpoint), stage) if stage.checkpoint else None,
                 optimizer=make_optimizer(stage.optimizer, stage.steps),
                 schedule=learning_rate_schedule(stage.optimizer, stage.steps),
                 mesh=mesh,
@@ -75,6 +77,36 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
     if jax.process_index() == 0:
         model_directory.write_json(directory / RESULT, result)
     return result
+
+
+def pretrained_description(checkpoint: Path, stage: PretrainConfig) -> ModelDescription:
+    """The model that pre-training goes on from.
+
+    Raises:
+        InputError: there is no model, it is a classifier, or it lacks a head that this configuration trains.
+    """
+    description, _ = model_directory.read(checkpoint)
+    if description.kind != "pretraining":
+        raise InputError(f"The model in {checkpoint} is a {description.kind} model: pretrain.checkpoint takes a pre-trained one.")
+    untrained = ("pooler", "next_sentence") if stage.rows.next_sentence == "none" else ()
+    missing = [part for part in description.absent if part not in untrained]
+    if missing:
+        raise InputError(
+            f"The model in {checkpoint} has no {' and no '.join(missing)}, which this configuration trains. Import it with "
+            "--initialize-missing, which starts them from random numbers"
+            + ("." if "masked_token" in missing else ", or set --config.pretrain.rows.next_sentence=none.")
+        )
+    return description
+
+
+def _warm_start(checkpoint: Path, stage: PretrainConfig) -> Callable[[Any], Any]:
+    """Fresh parameters -> those of the checkpoint, and fresh ones for what it lacks and this configuration leaves untrained."""
+    absent = pretrained_description(checkpoint, stage).absent
+
+    def warm_start(params: Any) -> Any:
+        return params | load_parameters(checkpoint, {part: params[part] for part in params if part not in absent})
+
+    return warm_start
 
 
 def _initial_parameters(model: PretrainingModel, batch: HostBatch, slots: int, seed: int) -> Any:

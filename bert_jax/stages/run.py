@@ -1,5 +1,6 @@
 """A whole run in a workdir: vocabulary, records, pre-training, fine-tuning, and what it learned."""
 
+import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,26 +18,32 @@ from bert_jax.model_directory import ModelDescription, read_json, write_json
 from bert_jax.overrides import differences, from_dict
 from bert_jax.report import write_report
 from bert_jax.stages.finetune import finetune
-from bert_jax.stages.pretrain import pretrain
+from bert_jax.stages.pretrain import pretrain, pretrained_description
 from bert_jax.stages.showcase import show_examples, summary_text
 from bert_jax.tokenizer import Tokenizer
+from bert_jax.training.host_memory import keep_freed_memory
 
-CONFIG, SUMMARY, EXAMPLES = "config.json", "summary.json", "examples.json"
+CONFIG, COMMAND, SUMMARY, EXAMPLES = "config.json", "command.txt", "summary.json", "examples.json"
 
 # What may differ between a run and its continuation: it changes how the run is computed or watched, not what is learned.
 _FREE_TO_CHANGE = ("compute.", "mesh.", "pretrain.loop.", "finetune.loop.", "corpus.data_dir")
 
 
-def run(config: RunConfig, workdir: Path) -> None:
+def run(config: RunConfig, workdir: Path, command: str = "") -> None:
     """Runs every stage of a configuration in `workdir`, going on from whatever is there, and prints what it learned.
+
+    Args:
+        command: what started the run, kept in the workdir for whoever asks how a model was made.
 
     Raises:
         InputError: something of the configuration, the text or the workdir that the user can mend.
         TrainingError, Interrupted: see `bert_jax.training.loop.train`.
     """
+    keep_freed_memory()
     if config.compute.cpu_devices > 1:
         jax.config.update("jax_num_cpu_devices", config.compute.cpu_devices)
-    claim_workdir(config, workdir)
+    claim_workdir(config, workdir, command)
+    config = _with_pretrained_encoder(config)
     done = (workdir / SUMMARY).exists()
     if done:
         print(f"The run in {workdir} is done. To run it again, remove that directory or name another --workdir.")
@@ -92,8 +99,16 @@ def _fresh_encoder(config: RunConfig, workdir: Path) -> tuple[ModelDescription, 
     return ModelDescription("pretraining", config.encoder, config.finetune.length), make_vocabulary(config, workdir), None
 
 
-def claim_workdir(config: RunConfig, workdir: Path) -> None:
-    """Writes the configuration into a new workdir, or checks that an old one belongs to it.
+def _with_pretrained_encoder(config: RunConfig) -> RunConfig:
+    """The configuration with the encoder of the checkpoint that pre-training goes on from."""
+    if not (config.pretrain and config.pretrain.checkpoint):
+        return config
+    encoder = pretrained_description(Path(config.pretrain.checkpoint), config.pretrain).encoder
+    return dataclasses.replace(config, encoder=encoder)
+
+
+def claim_workdir(config: RunConfig, workdir: Path, command: str = "") -> None:
+    """Writes the configuration (and the command) into a new workdir, or checks that an old one belongs to it.
 
     Raises:
         InputError: the workdir belongs to another configuration, naming the fields that differ.
@@ -109,6 +124,8 @@ def claim_workdir(config: RunConfig, workdir: Path) -> None:
             )
     elif jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
+        if command:
+            (workdir / COMMAND).write_text(command + "\n", encoding="utf-8")
         write_json(path, to_dict(config))
     _wait_for_all("workdir claimed")
 
@@ -124,8 +141,10 @@ def prepare_data(config: RunConfig, workdir: Path, beam: Sequence[str] | None = 
 
 
 def make_vocabulary(config: RunConfig, workdir: Path) -> Tokenizer:
-    """The run's tokenizer: loaded from `vocabulary.path`, or trained once on the corpus and kept in the workdir."""
+    """The run's tokenizer: that of `pretrain.checkpoint` or `vocabulary.path`, or trained once on the corpus and kept in the workdir."""
     vocabulary = config.vocabulary
+    if config.pretrain and config.pretrain.checkpoint:
+        return model_directory.read(Path(config.pretrain.checkpoint))[1]
     if vocabulary.path:
         return Tokenizer.load(vocabulary.path, vocabulary.lowercase)
     directory = workdir / "vocabulary"

@@ -129,6 +129,23 @@ class Checkpoints:
         self._manager.close()
 
 
+def load_parameters(directory: Path, params: Any, kind: str = "pretraining", alone: bool = False) -> Any:
+    """Parameters of a model directory (of a classifier those of the best checkpoint, else the newest).
+
+    Args:
+        params: the sub-tree of shapes, types and shardings to give back.
+        kind: `pretraining` or `classification`, as the directory's description has it.
+        alone: as in `Checkpoints`.
+    """
+    checkpoints = Checkpoints(directory / "checkpoints", keep=None, alone=alone)
+    try:
+        step = checkpoints.best() if kind == "classification" else checkpoints.latest
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params)
+        return checkpoints.restore_params(shapes, step)
+    finally:
+        checkpoints.close()
+
+
 def _pytree_restore(tree: Any, partial: bool = False) -> ocp.args.PyTreeRestore:
     return ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree), partial_restore=partial)
 

@@ -1,0 +1,76 @@
+"""Google's original TensorFlow checkpoints (google-research/bert), by the names that `transformers` gives their tensors.
+
+Reading them takes TensorFlow, an extra: pip install bert_jax[tensorflow].
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert_jax.errors import InputError
+
+CONFIG = "bert_config.json"
+
+_OPTIMIZER = re.compile(r"(^|/)(adam_m|adam_v|AdamWeightDecayOptimizer(_1)?|global_step)$")
+_RENAMES = (
+    (r"^bert/", "bert."),
+    (r"layer_(\d+)", r"layer.\1"),
+    (r"^cls/predictions/output_bias$", "cls.predictions.bias"),
+    (r"^cls/seq_relationship/output_weights$", "cls.seq_relationship.weight"),
+    (r"^cls/seq_relationship/output_bias$", "cls.seq_relationship.bias"),
+    (r"^output_weights$", "classifier.weight"),
+    (r"^output_bias$", "classifier.bias"),
+    (r"(word|position|token_type)_embeddings$", r"\1_embeddings.weight"),
+    (r"/(kernel|gamma)$", ".weight"),
+    (r"/beta$", ".bias"),
+    (r"/", "."),
+)
+
+
+def today(name: str) -> str | None:
+    """The name of a variable in a state dict of `transformers`; None for the optimizer's."""
+    if _OPTIMIZER.search(name):
+        return None
+    for pattern, replacement in _RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+class _Checkpoint:
+    """Dense kernels are [in, out] in TensorFlow; they are given as `transformers` has them, [out, in]."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        found = {today(name): (name, tuple(shape)) for name, shape in reader.get_variable_to_shape_map().items()}
+        self._names = {name: theirs for name, (theirs, _) in found.items() if name is not None}
+        self.shapes = {name: shape[::-1] if self._names[name].endswith("kernel") else shape for name, (_, shape) in found.items() if name}
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor as float32."""
+        theirs = self._names[name]
+        array = np.asarray(self._reader.get_tensor(theirs), np.float32)
+        return array.T if theirs.endswith("kernel") else array
+
+
+def open_checkpoint(directory: Path) -> _Checkpoint:
+    """The tensors of the checkpoint in a directory.
+
+    Raises:
+        InputError: there is none or several, it is damaged, or TensorFlow is not installed.
+    """
+    indices = sorted(directory.glob("*.ckpt*.index"))
+    if len(indices) != 1:
+        found = ", ".join(file.name for file in indices) or "none"
+        raise InputError(f"{directory} holds a {CONFIG} and must hold one TensorFlow checkpoint's .index file too; found: {found}.")
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise InputError(
+            f"{indices[0]} is a TensorFlow checkpoint, and TensorFlow, which reads it, is not installed: pip install bert_jax[tensorflow]."
+        ) from error
+    try:
+        return _Checkpoint(tf.train.load_checkpoint(str(indices[0].with_suffix(""))))
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise InputError(f"{indices[0]} is damaged or its .data file is missing ({error}). Fetch both again.") from error

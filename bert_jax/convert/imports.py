@@ -1,0 +1,238 @@
+"""A BERT model from elsewhere: a Hugging Face directory, a name on its hub, or Google's original checkpoint -> ours."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax import model_directory
+from bert_jax.config import ComputeConfig
+from bert_jax.convert import google, hub
+from bert_jax.convert.huggingface import (
+    CLASSIFICATION_PARTS,
+    PARTS,
+    PRETRAINING_PARTS,
+    class_names,
+    encoder_config,
+    entries,
+    shapes,
+    to_parameters,
+    vocabulary_size,
+)
+from bert_jax.convert.sentence_transformers import embedding_config
+from bert_jax.convert.tensor_files import INDEX, PICKLES, SINGLE, TensorFiles
+from bert_jax.errors import InputError
+from bert_jax.model_directory import EmbeddingConfig, ModelDescription, read_json, write_json
+from bert_jax.tokenizer import Tokenizer
+from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.state import TrainState
+
+CONFIG, ORIGIN = "config.json", "import.json"
+_TOKEN_TABLE, _POSITION_IDS = "bert.embeddings.word_embeddings.weight", "bert.embeddings.position_ids"
+_DECODER, _DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
+# Heads of other tasks, the tensors of which have the names of a text classifier's.
+_OTHER_CLASSIFIERS = ("BertForTokenClassification", "BertForMultipleChoice")
+
+
+class Tensors(Protocol):
+    """Tensors by the names that `transformers` gives them, read one at a time."""
+
+    shapes: dict[str, tuple[int, ...]]
+
+    def read(self, name: str) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model from elsewhere.
+
+    Attributes:
+        description, tokenizer: as in a model directory of ours.
+        params: the parameters, float32 numpy arrays.
+        unused: tensors of the source that no part of the model takes.
+        initialized: parts of the model that the source lacks and that start from random numbers.
+    """
+
+    description: ModelDescription
+    tokenizer: Tokenizer
+    params: dict[str, Any]
+    unused: tuple[str, ...]
+    initialized: tuple[str, ...]
+
+
+def is_foreign(source: str | Path) -> bool:
+    """Whether this names a model from elsewhere: a directory with files of one, or a name on the hub."""
+    directory = Path(source).expanduser()
+    if not directory.is_dir():
+        return not directory.exists() and hub.is_name(str(source))
+    if (directory / model_directory.FILE).exists():
+        return False
+    if any(next(directory.glob(pattern), None) for pattern in (SINGLE, INDEX, *PICKLES, "modules.json", google.CONFIG, "*.ckpt.index")):
+        return True
+    return (directory / CONFIG).is_file() and not read_json(directory / CONFIG).keys().isdisjoint(("model_type", "architectures"))
+
+
+def read_source(source: str | Path, initialize_missing: bool = False) -> Imported:
+    """Reads a model from elsewhere; heads that it lacks are `description.absent`, or start from random numbers if asked.
+
+    Raises:
+        InputError: files are missing, damaged or pickles; another architecture; tensors that contradict the configuration; a
+            vocabulary of another size than the token table; part of a head only; the hub cannot be reached.
+    """
+    directory = Path(source).expanduser()
+    if not directory.is_dir():
+        directory = hub.fetch(str(source))
+    if (directory / google.CONFIG).is_file() and not (directory / CONFIG).is_file():
+        file, tensors = directory / google.CONFIG, google.open_checkpoint(directory)
+    else:
+        file, tensors = directory / CONFIG, None
+        if not file.is_file():
+            found = ", ".join(sorted(entry.name for entry in directory.iterdir())[:10]) or "nothing"
+            raise InputError(f"{directory} has no {CONFIG}, which says what model it is; it holds {found}. Fetch the missing file.")
+    values = read_json(file)
+    # The configuration comes first: it says in one word that this is no BERT.
+    encoder_config(values, file)
+    return _assembled(directory, file, values, tensors or TensorFiles(directory), initialize_missing)
+
+
+def import_model(source: str | Path, directory: Path, initialize_missing: bool = False) -> Imported:
+    """Writes a model from elsewhere into `directory` as a model directory like those of training.
+
+    Raises:
+        InputError: `directory` is not empty; see `read_source`.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InputError(f"{directory} exists already and is not an empty directory: name another one.")
+    imported = read_source(source, initialize_missing)
+    checkpoints = Checkpoints(directory / "checkpoints", keep=1)
+    state = TrainState(jnp.int32(0), jax.tree.map(jnp.asarray, imported.params), optimizer_state=())
+    checkpoints.save(0, state, {"imported": str(source)})
+    checkpoints.close()
+    write_json(directory / ORIGIN, {"source": str(source), "initialized": imported.initialized, "unused": imported.unused})
+    # Last: what makes it a model.
+    model_directory.write(directory, imported.description, imported.tokenizer)
+    return imported
+
+
+def _assembled(directory: Path, file: Path, values: Mapping[str, Any], tensors: Tensors, initialize_missing: bool) -> Imported:
+    tokenizer = _tokenizer(directory)
+    config, vocab_size = encoder_config(values, file), vocabulary_size(values, file)
+    if tokenizer.vocab_size != vocab_size:
+        raise InputError(
+            f"The vocabulary in {directory} has {tokenizer.vocab_size:,} tokens and {file} says vocab_size={vocab_size:,}: they are not of "
+            "one model. Fetch the tokenizer's files that belong to the weights."
+        )
+    other = bool(set(_OTHER_CLASSIFIERS).intersection(values.get("architectures") or ()))
+    parts = _parts(tensors.shapes, config.layers, ignored=("classifier",) if other else ())
+    classes = tensors.shapes["classifier.weight"][0] if "classifier" in parts else 2
+    _check(tensors.shapes, shapes(parts, config, vocab_size, classes), parts, file)
+    description = ModelDescription(
+        "classification" if "classifier" in parts else "pretraining",
+        config,
+        config.max_positions,
+        next_sentence="nsp" if "next_sentence" in parts or (initialize_missing and "classifier" not in parts) else "none",
+        labels=class_names(values, classes, file) if "classifier" in parts else (),
+        embedding=embedding_config(directory) or EmbeddingConfig(),
+    )
+    whole = CLASSIFICATION_PARTS if "classifier" in parts else PRETRAINING_PARTS
+    missing = tuple(part for part in whole if part not in parts)
+    params = to_parameters(_Reader(tensors), config.layers, [part for part in whole if part in parts])
+    unused = _unused(tensors, parts, config.layers, params, directory)
+    if not initialize_missing:
+        return Imported(replace(description, absent=missing), tokenizer, params, unused, ())
+    fresh = _fresh_parameters(description, vocab_size) if missing else {}
+    return Imported(description, tokenizer, params | {part: fresh[part] for part in missing}, unused, missing)
+
+
+class _Reader(Mapping[str, np.ndarray]):
+    """Tensors as a mapping that holds none of them."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        self._tensors = tensors
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._tensors.read(name)
+
+    def __iter__(self) -> Any:
+        return iter(self._tensors.shapes)
+
+    def __len__(self) -> int:
+        return len(self._tensors.shapes)
+
+
+def _tokenizer(directory: Path) -> Tokenizer:
+    if not any((directory / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+        found = ", ".join(sorted(entry.name for entry in directory.iterdir())[:10])
+        raise InputError(f"{directory} has neither tokenizer.json nor vocab.txt; it holds {found}. Fetch one of them.")
+    return Tokenizer.load(directory)
+
+
+def _parts(names: Iterable[str], layers: int, ignored: tuple[str, ...]) -> tuple[str, ...]:
+    """The parts of which the source holds any tensor; embeddings and encoder always count."""
+    there = set(names)
+    heads = [part for part, tensors in PARTS.items() if part not in ignored and any(entry.name in there for entry in tensors)]
+    return ("embeddings", "encoder", *(part for part in heads if part != "embeddings"))
+
+
+def _check(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], parts: tuple[str, ...], file: Path) -> None:
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise InputError(
+            f"The weights beside {file} lack {', '.join(missing[:3])}{more}, which its configuration asks for: the files are not whole, or "
+            "not of one model. Fetch them again."
+        )
+    for name, shape in wanted.items():
+        if found[name] != shape:
+            raise InputError(
+                f"The tensor {name} has the shape {found[name]} and {file} asks for {shape}: they are not of one model. Fetch both again."
+            )
+
+
+def _unused(tensors: Tensors, parts: tuple[str, ...], layers: int, params: Mapping[str, Any], directory: Path) -> tuple[str, ...]:
+    """The names that no part takes; the copies of tied tensors, which must be copies, are not among them."""
+    taken = {entry.name for entry in entries(parts, layers)} | {_POSITION_IDS}
+    tied = {_DECODER: ("embeddings", "tokens"), _DECODER_BIAS: ("masked_token", "bias")} if "masked_token" in parts else {}
+    for name, (part, leaf) in tied.items():
+        if name in tensors.shapes and not np.array_equal(tensors.read(name), params[part][leaf]):
+            raise InputError(
+                f"The tensor {name} in {directory} is not equal to what it is tied to in BERT, {part}/{leaf}: this model has a vocabulary "
+                "head of its own, which is not supported."
+            )
+    return tuple(name for name in tensors.shapes if name not in taken and name not in tied)
+
+
+def _fresh_parameters(description: ModelDescription, vocab_size: int) -> dict[str, Any]:
+    model = description.build(vocab_size, ComputeConfig())
+    names = ("tokens", "positions", "segments", "example_ids", "cls_positions", "masked_positions")
+    row = dict.fromkeys(names, jnp.zeros((1, 1), jnp.int32))
+    return dict(jax.device_get(jax.jit(model.init)(jax.random.key(0), row)["params"]))
+
+
+def summary(imported: Imported) -> str:
+    """What was read, in a few lines: sizes, heads, what is missing and what is not used."""
+    description = imported.description
+    config = description.encoder
+    count = sum(leaf.size for leaf in jax.tree.leaves(imported.params))
+    heads = _words(part for part in imported.params if part not in ("embeddings", "encoder"))
+    lines = [
+        f"{config.layers} layers of width {config.width}, {imported.tokenizer.vocab_size:,} tokens, {count / 1e6:.1f}M parameters",
+        f"heads: {heads or 'none'}",
+    ]
+    if description.labels:
+        lines.append(f"classes: {', '.join(description.labels)}")
+    if description.absent:
+        lines.append(f"missing: {_words(description.absent)} (--initialize-missing starts them from random numbers)")
+    if imported.initialized:
+        lines.append(f"started from random numbers: {_words(imported.initialized)}")
+    if imported.unused:
+        lines.append(f"not used: {', '.join(imported.unused)}")
+    return "\n".join(lines)
+
+
+def _words(parts: Iterable[str]) -> str:
+    return ", ".join(part.replace("_", " ") for part in parts)

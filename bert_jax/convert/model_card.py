@@ -1,0 +1,83 @@
+"""The model card of an exported model: what was trained, on what, how well, and with which command."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bert_jax.metrics import read_metrics
+from bert_jax.model_directory import ModelDescription, read_json
+from bert_jax.tokenizer import Tokenizer
+
+_TAGS = {
+    "BertForSequenceClassification": "text-classification",
+    "BertForPreTraining": "fill-mask",
+    "BertForMaskedLM": "fill-mask",
+}
+
+
+def model_card(directory: Path, description: ModelDescription, tokenizer: Tokenizer, architecture: str, license_name: str) -> str:
+    """A README.md with the front matter of the Hugging Face hub, from what the run in `directory` left behind."""
+    front = ["library_name: transformers", f"license: {license_name or 'other'}", "tags:", "- bert", "- bert_jax"]
+    if architecture in _TAGS:
+        front.append(f"pipeline_tag: {_TAGS[architecture]}")
+    encoder = description.encoder
+    lines = [
+        "---", *front, "---", "", f"# {directory.resolve().parent.name}/{directory.resolve().name}", "",
+        f"A `{architecture}`: {encoder.layers} layers of width {encoder.width}, {encoder.heads} heads, {encoder.max_positions} positions, "
+        f"{tokenizer.vocab_size:,} tokens ({'lower case' if tokenizer.lowercase else 'case kept'}).",
+        "", f"The vocabulary's sha256 is `{tokenizer.fingerprint}`.",
+    ]  # fmt: skip
+    if not license_name:
+        lines += ["", "**The licence was not named at export. Fill in `license` above before you publish this.**"]
+    lines += ["", "## Origin", "", *_origin(directory), "", "## Scores", "", *_scores(directory), "", "## Use", "", *_use(architecture)]
+    if architecture in ("BertForPreTraining", "BertForNextSentencePrediction"):
+        lines += ["", "The next-sentence classes are those of transformers: class 0 says that B follows A."]
+    return "\n".join(lines) + "\n"
+
+
+def _origin(directory: Path) -> Iterator[str]:
+    imported = directory / "import.json"
+    if imported.is_file():
+        values = read_json(imported)
+        yield f"Imported from `{values['source']}`."
+        if values["initialized"]:
+            yield f"Started from random numbers and not trained: {values['initialized']}."
+    run = directory.parent
+    command = run / "command.txt"
+    if command.is_file():
+        yield f"Trained with\n\n```\n{command.read_text(encoding='utf-8').strip()}\n```"
+    data = sorted((run / "data").glob("documents/*/1.*/dataset_info.json"))
+    for info in data:
+        yield f"\nText, as prepared: `{info.parent.parent.name}` (the name ends in a hash of the text and of its settings)."
+    if (run / "config.json").is_file():
+        yield f"\nThe whole configuration:\n\n```json\n{json.dumps(read_json(run / 'config.json'), ensure_ascii=False, indent=1)}\n```"
+
+
+def _scores(directory: Path) -> Iterator[str]:
+    lines = read_metrics(directory)
+    result = read_json(directory / "result.json") if (directory / "result.json").is_file() else {}
+    rows: dict[str, Any] = {}
+    for split in ("train", "valid"):
+        last: Mapping[str, Any] = next((line for line in reversed(lines) if line["split"] == split), {})
+        rows |= {f"{name.replace('_', ' ')}, {split}, at step {last['step']:,}": value for name, value in last.items() if _shown(name)}
+    rows |= {name.replace("_", " "): value for name, value in result.items() if isinstance(value, int | float)}
+    if not rows:
+        yield "None were measured."
+        return
+    yield "| what | value |\n| --- | --- |"
+    for name, value in rows.items():
+        yield f"| {name} | {value:,} |" if isinstance(value, int) else f"| {name} | {value:.4g} |"
+
+
+def _shown(name: str) -> bool:
+    return name.endswith(("loss", "accuracy"))
+
+
+def _use(architecture: str) -> Iterator[str]:
+    yield "```python"
+    if architecture in _TAGS:
+        yield f'from transformers import pipeline\n\npipe = pipeline("{_TAGS[architecture]}", "PATH OF THIS DIRECTORY")'
+    else:
+        yield f'from transformers import AutoTokenizer, {architecture}\n\nmodel = {architecture}.from_pretrained("PATH OF THIS DIRECTORY")'
+    yield "```"
