@@ -1,4 +1,4 @@
-"""Commands: python -m bert_jax train-vocab | prepare | inspect | fill-mask | next-sentence | embed | classify.
+"""Commands: python -m bert_jax train-vocab | prepare | inspect | fill-mask | next-sentence | embed | classify | score.
 
 What a command needs is imported when it runs, so that --help answers at once.
 """
@@ -6,6 +6,7 @@ What a command needs is imported when it runs, so that --help answers at once.
 import argparse
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -154,9 +155,10 @@ def _add_model_commands(add: Add) -> None:
         _on_model("fill_mask"),
         "fill the blanks of texts",
         f"{run}/pretrain '这家酒店的服务很[MASK]。'",
-        f"{run}/pretrain texts.txt --output filled.jsonl",
+        f"{run}/pretrain texts.txt --words 好,差 --output filled.jsonl",
     )
     fill.add_argument("--top-k", type=int, default=5, help="predictions for each [MASK] (default: %(default)s)")
+    fill.add_argument("--words", type=_words, metavar="WORD,WORD,...", help="predict none but these (default: the whole vocabulary)")
     follows = add(
         "next-sentence",
         _on_model("next_sentence"),
@@ -171,7 +173,11 @@ def _add_model_commands(add: Add) -> None:
         f"{run}/pretrain '房间很干净' '房间很整洁'",
         f"{run}/pretrain texts.txt --output vectors.npy",
     )
-    embed.add_argument("--pooling", choices=("mean", "cls"), help="a text's vector from those of its tokens (default: mean)")
+    embed.add_argument(
+        "--pooling", choices=("mean", "cls", "max"), help="a text's vector from those of its tokens (default: the model's own)"
+    )
+    embed.add_argument("--layer", type=int, metavar="N", help="the layer they are from; -1 is the last (default: -1)")
+    embed.add_argument("--normalize", action="store_const", const=True, help="scale vectors to length 1 (default: the model's own)")
     classify = add(
         "classify",
         _on_model("classify"),
@@ -179,7 +185,14 @@ def _add_model_commands(add: Add) -> None:
         f"{run}/finetune '房间很干净' '再也不来了'",
         f"{run}/finetune reviews.tsv --text review --output classified.jsonl",
     )
-    for command in (fill, follows, embed, classify):
+    score = add(
+        "score",
+        _on_model("score"),
+        "tell how likely texts are",
+        f"{run}/pretrain '房间很干净' '房间很干静'",
+        f"{run}/pretrain texts.txt --output scores.jsonl",
+    )
+    for command in (fill, follows, embed, classify, score):
         _add_texts(command, of_pairs=command is follows, vectors=command is embed)
     follows.add_argument("--text-pair", default="text_pair", metavar="COLUMN", help="that with the second sentence (default: %(default)s)")
     classify.add_argument("--text-pair", metavar="COLUMN", help="that with the second text, for a classifier of pairs")
@@ -201,6 +214,13 @@ def _add_texts(command: argparse.ArgumentParser, of_pairs: bool, vectors: bool) 
         help=f"write to this .jsonl{' or .npy' * vectors} file instead of the terminal; the same command goes on with an unfinished one",
     )
     command.add_argument("--json", action="store_true", help="print JSON, a line for each text")
+
+
+def _words(text: str) -> list[str]:
+    words = [word for word in re.split("[,，]", text) if word]
+    if not words:
+        raise argparse.ArgumentTypeError("it names no word, as 好,差 would")
+    return words
 
 
 def _on_model(name: str) -> Callable[[argparse.Namespace], None]:

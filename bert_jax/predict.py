@@ -49,7 +49,7 @@ class _Texts:
 
 def fill_mask(flags: argparse.Namespace) -> None:
     """The likeliest tokens of every [MASK]."""
-    options = _given(flags, "top_k")
+    options = _given(flags, "top_k", "words")
 
     def answers(bert: Bert, texts: list[str], _: None) -> list[Answer]:
         return [
@@ -71,7 +71,7 @@ def next_sentence(flags: argparse.Namespace) -> None:
 
 def embed(flags: argparse.Namespace) -> None:
     """Vectors."""
-    options = _given(flags, "pooling")
+    options = _given(flags, "pooling", "layer", "normalize")
 
     def answers(bert: Bert, texts: list[str], _: None) -> list[Answer]:
         return [{"embedding": vector} for vector in bert.embed(texts, **options)]
@@ -89,6 +89,15 @@ def classify(flags: argparse.Namespace) -> None:
         ]
 
     _run(flags, _Task(answers, _show_classes, {}))
+
+
+def score(flags: argparse.Namespace) -> None:
+    """How likely the model holds each text."""
+
+    def answers(bert: Bert, texts: list[str], _: None) -> list[Answer]:
+        return [{"score": round(found, 6)} for found in bert.score(texts)]
+
+    _run(flags, _Task(answers, _show_scores, {}))
 
 
 def _given(flags: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -271,6 +280,10 @@ def _show_vectors(answers: list[Answer]) -> list[str]:
         f"({len(answer['embedding'])} numbers; all of them with --json or --output)"
         for answer in answers
     ]
+
+
+def _show_scores(answers: list[Answer]) -> list[str]:
+    return [f"{answer['score']:8.2f}  {answer['text']}" for answer in answers]
 
 
 def _percent(probability: float) -> str:

@@ -69,6 +69,34 @@ def test_the_other_answers(tiny_pretrained, tiny_classifier, capsys):
     assert "(32 numbers" in capsys.readouterr().out
 
 
+def test_blanks_are_filled_from_some_words(tiny_pretrained, capsys):
+    ok("fill-mask", tiny_pretrained, "这家[MASK]店", "--words", "好，酒,的", "--top-k", 2, "--json")
+    [answer] = json_lines(capsys.readouterr().out)
+    wanted = bert_jax.load(tiny_pretrained).fill_mask("这家[MASK]店", 2, ["好", "酒", "的"])
+    assert [p["token"] for p in answer["masks"][0]] == [p.token for p in wanted[0]]
+    assert {p["token"] for p in answer["masks"][0]} < {"好", "酒", "的"}
+
+
+@pytest.mark.parametrize("flags", [[], ["--pooling", "max"], ["--layer", "1"], ["--pooling", "cls", "--layer", "0", "--normalize"]])
+def test_vectors_are_made_as_is_asked(tiny_pretrained, capsys, flags):
+    options = dict(zip(flags[::2], flags[1::2], strict=False))
+    wanted = bert_jax.load(tiny_pretrained).embed(
+        ["房间"], options.get("--pooling"), int(options.get("--layer", -1)), True if "--normalize" in flags else None
+    )
+    ok("embed", tiny_pretrained, "房间", *flags, "--json")
+    np.testing.assert_allclose(json_lines(capsys.readouterr().out)[0]["embedding"], wanted[0], atol=1e-5)
+
+
+def test_scores_of_texts(tiny_pretrained, tmp_path, capsys):
+    texts = ["房间很好", "the cat"]
+    wanted = bert_jax.load(tiny_pretrained).score(texts)
+    ok("score", tiny_pretrained, *texts)
+    assert capsys.readouterr().out.splitlines() == [f"{score:8.2f}  {text}" for score, text in zip(wanted, texts, strict=True)]
+    (tmp_path / "a.txt").write_text("\n".join(texts))
+    ok("score", tiny_pretrained, tmp_path / "a.txt", "--json")
+    assert [answer["score"] for answer in json_lines(capsys.readouterr().out)] == pytest.approx(wanted, abs=1e-4)
+
+
 def test_arguments_that_do_not_fit(tiny_pretrained, tmp_path, capsys):
     (tmp_path / "a.txt").write_text("很\n")
     assert "one of the two" in failure(capsys, "embed", tiny_pretrained)
@@ -82,7 +110,7 @@ def test_arguments_that_do_not_fit(tiny_pretrained, tmp_path, capsys):
     assert "The text '很' has no [MASK]" in failure(capsys, "fill-mask", tiny_pretrained, "很")
     assert str(tiny_pretrained) in failure(capsys, "embed", tiny_pretrained.parent, "很")
     assert "takes a classifier" in failure(capsys, "classify", tiny_pretrained, "很")
-    for arguments in (["embed", "model", "很", "--pool", "cls"], ["no-such-command"], []):
+    for arguments in (["embed", "model", "很", "--pool", "cls"], ["fill-mask", "model", "[MASK]", "--words", ","], ["no-such-command"], []):
         with pytest.raises(SystemExit) as exit_:
             main(arguments)
         assert exit_.value.code == 2
