@@ -1,4 +1,4 @@
-"""Commands: python -m bert_jax train-vocab | prepare | inspect | import | export | fill-mask | next-sentence | embed | classify.
+"""Commands of python -m bert_jax: train-vocab, prepare, inspect; import, export; fill-mask, next-sentence, embed, classify, score.
 
 What a command needs is imported when it runs, so that --help answers at once.
 """
@@ -6,6 +6,7 @@ What a command needs is imported when it runs, so that --help answers at once.
 import argparse
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = flags.parser
     if command.get_default("takes_config"):
         flags.overrides = config_overrides(command, rest)
+    elif "texts" in flags and not any(argument.startswith("-") for argument in rest):
+        flags.texts += rest  # argparse takes no more of them once an option has come between the model and a text
     elif rest:
         command.error(f"unrecognized arguments: {' '.join(rest)}")
     return run_command(lambda: flags.run(flags))
@@ -174,43 +177,72 @@ def _add_model_commands(add: Add) -> None:
         _on_model("fill_mask"),
         "fill the blanks of texts",
         f"{run}/pretrain '这家酒店的服务很[MASK]。'",
-        f"{run}/pretrain --input texts.txt --output filled.jsonl",
+        f"{run}/pretrain texts.txt --words 好,差 --output filled.jsonl",
     )
     fill.add_argument("--top-k", type=int, default=5, help="predictions for each [MASK] (default: %(default)s)")
+    fill.add_argument("--words", type=_words, metavar="WORD,WORD,...", help="predict none but these (default: the whole vocabulary)")
     follows = add(
         "next-sentence",
         _on_model("next_sentence"),
         "tell whether a sentence follows another",
         f"{run}/pretrain '他打开门。' '屋里没有人。'",
-        f"{run}/pretrain --input pairs.tsv --text a --text-pair b",
+        f"{run}/pretrain pairs.tsv --text a --text-pair b",
     )
     embed = add(
         "embed",
         _on_model("embed"),
         "turn texts into vectors",
         f"{run}/pretrain '房间很干净' '房间很整洁'",
-        f"{run}/pretrain --input texts.txt --output vectors.npy",
+        f"{run}/pretrain texts.txt --output vectors.npy",
     )
-    embed.add_argument("--pooling", choices=("mean", "cls"), default="mean", help="default: %(default)s")
+    embed.add_argument(
+        "--pooling", choices=("mean", "cls", "max"), help="a text's vector from those of its tokens (default: the model's own)"
+    )
+    embed.add_argument("--layer", type=int, metavar="N", help="the layer they are from; -1 is the last (default: -1)")
+    embed.add_argument("--normalize", action="store_const", const=True, help="scale vectors to length 1 (default: the model's own)")
     classify = add(
         "classify",
         _on_model("classify"),
         "classify texts",
         f"{run}/finetune '房间很干净' '再也不来了'",
-        f"{run}/finetune --input reviews.tsv --text review --output classified.jsonl",
+        f"{run}/finetune reviews.tsv --text review --output classified.jsonl",
     )
-    for command in (fill, follows, embed, classify):
-        command.add_argument("model", metavar="MODEL", type=Path, help="the directory of a trained stage")
-        metavar, what = ("SENTENCE", "two, A and B") if command is follows else ("TEXT", "one or several")
-        command.add_argument("texts", nargs="*", metavar=metavar, help=what)
-        kinds = "" if command is follows else "one text a line, or "
-        command.add_argument("--input", type=Path, help=f"{kinds}.tsv, .csv, .jsonl by column names; also .gz and .xz")
-        command.add_argument("--text", default="text", metavar="COLUMN", help="the column of --input with the text (default: %(default)s)")
-        vectors = " or .npy" if command is embed else ""
-        command.add_argument("--output", type=Path, help=f"write to this .jsonl{vectors} file instead of the terminal")
-        command.add_argument("--json", action="store_true", help="print JSON, a line for each text")
+    score = add(
+        "score",
+        _on_model("score"),
+        "tell how likely texts are",
+        f"{run}/pretrain '房间很干净' '房间很干静'",
+        f"{run}/pretrain texts.txt --output scores.jsonl",
+    )
+    for command in (fill, follows, embed, classify, score):
+        _add_texts(command, of_pairs=command is follows, vectors=command is embed)
     follows.add_argument("--text-pair", default="text_pair", metavar="COLUMN", help="that with the second sentence (default: %(default)s)")
     classify.add_argument("--text-pair", metavar="COLUMN", help="that with the second text, for a classifier of pairs")
+
+
+def _add_texts(command: argparse.ArgumentParser, of_pairs: bool, vectors: bool) -> None:
+    tables = ".tsv, .csv or .jsonl (by column names)"
+    kinds = tables if of_pairs else f".txt (a text a line), {tables}"
+    metavar, what = ("SENTENCE", "two, A and B") if of_pairs else ("TEXT", "one or several")
+    command.add_argument("model", metavar="MODEL", type=Path, help="the directory of a trained stage")
+    command.add_argument("texts", nargs="*", metavar=metavar, help=f"{what}; or one file of them: {kinds}, also .gz and .xz")
+    lines = "" if of_pairs else "; of another ending it has a text a line"
+    command.add_argument("--input", type=Path, metavar="FILE", help=f"the same file, whatever its name{lines}")
+    command.add_argument("--text", default="text", metavar="COLUMN", help="the column of the file with the text (default: %(default)s)")
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help=f"write to this .jsonl{' or .npy' * vectors} file instead of the terminal; the same command goes on with an unfinished one",
+    )
+    command.add_argument("--json", action="store_true", help="print JSON, a line for each text")
+
+
+def _words(text: str) -> list[str]:
+    words = [word for word in re.split("[,，]", text) if word]
+    if not words:
+        raise argparse.ArgumentTypeError("it names no word, as 好,差 would")
+    return words
 
 
 def _on_model(name: str) -> Callable[[argparse.Namespace], None]:

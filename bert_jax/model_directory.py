@@ -1,5 +1,6 @@
 """What a directory with a trained model says of itself: `model.json`, the tokenizer's files, `checkpoints/`."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +79,17 @@ def read(directory: Path) -> tuple[ModelDescription, Tokenizer]:
         )
         raise InputError(f"There is no model in {directory}: it has no {FILE}. {remedy}")
     return from_dict(ModelDescription, read_json(directory / FILE)), Tokenizer.load(directory)
+
+
+def fingerprint(directory: Path) -> str:
+    """A name for the model as it is now: another one once it is described, trained or imported anew."""
+    # Orbax writes down when each checkpoint was committed; a name without digits alone is one that it has not finished.
+    saves = sorted(path for path in directory.glob("checkpoints/*/_CHECKPOINT_METADATA") if path.parent.name.isdigit())
+    own = [path for name in (FILE, "tokenizer.json", "vocab.txt") if (path := directory / name).is_file()]
+    digest = hashlib.sha256()
+    for path in own + saves:
+        digest.update(f"{path.relative_to(directory)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def write_json(path: Path, value: object) -> None:

@@ -111,15 +111,18 @@ class TrainingProgress(_Progress):
 
 
 class WorkProgress(_Progress):
-    """`prepare  12.3M/85.0M B  2.1M B/s  left 0:34`: work on a number of units (bytes, texts), the total of which may be unknown."""
+    """`prepare  12.3M/85.0M B  2.1M B/s  left 0:34`: work on a number of units (bytes, texts), the total of which may be unknown.
 
-    def __init__(self, name: str, unit: str, total: int | None = None, show: bool = True) -> None:
-        super().__init__(name, total, 0, show)
-        self._unit, self._started = unit, time.monotonic()
+    `initial` units were finished before, at a rate of their own.
+    """
+
+    def __init__(self, name: str, unit: str, total: int | None = None, show: bool = True, initial: int = 0) -> None:
+        super().__init__(name, total, initial, show)
+        self._unit, self._initial, self._started = unit, initial, time.monotonic()
 
     def update(self, done: int) -> None:
         """Add `done` units to those that are finished."""
         self._count += done
         of = "" if self._total is None else f"/{count(self._total)}"
-        rate = self._count / max(time.monotonic() - self._started, 1e-9)
+        rate = (self._count - self._initial) / max(time.monotonic() - self._started, 1e-9)
         self._draw(f"{count(self._count)}{of} {self._unit}", f"{count(rate)} {self._unit}/s")

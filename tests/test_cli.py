@@ -1,7 +1,6 @@
 """The command line: what it prints and writes, and its exit statuses."""
 
 import argparse
-import gzip
 import json
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import failure, json_lines, ok
 
 import bert_jax
 from bert_jax.cli import config_overrides, main, run_command
@@ -27,22 +27,6 @@ def corpus(tmp_path) -> Path:
     path = tmp_path / "corpus.txt"
     path.write_text("\n\n".join(f"the cat {word} on the mat. It was good.\n房间很{word}。我很喜欢。" for word in ("sat", "lay", "ran")))
     return path
-
-
-def ok(*arguments: object) -> None:
-    assert main([str(argument) for argument in arguments]) == 0
-
-
-def failure(capsys, *arguments: object) -> str:
-    """The one paragraph of bad input."""
-    assert main([str(argument) for argument in arguments]) == 2
-    message = capsys.readouterr().err
-    assert message.startswith("error: ") and message.count("\n") == 1
-    return message
-
-
-def json_lines(text: str) -> list[dict]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_blanks_for_a_person_and_for_a_machine(tiny_pretrained, capsys):
@@ -85,65 +69,39 @@ def test_the_other_answers(tiny_pretrained, tiny_classifier, capsys):
     assert "(32 numbers" in capsys.readouterr().out
 
 
-def test_a_file_of_lines_becomes_json_lines_in_order(tiny_classifier, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("bert_jax.predict.CHUNK", 3)
-    texts = ["很" * length for length in (5, 60, 3, 1, 20, 47, 2)]
-    (tmp_path / "texts.txt.gz").write_bytes(gzip.compress(("\n".join(texts[:2]) + "\n\n" + "\r\n".join(texts[2:])).encode()))
-    ok("classify", tiny_classifier, "--input", tmp_path / "texts.txt.gz", "--output", tmp_path / "out.jsonl")
-    answers = json_lines((tmp_path / "out.jsonl").read_text())
-    assert [(a["line"], a["text"]) for a in answers] == list(zip((1, 2, 4, 5, 6, 7, 8), texts, strict=True))
-    with pytest.warns(UserWarning, match="cut"):
-        wanted = bert_jax.load(tiny_classifier).classify(texts)
-    for answer, classified in zip(answers, wanted, strict=True):
-        assert answer["label"] == classified.label and answer["probabilities"] == pytest.approx(classified.probabilities, abs=1e-5)
-    captured = capsys.readouterr()
-    assert "2 of 7 texts were cut to the model's 48 positions" in captured.err and "classify  7/7 texts" in captured.err
-    assert not captured.out and sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "texts.txt.gz"]
+def test_blanks_are_filled_from_some_words(tiny_pretrained, capsys):
+    ok("fill-mask", tiny_pretrained, "这家[MASK]店", "--words", "好，酒,的", "--top-k", 2, "--json")
+    [answer] = json_lines(capsys.readouterr().out)
+    wanted = bert_jax.load(tiny_pretrained).fill_mask("这家[MASK]店", 2, ["好", "酒", "的"])
+    assert [p["token"] for p in answer["masks"][0]] == [p.token for p in wanted[0]]
+    assert {p["token"] for p in answer["masks"][0]} < {"好", "酒", "的"}
 
 
-def test_tables_by_column_and_vectors_as_npy(tiny_pretrained, tiny_classifier, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("bert_jax.predict.CHUNK", 2)
-    rows = [("房间", "很好"), ("the cat", "sat"), ("再也", "不来了")]
-    (tmp_path / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in [("a", "b"), *rows]))
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps({"text": a, "text_pair": b}) + "\n" for a, b in rows))
-    bert = bert_jax.load(tiny_pretrained)
-    ok("embed", tiny_pretrained, "--input", tmp_path / "pairs.tsv", "--text", "b", "--output", tmp_path / "v.npy")
-    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), bert.embed([b for _, b in rows]), atol=1e-5)
-    capsys.readouterr()
-    for flags in (["--input", tmp_path / "pairs.tsv", "--text", "a", "--text-pair", "b"], ["--input", tmp_path / "pairs.jsonl"]):
-        ok("next-sentence", tiny_pretrained, *flags, "--json")
-        answers = json_lines(capsys.readouterr().out)
-        assert [(answer["text"], answer["text_pair"]) for answer in answers] == rows
-        wanted = bert.next_sentence(*zip(*rows, strict=True))
-        assert [answer["probability"] for answer in answers] == pytest.approx(wanted, abs=1e-5)
-    ok("classify", tiny_classifier, "--input", tmp_path / "pairs.jsonl", "--text-pair", "text_pair", "--json")
-    first = json_lines(capsys.readouterr().out)[0]
-    assert first["probabilities"] == pytest.approx(bert_jax.load(tiny_classifier).classify(*rows[0]).probabilities, abs=1e-5)
+@pytest.mark.parametrize("flags", [[], ["--pooling", "max"], ["--layer", "1"], ["--pooling", "cls", "--layer", "0", "--normalize"]])
+def test_vectors_are_made_as_is_asked(tiny_pretrained, capsys, flags):
+    options = dict(zip(flags[::2], flags[1::2], strict=False))
+    wanted = bert_jax.load(tiny_pretrained).embed(
+        ["房间"], options.get("--pooling"), int(options.get("--layer", -1)), True if "--normalize" in flags else None
+    )
+    ok("embed", tiny_pretrained, "房间", *flags, "--json")
+    np.testing.assert_allclose(json_lines(capsys.readouterr().out)[0]["embedding"], wanted[0], atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.txt", "很[MASK]\n\n很\n", "a.txt line 3 has no [MASK]"),
-        ("a.txt", "\n \n", "holds no text"),
-        ("a.tsv", "text\tx\n很[MASK]\t1\n \t2\n", "a.tsv line 3 has an empty text"),
-        ("a.tsv", "x\n很[MASK]\n", "no column 'text'"),
-        ("a.txt", "很[MASK]\n\udcff\n", "not UTF-8 at byte 10"),
-        ("a.txt", "[MASK]" + "很" * 60 + "[MASK]\n", "line 1 has masks too far apart"),
-        ("missing.txt", None, "missing.txt"),
-    ],
-)
-def test_a_fault_in_a_file_is_named_with_its_line(tiny_pretrained, tmp_path, capsys, name, content, message):
-    if content is not None:
-        (tmp_path / name).write_text(content, encoding="utf-8", errors="surrogateescape")
-    assert message in failure(capsys, "fill-mask", tiny_pretrained, "--input", tmp_path / name, "--output", tmp_path / "out.jsonl")
-    assert not (tmp_path / "out.jsonl").exists()
+def test_scores_of_texts(tiny_pretrained, tmp_path, capsys):
+    texts = ["房间很好", "the cat"]
+    wanted = bert_jax.load(tiny_pretrained).score(texts)
+    ok("score", tiny_pretrained, *texts)
+    assert capsys.readouterr().out.splitlines() == [f"{score:8.2f}  {text}" for score, text in zip(wanted, texts, strict=True)]
+    (tmp_path / "a.txt").write_text("\n".join(texts))
+    ok("score", tiny_pretrained, tmp_path / "a.txt", "--json")
+    assert [answer["score"] for answer in json_lines(capsys.readouterr().out)] == pytest.approx(wanted, abs=1e-4)
 
 
 def test_arguments_that_do_not_fit(tiny_pretrained, tmp_path, capsys):
     (tmp_path / "a.txt").write_text("很\n")
     assert "one of the two" in failure(capsys, "embed", tiny_pretrained)
     assert "one of the two" in failure(capsys, "embed", tiny_pretrained, "很", "--input", tmp_path / "a.txt")
+    assert "one of the two" in failure(capsys, "embed", tiny_pretrained, "--input", tmp_path / "a.txt", tmp_path / "a.txt")
     assert "two sentences, A and B, not 1" in failure(capsys, "next-sentence", tiny_pretrained, "很")
     assert "two columns" in failure(capsys, "next-sentence", tiny_pretrained, "--input", tmp_path / "a.txt")
     assert ".jsonl or .npy" in failure(capsys, "embed", tiny_pretrained, "很", "--output", tmp_path / "v.csv")
@@ -152,7 +110,7 @@ def test_arguments_that_do_not_fit(tiny_pretrained, tmp_path, capsys):
     assert "The text '很' has no [MASK]" in failure(capsys, "fill-mask", tiny_pretrained, "很")
     assert str(tiny_pretrained) in failure(capsys, "embed", tiny_pretrained.parent, "很")
     assert "takes a classifier" in failure(capsys, "classify", tiny_pretrained, "很")
-    for arguments in (["embed", "model", "很", "--pool", "cls"], ["no-such-command"], []):
+    for arguments in (["embed", "model", "很", "--pool", "cls"], ["fill-mask", "model", "[MASK]", "--words", ","], ["no-such-command"], []):
         with pytest.raises(SystemExit) as exit_:
             main(arguments)
         assert exit_.value.code == 2

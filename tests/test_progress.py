@@ -110,10 +110,14 @@ def test_work_with_and_without_a_total(capfd, monkeypatch):
     with WorkProgress("classify", "texts") as line:
         now += 2.0
         line.update(50)
+    with WorkProgress("classify", "texts", total=1050, initial=900) as line:
+        now += 2.0
+        line.update(100)
     assert capfd.readouterr().err.splitlines() == [
         "prepare  1.0M/4.0M B  1.0M B/s",
         "prepare  3.0M/4.0M B  1.0M B/s  left 0:01",
         "classify  50 texts  25 texts/s",
+        "classify  1.0k/1.1k texts  50 texts/s",
     ]
 
 

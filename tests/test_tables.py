@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bert_jax.data.tables import Row, read_rows
+from bert_jax.data.tables import BadRow, Row, count_rows, read_rows, scan_lines, scan_rows
 from bert_jax.errors import InputError
 
 COLUMNS = {"text": "text", "label": "label"}
@@ -45,15 +45,17 @@ def test_jsonl_takes_values_as_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.tsv", "text\tstars\na\t1\n", r"a\.tsv has no column 'label' \(line 2\); its columns are 'text', 'stars'\. Set label to one"),
-        ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n', r"no column 'label' \(line 2\); its columns are 'text'"),
-        ("a.tsv", "text\tlabel\na\t1\nb\tc\t0\n", r"a\.tsv line 3 has 3 fields where its first line names 2.*tab"),
+        ("a.tsv", "text\tstars\na\t1\n", r"a\.tsv line 1 has no column 'label' among 'text', 'stars': set label to one"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n', r"a\.jsonl line 2 has no column 'label' among 'text'"),
+        ("a.tsv", "text\tlabel\na\t1\nb\tc\t0\n", r"a\.tsv line 3 has 3 fields where the first line names 2.*tab"),
         ("a.csv", "text,label\na, b,1\n", r"a\.csv line 2 has 3 fields"),
-        ("a.csv", 'text,label\na,1\n"b,1\n', r"not a CSV file at the record that begins in line 3"),
+        ("a.csv", 'text,label\na,1\n"b,1\n', r"a\.csv line 3 begins a record that is not CSV.*check its quotes"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": \n', r"a\.jsonl line 2 is not JSON"),
+        ("a.tsv", b"text\xff\tlabel\na\t1\n", r"line 1 is not UTF-8"),
+        ("a.csv", '"text,label\na,1\n', r"line 1 begins a record that is not CSV"),
         ("a.jsonl", "[1, 2]\n", r"a\.jsonl line 1 is not a JSON object"),
-        ("a.tsv", b"text\tlabel\nab\xff\t1\n", r"a\.tsv is not UTF-8 at byte 13 \(line 2: invalid start byte\).*iconv"),
-        ("a.tsv", b"\xef\xbb\xbftext\tlabel\nab\xff\t1\n", r"not UTF-8 at byte 16 \(line 2"),
+        ("a.tsv", b"text\tlabel\nab\xff\t1\n", r"a\.tsv line 2 is not UTF-8 \(byte 0xff after 'ab'\).*iconv"),
+        ("a.tsv", b"\xef\xbb\xbftext\tlabel\nab\xff\t1\n", r"line 2 is not UTF-8 \(byte 0xff after 'ab'"),
         ("a.tsv", "", r"a\.tsv holds no examples"),
         ("a.csv", "text,label\n", r"a\.csv holds no examples"),
         ("a.tsv.gz", gzip.compress(b"text\tlabel\n" + b"a\t1\n" * 99)[:-9], r"a\.tsv\.gz is damaged"),
@@ -65,6 +67,73 @@ def test_faults_of_files(tmp_path: Path, name: str, content: str | bytes, messag
     path = write(tmp_path / name, content)
     with pytest.raises(InputError, match=message):
         rows(path)
+
+
+CSV = b"""text,label
+good,1
+"open,1
+next,0
+"two
+lines",1
+
+x,y,z
+\xff,1
+"never closed,0
+last,1
+"""
+JSON_LINES = (
+    rb"""{"text": "good", "label": 1}
+{"text":
+
+["text"]
+{"text": "x"}
+{"text": "\ud83d", "label": 1}
+{"text": "\ud83d\ude00", "label": 1}
+"""
+    + b'{"text": "\xff", "label": 1}\n'
+    + b'{"text":' * 100_000
+)
+
+
+def test_bad_rows_stand_in_their_places_where_they_are_wanted(tmp_path: Path) -> None:
+    """A quote that is not closed costs its own line, not those that it takes in."""
+    found = list(scan_rows(Path(write(tmp_path / "a.csv", CSV)), COLUMNS))
+    good = {2: ("good", "1"), 4: ("next", "0"), 5: ("two\nlines", "1"), 11: ("last", "1")}
+    assert {row.line: row.values for row in found if isinstance(row, Row)} == good
+    bad = {row.line: row.problem for row in found if isinstance(row, BadRow)}
+    assert [row.line for row in found] == [2, 3, 4, 5, 8, 9, 10, 11] and list(bad) == [3, 8, 9, 10]
+    assert "quotes" in bad[3] and "3 fields" in bad[8] and "byte 0xff" in bad[9] and "quotes" in bad[10]
+
+    found = list(scan_rows(Path(write(tmp_path / "a.jsonl", JSON_LINES)), COLUMNS))
+    assert {row.line: row.values for row in found if isinstance(row, Row)} == {1: ("good", "1"), 7: ("😀", "1")}
+    bad = {row.line: row.problem for row in found if isinstance(row, BadRow)}
+    for line, problem in {
+        2: "is not JSON",
+        4: "JSON object",
+        5: "'label' among 'text'",
+        6: r"\ud83d",
+        8: "byte 0xff",
+        9: "is not JSON",
+    }.items():
+        assert problem in bad.pop(line)
+    assert not bad
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        ("a.csv", CSV, 8),
+        ("a.jsonl", JSON_LINES, 8),
+        ("a.tsv", "text\tlabel\na\t1\n\n \t0\nb\r\n", 3),
+        ("a.csv", "text,label\n", 0),
+        ("a.txt", b"a\n\n \xe3\x80\x80\r\n\xff\nb", 3),
+    ],
+)
+def test_rows_are_counted_as_they_are_read(tmp_path: Path, name: str, content: str | bytes, rows: int) -> None:
+    path = Path(write(tmp_path / name, content))
+    assert count_rows(path) == rows
+    if rows:
+        assert len(list(scan_lines(path) if name == "a.txt" else scan_rows(path, COLUMNS))) == rows
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from bert_jax.data.packing import pack
 from bert_jax.data.pairs import make_examples
 from bert_jax.data.sentences import WORD_MARK
 from bert_jax.data.sources import Source, open_source
-from bert_jax.data.tables import numbered_lines, read_records
+from bert_jax.data.tables import read_lines, read_records
 from bert_jax.data.text import SUFFIXES
 from bert_jax.errors import InputError
 from bert_jax.progress import WorkProgress
@@ -278,7 +278,7 @@ def _is_short(text: str) -> bool:
 
 
 def _texts_of_lines(path: Path) -> Iterator[tuple[int, str]]:
-    return ((line, text.strip()) for line, text in numbered_lines(path) if text.strip())
+    return ((line, text.strip()) for line, (text,) in read_lines(path))
 
 
 def _texts_of_records(path: Path) -> Iterator[tuple[int, str]]:

@@ -1,4 +1,8 @@
-"""Tables of text: .tsv, .csv and .jsonl files, also .gz and .xz, and TFDS data sets, read by column names."""
+"""Tables of text: .tsv, .csv and .jsonl files, also .gz and .xz, and TFDS data sets, read by column names; and lines of text.
+
+Everything is read as a stream. The functions `scan_*` hand on a row that cannot be used as a `BadRow`, those named `read_*`
+stop there.
+"""
 
 import csv
 import gzip
@@ -6,15 +10,18 @@ import json
 import lzma
 import os
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from bert_jax.errors import InputError
 
-_FORMATS = (".tsv", ".csv", ".jsonl")
+TABLES = (".tsv", ".csv", ".jsonl")
 _OPENERS: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+T = TypeVar("T")
 
 
 class Row(NamedTuple):
@@ -22,6 +29,18 @@ class Row(NamedTuple):
 
     line: int
     values: tuple[str, ...]
+
+
+class BadRow(NamedTuple):
+    """The line at which a row begins that cannot be used, and what is wrong: the rest of a sentence about that line."""
+
+    line: int
+    problem: str
+
+
+def file_format(path: Path) -> str:
+    """The ending that says what a file holds: `.tsv` of `reviews.tsv.gz`."""
+    return Path(path.stem).suffix if path.suffix in _OPENERS else path.suffix
 
 
 def read_rows(source: str, columns: Mapping[str, str], split: str) -> Iterator[Row]:
@@ -38,94 +57,193 @@ def read_rows(source: str, columns: Mapping[str, str], split: str) -> Iterator[R
     Raises:
         InputError: the file is missing, damaged, empty, not UTF-8, of another kind, or lacks a column.
     """
-    records = _tfds(source.removeprefix("tfds:"), split) if source.startswith("tfds:") else read_records(Path(source).expanduser())
-    empty = True
-    for line, record in records:
-        for field, column in columns.items():
-            if column not in record:
-                raise InputError(
-                    f"{source} has no column {column!r} (line {line}); its columns are {', '.join(map(repr, record))}. "
-                    f"Set {field} to one of them."
-                )
-        empty = False
-        yield Row(line, tuple(record[column] for column in columns.values()))
-    if empty:
-        raise InputError(f"{source} holds no examples: it is empty, or a line of column names with nothing below it.")
+    if source.startswith("tfds:"):
+        return _sound(source, _select(source, _tfds(source.removeprefix("tfds:"), split), columns))
+    return _sound(source, scan_rows(Path(source).expanduser(), columns))
+
+
+def scan_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row | BadRow]:
+    """The rows of a file as `read_rows` takes them, and in their places those that it would stop at.
+
+    Raises:
+        InputError: the file as a whole cannot be used: it is missing, damaged, empty or of another kind, or its line of
+            column names lacks one.
+    """
+    return _select(str(path), _records(path, columns), columns)
 
 
 def read_records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Every row of a .tsv, .csv or .jsonl file with the line it begins at; errors as in `read_rows`."""
-    name = path.name.removesuffix(path.suffix) if path.suffix in _OPENERS else path.name
-    kind = Path(name).suffix
-    if kind not in _FORMATS:
-        raise InputError(f"The labelled file {path} is none of {', '.join(_FORMATS)} (plain, .gz or .xz): rename or convert it.")
+    return _sound(str(path), _records(path, {}))
+
+
+def read_lines(path: Path) -> Iterator[Row]:
+    """Every line that is not blank, without its end; errors as in `read_rows`."""
+    return _sound(str(path), scan_lines(path))
+
+
+def scan_lines(path: Path) -> Iterator[Row | BadRow]:
+    """Every line that is not blank, without its end.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    for line, text in _lines(path):
+        if text.strip():
+            problem = _not_utf8(text)
+            yield BadRow(line, problem) if problem else Row(line, (text.rstrip("\r\n"),))
+
+
+def count_rows(path: Path) -> int:
+    """How many rows, good and bad, `scan_rows` finds in a table, or `scan_lines` in any other file, looked at no closer than that takes.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    kind = file_format(path)
+    if kind == ".csv":
+        return max(0, sum(1 for _ in _csv(path)) - 1)
+    if kind == ".tsv":
+        return max(0, sum(1 for _, text in _lines(path) if text.rstrip("\r\n")) - 1)
+    return sum(1 for _, text in _lines(path) if text.strip())
+
+
+def _sound(source: str, rows: Iterator[T | BadRow]) -> Iterator[T]:
+    """Stops at the first bad row."""
+    for row in rows:
+        if isinstance(row, BadRow):
+            raise InputError(f"{source} line {row.line} {row.problem}")
+        yield row
+
+
+def _select(source: str, records: Iterator[tuple[int, dict[str, str]] | BadRow], columns: Mapping[str, str]) -> Iterator[Row | BadRow]:
+    empty = True
+    for record in records:
+        empty = False
+        if isinstance(record, BadRow):
+            yield record
+            continue
+        line, values = record
+        problem = _lacks_column(values, columns)
+        yield BadRow(line, problem) if problem else Row(line, tuple(values[column] for column in columns.values()))
+    if empty:
+        raise InputError(f"{source} holds no examples: it is empty, or a line of column names with nothing below it.")
+
+
+def _lacks_column(record: Mapping[str, str], columns: Mapping[str, str]) -> str:
+    for field, column in columns.items():
+        if column not in record:
+            return f"has no column {column!r} among {', '.join(map(repr, record))}: set {field} to one of them."
+    return ""
+
+
+def _records(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]] | BadRow]:
+    """The rows of a file with all columns; those named in `columns` must be in its line of column names."""
+    kind = file_format(path)
+    if kind not in TABLES:
+        raise InputError(f"The file {path} is none of {', '.join(TABLES)} (plain, .gz or .xz): rename or convert it.")
     if kind == ".jsonl":
         yield from _jsonl(path)
         return
     header: list[str] | None = None
-    for line, fields in _tsv(path) if kind == ".tsv" else _csv(path):
+    for row in _tsv(path) if kind == ".tsv" else _csv(path):
+        problem = row.problem if isinstance(row, BadRow) else ""
         if header is None:
-            header = fields
-        elif len(fields) != len(header):
+            header = [] if isinstance(row, BadRow) else row[1]
+            if problem := problem or _lacks_column(dict.fromkeys(header, ""), columns):
+                raise InputError(f"{path} line {row[0]} {problem}")
+        elif isinstance(row, BadRow):
+            yield row
+        elif len(row[1]) != len(header):
             cause = "a text holds a tab (.csv and .jsonl can express it)" if kind == ".tsv" else "a text with a comma is not quoted"
-            raise InputError(f"{path} line {line} has {len(fields)} fields where its first line names {len(header)}: perhaps {cause}.")
+            yield BadRow(row[0], f"has {len(row[1])} fields where the first line names {len(header)}: perhaps {cause}.")
         else:
-            yield line, dict(zip(header, fields, strict=True))
+            yield row[0], dict(zip(header, row[1], strict=True))
 
 
-def _tsv(path: Path) -> Iterator[tuple[int, list[str]]]:
-    for line, text in numbered_lines(path):
+def _tsv(path: Path) -> Iterator[tuple[int, list[str]] | BadRow]:
+    for line, text in _lines(path):
         if fields := text.rstrip("\r\n"):
-            yield line, fields.split("\t")
+            problem = _not_utf8(text)
+            yield BadRow(line, problem) if problem else (line, fields.split("\t"))
 
 
-def _csv(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader((text for _, text in numbered_lines(path)), strict=True)
+def _csv(path: Path) -> Iterator[tuple[int, list[str]] | BadRow]:
+    lines = _lines(path)
+    record: list[str] = []
+    again: deque[str] = deque()
+
+    def texts() -> Iterator[str]:
+        while again or (text := next(lines, (0, ""))[1]):
+            record.append(again.popleft() if again else text)
+            yield record[-1]
+
     line = 1
-    try:
-        for fields in reader:
-            if fields:
-                yield line, fields
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{path} is not a CSV file at the record that begins in line {line} ({error}): check its quotes.") from error
-
-
-def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    for line, text in numbered_lines(path):
-        if not text.strip():
-            continue
+    reader = csv.reader(texts(), strict=True)
+    while True:
+        record.clear()
         try:
-            record = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"{path} line {line} is not JSON ({error}): each line must be one object.") from error
-        if not isinstance(record, dict):
-            raise InputError(f"{path} line {line} is not a JSON object with the columns as its keys.")
-        texts = {name: json.dumps(value) for name, value in record.items() if not isinstance(value, str | None)}
-        yield line, {name: texts.get(name, value or "") for name, value in record.items()}
+            fields = next(reader, None)
+        except csv.Error as error:
+            yield BadRow(line, f"begins a record that is not CSV ({error}): check its quotes.")
+            # A quote that is never closed takes in the lines below, which are no worse for it: only the first one is bad.
+            again.extendleft(reversed(record[1:]))
+            reader = csv.reader(texts(), strict=True)
+            line += 1
+            continue
+        if fields is None:
+            return
+        if fields:
+            problem = _not_utf8("".join(record))
+            yield BadRow(line, problem) if problem else (line, fields)
+        line += len(record)
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines, decoded."""
-    offset = 0
+def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, str]] | BadRow]:
+    for line, text in _lines(path):
+        if text.strip():
+            found = _json_object(text)
+            yield BadRow(line, found) if isinstance(found, str) else (line, found)
+
+
+def _json_object(text: str) -> dict[str, str] | str:
+    """The object in a line, its values as texts; or what is wrong with the line."""
+    if problem := _not_utf8(text):
+        return problem
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f"is not JSON ({error}): each line must be one object."
+    if not isinstance(record, dict):
+        return "is not a JSON object with the columns as its keys."
+    values = {name: value or "" if isinstance(value, str | None) else json.dumps(value) for name, value in record.items()}
+    return _not_utf8("".join(values.values())) or values
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines, decoded. A byte that is not UTF-8 becomes a lone surrogate, as in the names of files: see `_not_utf8`."""
     try:
         with _OPENERS.get(path.suffix, open)(path, "rb") as file:
             for number, line in enumerate(file, 1):
                 skipped = len(_BYTE_ORDER_MARK) if number == 1 and line.startswith(_BYTE_ORDER_MARK) else 0
-                try:
-                    yield number, line[skipped:].decode("utf-8")
-                except UnicodeDecodeError as error:
-                    raise InputError(
-                        f"{path} is not UTF-8 at byte {offset + skipped + error.start:,} (line {number}: {error.reason}): convert it, "
-                        "for example with `iconv -t UTF-8`."
-                    ) from error
-                offset += len(line)
+                yield number, line[skipped:].decode("utf-8", errors="surrogateescape")
     except FileNotFoundError as error:
-        raise InputError(f"The labelled file {path} does not exist: name a .tsv, .csv or .jsonl file, a tfds: data set or demo.") from error
+        raise InputError(f"The file {path} does not exist: check its path.") from error
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is damaged ({error}): fetch or compress it again.") from error
     except OSError as error:
-        raise InputError(f"The labelled file {path} cannot be read ({os.strerror(error.errno or 0)}).") from error
+        raise InputError(f"The file {path} cannot be read ({os.strerror(error.errno or 0)}).") from error
+
+
+def _not_utf8(text: str) -> str:
+    """What is wrong with a text that UTF-8 cannot express, or nothing."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        before, code = text[max(0, error.start - 20) : error.start], ord(text[error.start])
+        what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code < 0xDD00 else f"half of a surrogate pair, \\u{code:04x},"
+        return f"is not UTF-8 ({what} after {before!r}): convert the file, for example with `iconv -t UTF-8`, or mend the line."
+    return ""
 
 
 def _tfds(name: str, default_split: str) -> Iterator[tuple[int, dict[str, str]]]:
