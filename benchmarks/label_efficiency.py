@@ -31,7 +31,7 @@ SIZES = (100, 300, 1000, 3000, 0)  # 0 is all
 SEEDS = (0, 1, 2)
 MODELS = ("pre-trained", "from scratch", "linear model on character n-grams")
 # So many examples are seen in all, within these limits of epochs: a small sample is gone over more often.
-EXAMPLES_SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 6_000, 3, 20
+EXAMPLES_SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 8_000, 1, 20
 
 
 def main() -> None:
@@ -64,8 +64,8 @@ def measure(config: RunConfig, pretrained: Path, size: int, seed: int) -> dict[s
     labelled = load_labelled(dataclasses.replace(stage.data, max_train_examples=size), seed)
     examples = len(labelled.train)
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(EXAMPLES_SEEN / examples)))
-    # About eight looks at the dev set in each run: the best of them is scored.
-    looks = max(5, examples * epochs // (2 * stage.batch_size * 8))
+    # About five looks at the dev set in each run: the best of them is scored.
+    looks = max(5, examples * epochs // (2 * stage.batch_size * 5))
     loop = dataclasses.replace(stage.loop, evaluate_every=looks, save_every=looks)
     stage = dataclasses.replace(stage, epochs=epochs, loop=loop, compare_from_scratch=False)
     run = dataclasses.replace(config, seed=seed, finetune=stage)
