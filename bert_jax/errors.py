@@ -9,6 +9,14 @@ class InputError(ValueError):
     """
 
 
+class TextError(InputError):
+    """One of the given texts cannot be worked on: `problem` is what is wrong with text number `index` (from 0)."""
+
+    def __init__(self, index: int, problem: str) -> None:
+        super().__init__(f"Text {index} (counted from 0) {problem}")
+        self.index, self.problem = index, problem
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on (a loss that is not finite, say). The command line exits with status 1."""
 

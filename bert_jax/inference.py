@@ -1,15 +1,14 @@
-"""A trained model in a program: fill blanks, judge whether a sentence follows, embed, classify.
+"""A trained model in a program: fill blanks, score texts, judge whether a sentence follows, embed, classify.
 
-Texts come as one string, a list or any iterable. They are worked on in chunks and, inside a chunk, sorted by length into
-rows of a few fixed shapes, so that many different lengths need a handful of compiled programs; the answers come back in
-the order of the texts, and no answer depends on what else was asked.
+Texts come as one string, a list or any iterable. They are worked on in chunks and, inside a chunk, packed into batches of
+a few fixed shapes, so that many different lengths need a handful of compiled programs; the answers come back in the order
+of the texts, and no answer depends on what else was asked.
 """
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
@@ -20,33 +19,31 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax import model_directory
 from bert_jax.config import ComputeConfig, EncoderConfig
-from bert_jax.data.packing import Batch, Placement, assemble, pad_rows
-from bert_jax.data.pairs import Examples
-from bert_jax.errors import InputError
-from bert_jax.model.heads import example_mean
+from bert_jax.data.queries import Queries, cover_one_by_one, encode_queries
+from bert_jax.errors import InputError, TextError
+from bert_jax.forward import Finish, Forward, one_ahead
 from bert_jax.model_directory import ModelDescription
 from bert_jax.tokenizer import Tokenizer
 from bert_jax.training.checkpoint import Checkpoints
 
+__all__ = ["CHUNK", "Bert", "Classification", "Prediction", "TextError", "TruncationWarning", "load"]
+
 T = TypeVar("T")
 
-CHUNK = 1024
-"""Texts that are sorted and worked on together."""
+CHUNK = 2048
+"""Texts that are packed and sent to the devices together."""
 
-_SHORTEST_ROW = 16
-_ROWS = {"cpu": 8}
-_ACCELERATOR_ROWS = 64
-"""Rows that a device takes at once, unless one is all there is. Empty rows cost a CPU as much time as others, and a GPU hardly any."""
-_MASK_SLOTS = 32
-"""Masked positions that go through the vocabulary head at once."""
+_SCORED_BATCHES = 32
+"""Batches that the copies of texts to be scored fill at once."""
 
-
-class TextError(InputError):
-    """One of the given texts cannot be worked on: `problem` is what is wrong with text number `index` (from 0)."""
-
-    def __init__(self, index: int, problem: str) -> None:
-        super().__init__(f"Text {index} (counted from 0) {problem}")
-        self.index, self.problem = index, problem
+_NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "fill_mask": ("pretraining", ("masked_token",)),
+    "score": ("pretraining", ("masked_token",)),
+    "next_sentence": ("pretraining", ("pooler", "next_sentence")),
+    "classify": ("classification", ("pooler", "classifier")),
+    "embed": ("", ()),
+}
+"""The kind of model, if it must be one, and the heads that each method needs."""
 
 
 class TruncationWarning(UserWarning):
@@ -87,6 +84,7 @@ def load(path: str | Path, compute: ComputeConfig | None = None) -> "Bert":
     field = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     names = ("tokens", "positions", "segments", "example_ids", "cls_positions", "masked_positions")
     shapes = jax.eval_shape(model.init, jax.random.key(0), dict.fromkeys(names, field))["params"]
+    shapes = {name: part for name, part in shapes.items() if name not in description.absent}
     whole = NamedSharding(mesh, PartitionSpec())
     checkpoints = Checkpoints(directory / "checkpoints", keep=None, alone=True)
     try:
@@ -97,19 +95,14 @@ def load(path: str | Path, compute: ComputeConfig | None = None) -> "Bert":
     return Bert(description, tokenizer, model, params, mesh)
 
 
-# Sends a batch (as given, and as placed on the devices) to the devices; what it returns waits for an answer per row.
-Work = Callable[[Batch, Any], Callable[[], Iterable[T]]]
-
-
 class Bert:
     """A trained model, as `bert_jax.load` gives it.
 
-    A pre-trained model has `fill_mask` and, if it learned the task, `next_sentence`; a classifier has `classify`; both have
-    `embed`. A method that the model does not have raises InputError. A text that is too long for the model is cut, with a
-    `TruncationWarning`; `truncated` counts them since loading.
+    A pre-trained model has `fill_mask`, `score` and, if it learned the task, `next_sentence`; a classifier has `classify`;
+    both have `embed`. A method that the model does not have raises InputError. A text that is too long for the model is
+    cut, with a `TruncationWarning`; `truncated` counts them since loading.
 
     Attributes:
-        params: the parameters, a tree of arrays.
         config: the architecture.
         tokenizer: text to token ids and back.
         labels: the classes of a classifier; empty for a pre-trained model.
@@ -118,45 +111,83 @@ class Bert:
 
     def __init__(self, description: ModelDescription, tokenizer: Tokenizer, model: Any, params: Any, mesh: Mesh) -> None:
         """Wrap a model; `load` is the way to get one. The mesh has one axis, over which rows are cut."""
-        self.params = params
         self.config: EncoderConfig = description.encoder
         self.tokenizer = tokenizer
         self.labels = description.labels
         self.truncated = 0
         self._description = description
-        self._mesh = mesh
-        self._rows = mesh.size * _ROWS.get(mesh.devices.flat[0].platform, _ACCELERATOR_ROWS)
-        self._model = model
+        self._forward = Forward(model, params, tokenizer, mesh)
+
+    @property
+    def params(self) -> Any:
+        """The parameters, a tree of arrays."""
+        return self._forward.params
 
     @overload
-    def fill_mask(self, texts: str, top_k: int = 5) -> list[list[Prediction]]: ...
+    def fill_mask(self, texts: str, top_k: int = 5, words: Sequence[str] | None = None) -> list[list[Prediction]]: ...
     @overload
-    def fill_mask(self, texts: Iterable[str], top_k: int = 5) -> list[list[list[Prediction]]]: ...
-    def fill_mask(self, texts: str | Iterable[str], top_k: int = 5) -> list[list[Prediction]] | list[list[list[Prediction]]]:
+    def fill_mask(self, texts: Iterable[str], top_k: int = 5, words: Sequence[str] | None = None) -> list[list[list[Prediction]]]: ...
+    def fill_mask(
+        self, texts: str | Iterable[str], top_k: int = 5, words: Sequence[str] | None = None
+    ) -> list[list[Prediction]] | list[list[list[Prediction]]]:
         """The likeliest tokens at each `[MASK]` of a text, the likeliest first; every mask for itself, the others unknown.
+
+        Args:
+            texts: each with one or more [MASK].
+            top_k: predictions for each mask; where there are fewer `words`, as many as there are.
+            words: the only answers that are considered. Their probabilities stay those among the whole vocabulary, as with
+                `targets` in Hugging Face's pipeline, and do not add up to 1.
 
         Returns:
             For one text a list of predictions for each of its masks, from left to right; for many a list of these. A long
             text is cut around its masks.
 
         Raises:
-            InputError: a classifier, no [MASK] in a text, an empty text, masks too far apart, or an impossible `top_k`.
+            InputError: a model without the masked-token head, no [MASK] in a text, an empty text, masks too far apart, an
+                impossible `top_k`, or a word that is not one token of the vocabulary.
         """
-        self._require("pretraining", "fill_mask")
+        self._require("fill_mask")
         if not 1 <= top_k <= self.tokenizer.vocab_size:
             raise InputError(f"top_k={top_k} is not possible: it takes 1 to {self.tokenizer.vocab_size}, the size of the vocabulary.")
+        allowed = _allowed(self.tokenizer, words)
+        most = min(top_k, int(allowed.sum()))
 
-        def finish(batch: Batch, hidden: jax.Array) -> Callable[[], list[list[list[Prediction]]]]:
-            rows, columns = np.nonzero(batch["tokens"] == self.tokenizer.mask_id)
-            found = [
-                _predict(
-                    self._model, self.params, hidden, *(_filled(part[start : start + _MASK_SLOTS]) for part in (rows, columns)), top_k=top_k
-                )
-                for start in range(0, len(rows), _MASK_SLOTS)
-            ]
-            return lambda: self._predictions(rows, len(hidden), found)
+        def start(queries: Queries) -> Finish[list[list[list[Prediction]]]]:
+            finish = self._forward.likeliest(queries, allowed, most)
+            return lambda: self._predictions(queries, *finish())
 
-        return self._answers(texts, None, self._on_hidden(finish), covered=True)
+        return _flat(texts, self._ask(texts, None, start, covered=True))
+
+    @overload
+    def score(self, texts: str) -> float: ...
+    @overload
+    def score(self, texts: Iterable[str]) -> list[float]: ...
+    def score(self, texts: str | Iterable[str]) -> float | list[float]:
+        """How probable the model finds a text: its pseudo-log-likelihood (Salazar et al. 2020, section 2), never above 0.
+
+        That is the sum, over the tokens of the text, of the natural logarithm of the probability of the token where it alone
+        is covered. [CLS], [SEP] and any [PAD] and [MASK] in the text are not counted. A text of n tokens costs n times an
+        answer of the other methods.
+
+        Raises:
+            InputError: a model without the masked-token head, or an empty text.
+        """
+        self._require("score")
+        tokenizer, forward = self.tokenizer, self._forward
+        uncounted = (tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
+        at_once = _SCORED_BATCHES * forward.shapes.devices * forward.shapes.tokens
+
+        def sums(count: int, texts: np.ndarray, copies: Queries) -> Finish[np.ndarray]:
+            finish = forward.log_probabilities(copies)
+            return lambda: np.bincount(texts, finish(), count)
+
+        def start(queries: Queries) -> Finish[list[float]]:
+            count = len(queries.examples)
+            started = (sums(count, *copied) for copied in cover_one_by_one(queries, uncounted, at_once))
+            total: np.ndarray = sum(one_ahead(started), np.zeros(count))
+            return total.tolist
+
+        return _flat(texts, self._ask(texts, None, start))
 
     @overload
     def next_sentence(self, a: str, b: str) -> float: ...
@@ -166,39 +197,53 @@ class Bert:
         """The probability that B follows A (for a model of sentence order: that they are not swapped).
 
         Raises:
-            InputError: a classifier, a model that was trained without the task, an empty text, or lists of two lengths.
+            InputError: a model without the next-sentence head or trained without the task, an empty text, or lists of two
+                lengths.
         """
-        self._require("pretraining", "next_sentence")
-        if self._description.next_sentence == "none":
-            raise InputError(
-                "This model was pre-trained without the next-sentence task (pretrain.rows.next_sentence='none'), so it cannot tell "
-                "whether a sentence follows. Load a model that was trained with 'nsp' or 'sop'."
-            )
+        self._require("next_sentence")
 
-        def finish(batch: Batch, hidden: jax.Array) -> Callable[[], list[float]]:
-            found = _follows(self._model, self.params, hidden, batch["cls_positions"])
-            return lambda: np.asarray(found).tolist()
+        def start(queries: Queries) -> Finish[list[float]]:
+            finish = self._forward.follows(queries)
+            return lambda: finish().tolist()
 
-        return self._answers(a, b, self._on_hidden(finish))
+        return _flat(a, self._ask(a, b, start))
 
-    def embed(self, texts: str | Iterable[str], pooling: Literal["mean", "cls"] = "mean") -> np.ndarray:
-        """Vectors of texts from the last layer: the mean over all their tokens, [CLS] and [SEP] included, or that of [CLS].
+    def embed(
+        self,
+        texts: str | Iterable[str],
+        pooling: Literal["mean", "cls", "max"] | None = None,
+        layer: int = -1,
+        normalize: bool | None = None,
+    ) -> np.ndarray:
+        """Vectors of texts.
+
+        Args:
+            texts: one or many.
+            pooling: the mean over a text's tokens, [CLS] and [SEP] included, their largest values, or the vector of [CLS];
+                by default what the model's description says, which is the mean unless it was imported with another.
+            layer: of the N + 1 hidden states, 0 (the embeddings) to N or -1 (the last layer).
+            normalize: scale the vectors to length 1; by default what the model's description says.
 
         Returns:
-            float32 [texts, width]; [width] for a single text.
+            float32 [texts, D]; [D] for a single text.
 
         Raises:
-            InputError: an empty text or another pooling.
+            InputError: an empty text, another pooling, or a layer that the model does not have.
         """
-        if pooling not in ("mean", "cls"):
-            raise InputError(f"pooling={pooling!r} is not possible: it is one of mean and cls.")
+        settings = self._description.embedding
+        pooling = settings.pooling if pooling is None else pooling
+        if pooling not in ("mean", "cls", "max"):
+            raise InputError(f"pooling={pooling!r} is not possible: it is one of mean, cls and max.")
+        states = self.config.layers + 1
+        if not -states <= layer < states:
+            raise InputError(f"layer={layer} is not possible: it takes 0, the embeddings, to {states - 1} or -1, the last layer.")
+        below = layer % states if layer % states < states - 1 else None
 
-        def finish(batch: Batch, hidden: jax.Array) -> Callable[[], Iterable[np.ndarray]]:
-            found = _pool(hidden, batch["example_ids"], pooling=pooling)
-            return lambda: np.asarray(found)
-
-        vectors = self._answers(texts, None, self._on_hidden(finish))
-        return np.asarray(vectors, np.float32).reshape((self.config.width,) if isinstance(texts, str) else (-1, self.config.width))
+        found = self._ask(texts, None, lambda queries: self._forward.vectors(queries, pooling, below), most_tokens=settings.max_length)
+        vectors = np.concatenate([np.zeros((0, self.config.width), np.float32), *found])
+        if settings.normalize if normalize is None else normalize:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors[0] if isinstance(texts, str) else vectors
 
     @overload
     def classify(self, texts: str, pairs: str | None = None) -> Classification: ...
@@ -210,146 +255,119 @@ class Bert:
         Raises:
             InputError: a model that is not a classifier, an empty text, or lists of two lengths.
         """
-        self._require("classification", "classify")
+        self._require("classify")
 
-        def work(batch: Batch, placed: Any) -> Callable[[], list[Classification]]:
-            found = _class_probabilities(self._model, self.params, placed)
-            return lambda: [self._classification(row) for row in np.asarray(found)]
+        def start(queries: Queries) -> Finish[list[Classification]]:
+            finish = self._forward.classes(queries)
+            return lambda: self._classifications(finish())
 
-        return self._answers(texts, pairs, work)
+        return _flat(texts, self._ask(texts, pairs, start))
 
-    def _require(self, kind: str, method: str) -> None:
-        if self._description.kind != kind:
+    def _require(self, method: str) -> None:
+        if fault := self._fault(method):
+            possible = " and ".join(other for other in _NEEDS if not self._fault(other))
+            raise InputError(f"{fault} This model can {possible}.")
+
+    def _fault(self, method: str) -> str:
+        """Why the model does not have the method."""
+        kind, parts = _NEEDS[method]
+        if kind and self._description.kind != kind:
             wanted, stage = ("a pre-trained model", "pretrain") if kind == "pretraining" else ("a classifier", "finetune")
-            raise InputError(f"{method} takes {wanted}, which this is not: load one, such as runs/demo/{stage}.")
+            return f"{method} takes {wanted}, which this is not: load one, such as runs/demo/{stage}."
+        if absent := [part for part in parts if part in self._description.absent]:
+            return (
+                f"{method} needs {' and '.join(absent)}, which this model's checkpoint does not hold: import the model with "
+                "--initialize-missing to start the head from random numbers, then train it."
+            )
+        if method == "next_sentence" and self._description.next_sentence == "none":
+            return (
+                "This model was pre-trained without the next-sentence task (pretrain.rows.next_sentence='none'), so it cannot tell "
+                "whether a sentence follows. Load a model that was trained with 'nsp' or 'sop'."
+            )
+        return ""
 
-    def _predictions(self, rows: np.ndarray, count: int, found: list[Any]) -> list[list[list[Prediction]]]:
-        """The device's answers at all masks of a batch, dealt out to the rows they are in."""
-        dealt: list[list[list[Prediction]]] = [[] for _ in range(count)]
-        slots = ((p, i) for part in found for p, i in zip(*(np.asarray(array).tolist() for array in part), strict=True))
-        for row, (probabilities, ids) in zip(rows.tolist(), slots, strict=False):
-            tokens = self.tokenizer.tokens(ids)
-            dealt[row].append([Prediction(*fields) for fields in zip(tokens, ids, probabilities, strict=True)])
-        return dealt
+    def _predictions(self, queries: Queries, probabilities: np.ndarray, ids: np.ndarray) -> list[list[list[Prediction]]]:
+        """The predictions [masks, top_k] of each text."""
+        masks, most = ids.shape
+        flat = ids.ravel().tolist()
+        made = [Prediction(*fields) for fields in zip(self.tokenizer.tokens(flat), flat, probabilities.ravel().tolist(), strict=True)]
+        columns = iter([made[start : start + most] for start in range(0, masks * most, most)])
+        return [list(itertools.islice(columns, count)) for count in np.bincount(queries.owners).tolist()]
 
-    def _classification(self, probabilities: np.ndarray) -> Classification:
-        by_label = dict(zip(self.labels, probabilities.tolist(), strict=True))
-        best = max(by_label, key=by_label.__getitem__)
-        return Classification(best, by_label[best], by_label)
+    def _classifications(self, probabilities: np.ndarray) -> list[Classification]:
+        best = probabilities.argmax(1).tolist()
+        rows = zip(best, probabilities.tolist(), strict=True)
+        return [Classification(self.labels[top], row[top], dict(zip(self.labels, row, strict=True))) for top, row in rows]
 
-    def _on_hidden(self, finish: Callable[[Batch, jax.Array], Callable[[], Iterable[T]]]) -> Work[T]:
-        return lambda batch, placed: finish(batch, _encode(self._model, self.params, placed))
+    def _ask(
+        self,
+        texts: str | Iterable[str],
+        pairs: str | Iterable[str] | None,
+        start: Callable[[Queries], Finish[T]],
+        covered: bool = False,
+        most_tokens: int = 0,
+    ) -> list[T]:
+        """What `start` makes of each chunk of texts, the next chunk being sent to the devices before it is waited for.
 
-    def _answers(self, texts: str | Iterable[str], pairs: str | Iterable[str] | None, work: Work[Any], covered: bool = False) -> Any:
-        """What `work` makes of every text, in order; for a single text its answer alone."""
+        Args:
+            covered: texts are asked about their [MASK]s, around which they are cut.
+            most_tokens: cuts texts to fewer than the model's positions; 0 does not.
+        """
         if isinstance(texts, str) or isinstance(pairs, str):
             if not (isinstance(texts, str) and isinstance(pairs, str | None)):
                 raise InputError("One text and many cannot be paired: give two texts, or two lists of the same length.")
-            return self._answers([texts], None if pairs is None else [pairs], work, covered)[0]
-        answers: list[Any] = []
-        truncated = self.truncated
-        for first, chunk in _chunks(texts, pairs):
-            answers += self._chunk(*chunk, first, work, covered)
+            texts, pairs = [texts], None if pairs is None else [pairs]
+        positions = min(self.config.max_positions, most_tokens or self.config.max_positions)
+        truncated, count = self.truncated, 0
+
+        def started() -> Iterator[Finish[T]]:
+            nonlocal count
+            for first, (some, theirs) in _chunks(texts, pairs):
+                try:
+                    queries = encode_queries(some, theirs, self.tokenizer, positions, covered)
+                except TextError as error:
+                    raise TextError(first + error.index, error.problem) from None
+                self.truncated += queries.truncated
+                count = first + len(some)
+                yield start(queries)
+
+        found = list(one_ahead(started()))
         if self.truncated > truncated:
             warnings.warn(
-                f"{self.truncated - truncated:,} of {len(answers):,} texts are longer than the model's {self.config.max_positions} "
-                "positions and were cut.",
+                f"{self.truncated - truncated:,} of {count:,} texts are longer than the {positions} tokens that the model takes "
+                "and were cut.",
                 TruncationWarning,
                 stacklevel=3,
             )
-        return answers
-
-    def _chunk(self, texts: list[str], pairs: list[str] | None, first: int, work: Work[T], covered: bool) -> list[T]:
-        examples, tokens = self._examples(texts, pairs, first, covered)
-        # Everything is sent to the devices before the first answer is waited for.
-        pending = []
-        for indices, length, rows in _shapes(examples.lengths, self.config.max_positions, self._mesh.size, self._rows):
-            batch = self._batch(examples, tokens, indices, length, rows)
-            placed = jax.device_put(batch, NamedSharding(self._mesh, PartitionSpec("data")))
-            pending.append((indices, work(batch, placed)))
-        answers = {index: answer for indices, finish in pending for index, answer in zip(indices.tolist(), finish(), strict=False)}
-        return [answers[index] for index in range(len(texts))]
-
-    def _examples(self, texts: list[str], pairs: list[str] | None, first: int, covered: bool) -> tuple[Examples, np.ndarray]:
-        """The texts as ranges of one array of tokens, cut to the model's positions."""
-        _check(texts, first)
-        _check(pairs or [], first)
-        flat = self.tokenizer.encode_flat([*texts, *(pairs or [])])
-        ends = np.cumsum(flat.lengths)
-        ranges = np.stack([ends - flat.lengths, ends], 1)
-        count = len(texts)
-        for index in np.nonzero(flat.lengths == 0)[0]:
-            raise TextError(first + int(index) % count, "is empty: it holds nothing that can be read. Leave it out.")
-        a, b = ranges[:count], ranges[count:] if pairs else np.zeros_like(ranges)
-        capacity = self.config.max_positions - (3 if pairs else 2)
-        before = a[:, 1] - a[:, 0] + b[:, 1] - b[:, 0]
-        if covered:
-            self._cut_around_masks(a, flat.ids, capacity, first)
-        else:
-            _cut_the_longer(a, b, capacity)
-        self.truncated += int((before > capacity).sum())
-        return Examples(a, b, np.zeros(count, np.int32), np.ones(count, np.float32)), flat.ids
-
-    def _cut_around_masks(self, a: np.ndarray, tokens: np.ndarray, capacity: int, first: int) -> None:
-        masks = np.nonzero(tokens == self.tokenizer.mask_id)[0]
-        for index, (begin, end) in enumerate(a.tolist()):
-            own = masks[np.searchsorted(masks, begin) : np.searchsorted(masks, end)]
-            if not len(own):
-                raise TextError(first + index, "has no [MASK]: write [MASK] where a token is to be filled in.")
-            if end - begin <= capacity:
-                continue
-            start = int(np.clip((own[0] + own[-1]) // 2 - capacity // 2, begin, end - capacity))
-            if own[0] < start or own[-1] >= start + capacity:
-                positions = self.config.max_positions
-                raise TextError(first + index, f"has masks too far apart for the model's {positions} positions: shorten it or cover fewer.")
-            a[index] = start, start + capacity
-
-    def _batch(self, examples: Examples, tokens: np.ndarray, indices: np.ndarray, length: int, rows: int) -> Batch:
-        """One example a row, in the one batch shape."""
-        zeros = np.zeros(len(indices), np.int64)
-        placement = Placement(np.arange(len(indices)), zeros, zeros, len(indices))
-        word_starts = np.ones(len(tokens), np.bool_)  # which only masking reads
-        batch = assemble(examples.select(indices), placement, tokens, word_starts, self.tokenizer, length, 1, "labels")
-        return pad_rows(batch, rows, self.tokenizer.pad_id)
+        return found
 
 
-# Compiled once for each architecture and shape, whatever the parameters: two models of one kind share the programs.
+def _allowed(tokenizer: Tokenizer, words: Sequence[str] | None) -> np.ndarray:
+    """Which tokens may be answers, bool [V]: those of `words`, or all."""
+    if words is None:
+        return np.ones(tokenizer.vocab_size, np.bool_)
+    if isinstance(words, str) or not len(words):
+        raise InputError(f"words={words!r} is not possible: give a list of one or more words, or None for the whole vocabulary.")
+    allowed = np.zeros(tokenizer.vocab_size, np.bool_)
+    allowed[[_word_id(tokenizer, word) for word in words]] = True
+    return allowed
 
 
-@partial(jax.jit, static_argnames="model")
-def _encode(model: Any, params: Any, batch: Any) -> jax.Array:
-    """Hidden states [B, L, D]."""
-    return model.apply({"params": params}, batch, method="encode")[0]
+def _word_id(tokenizer: Tokenizer, word: str) -> int:
+    try:
+        return tokenizer.id(word)
+    except KeyError:
+        ids = tokenizer.encode(str(word)).ids.tolist()
+    if len(ids) != 1 or ids[0] == tokenizer.unk_id:
+        pieces = f"the pieces {' '.join(tokenizer.tokens(ids))}" if ids else "nothing that can be read"
+        raise InputError(f"The word {word!r} is not one token of the vocabulary but {pieces}, so it cannot fill a [MASK]: leave it out.")
+    return int(ids[0])
 
 
-@partial(jax.jit, static_argnames="pooling")
-def _pool(hidden: jax.Array, example_ids: jax.Array, pooling: str) -> jax.Array:
-    """[B, L, D] -> float32 [B, D]."""
-    return hidden[:, 0].astype(jnp.float32) if pooling == "cls" else example_mean(hidden, example_ids, 1)[:, 0]
-
-
-@partial(jax.jit, static_argnames=("model", "top_k"))
-def _predict(model: Any, params: Any, hidden: jax.Array, rows: jax.Array, columns: jax.Array, top_k: int) -> tuple[jax.Array, jax.Array]:
-    """Probabilities float32 [S, top_k] and token ids int32 [S, top_k] at S places of [B, L, D]."""
-    scores = model.apply({"params": params}, hidden[rows, columns], method="masked_token_scores")
-    return jax.lax.top_k(jax.nn.softmax(scores, axis=-1), top_k)
-
-
-@partial(jax.jit, static_argnames="model")
-def _follows(model: Any, params: Any, hidden: jax.Array, cls_positions: jax.Array) -> jax.Array:
-    """The probability float32 [B] that B follows A."""
-    scores = model.apply({"params": params}, hidden, cls_positions, method="next_sentence_scores")
-    return jax.nn.softmax(scores, axis=-1)[:, 0, 1]
-
-
-@partial(jax.jit, static_argnames="model")
-def _class_probabilities(model: Any, params: Any, batch: Any) -> jax.Array:
-    """Float32 [B, C]."""
-    return jax.nn.softmax(model.apply({"params": params}, batch)[:, 0], axis=-1)
-
-
-def _filled(places: np.ndarray) -> np.ndarray:
-    return np.pad(places, (0, _MASK_SLOTS - len(places))).astype(np.int32)
+def _flat(texts: str | Iterable[str], chunks: Iterable[Sequence[Any]]) -> Any:
+    """The answers of all chunks; for a single text its answer alone."""
+    answers = list(itertools.chain.from_iterable(chunks))
+    return answers[0] if isinstance(texts, str) else answers
 
 
 def _chunks(texts: Iterable[str], pairs: Iterable[str] | None) -> Iterator[tuple[int, tuple[list[str], list[str] | None]]]:
@@ -365,30 +383,3 @@ def _chunks(texts: Iterable[str], pairs: Iterable[str] | None) -> Iterator[tuple
         if not some:
             return
         yield first, (some, theirs)
-
-
-def _check(texts: list[Any], first: int) -> None:
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TextError(first + index, f"is not a text but {type(text).__name__}: give strings.")
-
-
-def _cut_the_longer(a: np.ndarray, b: np.ndarray, capacity: int) -> None:
-    """Shortens pairs [n, 2] of ranges at their ends, the longer of the two first, to `capacity` tokens together."""
-    a_length, b_length = a[:, 1] - a[:, 0], b[:, 1] - b[:, 0]
-    kept = np.minimum(a_length, np.maximum(capacity - b_length, capacity // 2))
-    a[:, 1] = a[:, 0] + kept
-    b[:, 1] = b[:, 0] + np.minimum(b_length, capacity - kept)
-
-
-def _shapes(lengths: np.ndarray, longest: int, least: int, most: int) -> Iterator[tuple[np.ndarray, int, int]]:
-    """Cuts examples into batches: the indices of each batch, its row length, and its rows, which are `least` or `most`.
-
-    Row lengths are powers of two up to `longest`.
-    """
-    rows = least if len(lengths) <= least else most
-    buckets = np.minimum(np.maximum(_SHORTEST_ROW, 1 << np.ceil(np.log2(lengths)).astype(np.int64)), longest)
-    for length in np.unique(buckets).tolist():
-        members = np.flatnonzero(buckets == length)
-        for start in range(0, len(members), rows):
-            yield members[start : start + rows], length, rows

@@ -1,5 +1,6 @@
 """The answers of a loaded model against the model called directly, whatever the company, the order and the length of a text."""
 
+import dataclasses
 import subprocess
 import sys
 import warnings
@@ -12,13 +13,14 @@ import pytest
 from conftest import random_parameters, write_model
 
 import bert_jax
-from bert_jax import inference
+from bert_jax import forward, inference, model_directory
 from bert_jax.config import ComputeConfig
-from bert_jax.data.labelled import LabelledExamples, encode_examples
 from bert_jax.errors import InputError
 from bert_jax.inference import Bert, TextError, TruncationWarning
 from bert_jax.model.bert import ClassificationModel, PretrainingModel
-from bert_jax.model_directory import ModelDescription
+from bert_jax.model_directory import EmbeddingConfig, ModelDescription
+from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.state import TrainState
 
 PAIRS = [("这家酒店", "服务很好"), ("the cat", "sat on the mat, good"), ("太差", "房间也很干净。再也不来了"), ("很", "好")]
 
@@ -92,16 +94,101 @@ def test_next_sentence_is_the_probability_of_the_class_is_next(bert, reference):
     assert bert.next_sentence(*PAIRS[0]) == pytest.approx(found[0], abs=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_vectors_are_pooled_from_the_last_layer(bert, pooling):
+def described(bert: Bert, **changes) -> Bert:
+    """The same model with another description."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+    return Bert(dataclasses.replace(bert._description, **changes), bert.tokenizer, bert._forward._model, bert.params, mesh)
+
+
+def hidden_states(bert: Bert, text: str) -> np.ndarray:
+    """Of the embeddings and every layer [N + 1, L, D], in a row without padding."""
     model = PretrainingModel(bert.tokenizer.vocab_size, bert.config, ComputeConfig())
+    unpadded = row(bert, text, length=len(bert.tokenizer.encode(text)) + 2)
+    states = jax.jit(lambda row: model.apply({"params": bert.params}, row, method="encode", every_layer=True)[1])
+    return np.asarray(states(unpadded)[:, 0])
+
+
+def test_vectors_are_pooled_from_a_texts_own_tokens_in_any_layer(bert):
     text = "这家酒店的服务很好"
-    unpadded = row(bert, text, length=11)
-    hidden = np.asarray(model.apply({"params": bert.params}, unpadded, method="encode")[0][0])
-    found = bert.embed([text, "cat"], pooling)
-    assert found.shape == (2, 32) and found.dtype == np.float32
-    np.testing.assert_allclose(found[0], hidden.mean(0) if pooling == "mean" else hidden[0], atol=1e-5)
-    assert bert.embed(text, pooling).shape == (32,)
+    states = hidden_states(bert, text)
+    texts = [text, "cat", "太差"]  # which share a row
+    pools = {"mean": lambda hidden: hidden.mean(0), "cls": lambda hidden: hidden[0], "max": lambda hidden: hidden.max(0)}
+    for pooling, pool in pools.items():
+        found = bert.embed(texts, pooling)
+        assert found.shape == (3, 32) and found.dtype == np.float32
+        np.testing.assert_allclose(found[0], pool(states[-1]), atol=1e-5)
+    for layer, wanted in ((0, states[0]), (1, states[1]), (-2, states[1]), (2, states[2]), (-3, states[0])):
+        np.testing.assert_allclose(bert.embed(texts, layer=layer)[0], wanted.mean(0), atol=1e-5)
+    assert bert.embed(text, "max").shape == (32,)
+    np.testing.assert_allclose(bert.embed(text, "max", layer=1), states[1].max(0), atol=1e-5)
+
+
+def test_lower_layers_are_compiled_when_they_are_asked_for(bert):
+    text = "很" * 40
+    bert.embed(text)
+    compiled = forward._encode._cache_size()
+    bert.embed(text, layer=2)
+    assert forward._encode._cache_size() == compiled
+    bert.embed(text, layer=1)
+    assert forward._encode._cache_size() == compiled + 1
+
+
+def test_vectors_are_scaled_to_length_one_if_asked(bert):
+    plain, scaled = bert.embed(["很好", "cat"]), bert.embed(["很好", "cat"], normalize=True)
+    np.testing.assert_allclose(np.linalg.norm(scaled, axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(scaled, plain / np.linalg.norm(plain, axis=1)[:, None], atol=1e-6)
+    assert abs(np.linalg.norm(plain[0]) - 1) > 0.1
+
+
+def test_a_description_says_how_texts_are_embedded(bert):
+    settings = EmbeddingConfig("max", normalize=True, max_length=7)
+    imported = described(bert, embedding=settings)
+    with pytest.warns(TruncationWarning, match="1 of 2 texts are longer than the 7 tokens"):
+        found = imported.embed(["这家酒店的服务很好", "cat"])
+    assert imported.truncated == 1
+    np.testing.assert_allclose(found, bert.embed(["这家酒店的", "cat"], "max", normalize=True), atol=1e-5)
+    np.testing.assert_allclose(imported.embed("cat", "mean", normalize=False), bert.embed("cat"), atol=1e-5)
+    assert imported.fill_mask("这家酒店的服务很[MASK]") and imported.truncated == 1
+
+
+def test_a_score_is_the_sum_over_tokens_covered_one_by_one(bert):
+    texts = ["这家酒店的服务很好", "the cat", "很", "cat"]
+    everything = bert.tokenizer.vocab_size
+
+    def by_hand(text: str) -> float:
+        tokens = bert.tokenizer.tokens(bert.tokenizer.encode(text).ids)
+        gap = "" if len(tokens) == len(text) else " "
+        covered = [gap.join([*tokens[:i], "[MASK]", *tokens[i + 1 :]]) for i in range(len(tokens))]
+        answers = zip(tokens, bert.fill_mask(covered, everything), strict=True)
+        return sum(np.log(p.probability) for token, masks in answers for p in masks[0] if p.token == token)
+
+    scores = bert.score(texts)
+    np.testing.assert_allclose(scores, [by_hand(text) for text in texts], rtol=1e-4)
+    assert isinstance(scores[0], float) and max(scores) < 0
+    assert bert.score(texts[0]) == pytest.approx(scores[0], rel=1e-5)
+
+
+def test_scores_of_many_texts_are_made_in_groups(bert, monkeypatch):
+    texts = ["很" * size for size in (1, 40, 3, 46)] + ["好[MASK]"]
+    wanted = [bert.score(text) for text in texts]
+    monkeypatch.setattr(inference, "_SCORED_BATCHES", 1)
+    monkeypatch.setattr(inference, "CHUNK", 3)
+    np.testing.assert_allclose(bert.score(iter(texts)), wanted, rtol=1e-5)
+    assert bert.score("[MASK]") == 0
+    with pytest.warns(TruncationWarning):
+        assert bert.score("很" * 50) == pytest.approx(wanted[3], rel=1e-5)
+
+
+def test_words_are_the_only_answers_and_keep_their_probabilities(bert):
+    text = "很[MASK],the [MASK]"
+    everything = [{p.token: p.probability for p in mask} for mask in bert.fill_mask(text, bert.tokenizer.vocab_size)]
+    words = ["好", "cat", "Mat", "差", "好"]
+    for mask, wanted in zip(bert.fill_mask(text, words=words), everything, strict=True):
+        assert {p.token for p in mask} == {"好", "cat", "mat", "差"}
+        probabilities = [p.probability for p in mask]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert probabilities == pytest.approx([wanted[p.token] for p in mask], rel=1e-4)
+    assert [len(mask) for mask in bert.fill_mask(text, top_k=2, words=words)] == [2, 2]
 
 
 def test_classes_are_those_of_the_best_checkpoint(classifier):
@@ -133,15 +220,15 @@ def test_an_answer_does_not_depend_on_the_company_or_the_order_of_a_text(bert, c
     texts = ["".join(rng.choice(list("这家酒店的服务很好cat "), rng.integers(1, 90))) + "很" for _ in range(60)]
     texts = [text[:44] for text in texts]
     order = rng.permutation(len(texts))
-    alone = np.stack([bert.embed(text) for text in texts[:8]])
+    alone = np.stack([bert.embed(text) for text in texts[:4]])
     together = bert.embed(texts)
-    np.testing.assert_allclose(together[:8], alone, atol=1e-5)
+    np.testing.assert_allclose(together[:4], alone, atol=1e-5)
     np.testing.assert_allclose(bert.embed([texts[i] for i in order]), together[order], atol=1e-5)
     np.testing.assert_allclose(bert.embed(iter(texts)), together, atol=0)
     masked = ["[MASK]" + text[:40] for text in texts]
-    for text, together_ in zip(masked[:4], bert.fill_mask(masked), strict=False):
+    for text, together_ in zip(masked[:2], bert.fill_mask(masked), strict=False):
         assert [p.probability for p in together_[0]] == pytest.approx([p.probability for p in bert.fill_mask(text)[0]], abs=1e-5)
-    for text, together_ in zip(texts[:4], classifier.classify(texts), strict=False):
+    for text, together_ in zip(texts[:2], classifier.classify(texts), strict=False):
         assert together_.probabilities == pytest.approx(classifier.classify(text).probabilities, abs=1e-5)
 
 
@@ -157,32 +244,31 @@ def test_chunks_keep_the_order_and_number_the_texts_through(bert, monkeypatch):
         bert.next_sentence(texts, texts[:-1])
 
 
-def test_a_hundred_lengths_compile_a_handful_of_programs(bert):
-    inference._encode.clear_cache()
-    inference._predict.clear_cache()
+def test_any_lengths_compile_a_handful_of_programs(bert):
+    before = forward._encode._cache_size(), forward._likeliest._cache_size()
     for count in range(1, 47):
         texts = ["[MASK]" + "很" * (count - 1), "[MASK]"]
         bert.fill_mask(texts[0], top_k=3)
         bert.fill_mask(texts, top_k=3)
     bert.embed(["很" * count for count in range(1, 47)] * 3)
-    # Rows of 16, 32 and 48 tokens, alone or several at a time.
-    assert inference._encode._cache_size() == 6
-    assert inference._predict._cache_size() == 6
+    # One row of 16, 32 or 64 tokens; of 128, one and a full batch.
+    assert forward._encode._cache_size() - before[0] <= 5
+    assert forward._likeliest._cache_size() - before[1] <= 3
 
 
-def test_only_masked_positions_meet_the_vocabulary(bert):
+def test_only_covered_positions_meet_the_vocabulary(bert):
     batch = {name: np.zeros((8, 48), np.int32) for name in ("tokens", "positions", "segments", "example_ids")}
-    encode = partial(inference._encode, bert._model)
-    predict = partial(inference._predict, bert._model, top_k=5)
-    slots = np.zeros(inference._MASK_SLOTS, np.int32)
+    encode = partial(forward._encode, bert._forward._model)
+    likeliest = partial(forward._likeliest, bert._forward._model, top_k=5)
+    places, allowed = np.zeros(forward._PLACES, np.int32), np.ones(bert.tokenizer.vocab_size, np.bool_)
     jaxprs = (
         jax.make_jaxpr(encode)(bert.params, batch),
-        jax.make_jaxpr(predict)(bert.params, jax.eval_shape(encode, bert.params, batch), slots, slots),
+        jax.make_jaxpr(likeliest)(bert.params, jax.eval_shape(encode, bert.params, batch), places, places, allowed),
     )
     over_vocabulary = [
         np.prod(shape) for jaxpr in jaxprs for shape in shapes(jaxpr.jaxpr) if shape and shape[-1] == bert.tokenizer.vocab_size
     ]
-    assert max(over_vocabulary) == inference._MASK_SLOTS * bert.tokenizer.vocab_size
+    assert max(over_vocabulary) == forward._PLACES * bert.tokenizer.vocab_size
 
 
 def shapes(jaxpr) -> list[tuple[int, ...]]:
@@ -197,7 +283,7 @@ def shapes(jaxpr) -> list[tuple[int, ...]]:
 
 def test_long_texts_are_cut_counted_and_told(bert):
     before = bert.truncated
-    with pytest.warns(TruncationWarning, match="2 of 3 texts are longer than the model's 48 positions") as caught:
+    with pytest.warns(TruncationWarning, match="2 of 3 texts are longer than the 48 tokens") as caught:
         vectors = bert.embed(["很" * 46, "很" * 47, "很" * 90])
     assert caught[0].filename == __file__
     assert bert.truncated - before == 2
@@ -219,16 +305,6 @@ def test_a_text_is_cut_around_its_masks(bert):
         bert.fill_mask("[MASK]" + "很" * 60 + "[MASK]")
 
 
-def test_pairs_are_cut_as_in_training(bert, classifier):
-    pairs = [("很" * a, "好" * b) for a in (1, 20, 22, 23, 24, 50) for b in (1, 20, 22, 23, 24, 50)]
-    a, b = (list(texts) for texts in zip(*pairs, strict=True))
-    trained = encode_examples(LabelledExamples(a, b, np.zeros(36, np.int32), np.arange(36)), classifier.tokenizer, 48)
-    with pytest.warns(TruncationWarning):
-        examples, _ = classifier._examples(a, b, 0, covered=False), classifier.classify(a, b)
-    for mine, theirs in ((examples[0].a, trained.examples.a), (examples[0].b, trained.examples.b)):
-        np.testing.assert_array_equal(np.diff(mine), np.diff(theirs))
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -236,7 +312,15 @@ def test_pairs_are_cut_as_in_training(bert, classifier):
         (lambda bert: bert.embed(["很", " \u200b\n"]), "Text 1 .*empty"),
         (lambda bert: bert.next_sentence(["很", "好"], ["很", ""]), "Text 1 .*empty"),
         (lambda bert: bert.embed(["很", None]), "Text 1 .*NoneType"),
-        (lambda bert: bert.embed("很", "max"), "pooling"),
+        (lambda bert: bert.embed("很", "median"), "pooling='median'.*mean, cls and max"),
+        (lambda bert: bert.embed("很", layer=3), "layer=3.*to 2 or -1"),
+        (lambda bert: bert.embed("很", layer=-4), "layer=-4"),
+        (lambda bert: bert.score(["很", ""]), "Text 1 .*empty"),
+        (lambda bert: bert.fill_mask("[MASK]", words=["好", "cat mat"]), "'cat mat' .*pieces cat mat,"),
+        (lambda bert: bert.fill_mask("[MASK]", words=["龘"]), r"'龘' .*\[UNK\]"),
+        (lambda bert: bert.fill_mask("[MASK]", words=[" "]), "' ' .*nothing"),
+        (lambda bert: bert.fill_mask("[MASK]", words=[]), "one or more words"),
+        (lambda bert: bert.fill_mask("[MASK]", words="好"), "give a list"),
         (lambda bert: bert.fill_mask(["很[MASK]", "很"]), r"Text 1 .*no \[MASK\]"),
         (lambda bert: bert.next_sentence("很", ["好"]), "cannot be paired"),
         (lambda bert: bert.classify("很"), "takes a classifier"),
@@ -248,7 +332,7 @@ def test_what_cannot_be_answered_is_an_input_error(bert, call, message):
 
 
 def test_no_texts_give_no_answers(bert, classifier):
-    assert bert.fill_mask([]) == bert.next_sentence([], []) == classifier.classify(iter(())) == []
+    assert bert.fill_mask([]) == bert.next_sentence([], []) == bert.score(iter(())) == classifier.classify(iter(())) == []
     assert bert.embed([]).shape == (0, 32)
 
 
@@ -256,6 +340,25 @@ def test_a_classifier_embeds_and_fills_no_masks(classifier):
     with pytest.raises(InputError, match="takes a pre-trained model"):
         classifier.fill_mask("[MASK]")
     assert classifier.embed("很").shape == (32,)
+
+
+def test_heads_that_were_not_imported_are_told(tmp_path, bert):
+    absent = ("pooler", "next_sentence")
+    directory = tmp_path / "imported"
+    model_directory.write(directory, ModelDescription("pretraining", bert.config, 48, "nsp", absent=absent), bert.tokenizer)
+    checkpoints = Checkpoints(directory / "checkpoints", keep=1)
+    kept = {name: part for name, part in bert.params.items() if name not in absent}
+    checkpoints.save(1, TrainState(jnp.int32(1), kept, optimizer_state=()), {"step": 1})
+    checkpoints.close()
+    imported = bert_jax.load(directory)
+    assert [p.id for p in imported.fill_mask("很[MASK]")[0]] == [p.id for p in bert.fill_mask("很[MASK]")[0]]
+    np.testing.assert_allclose(imported.embed("很"), bert.embed("很"), atol=1e-6)
+    with pytest.raises(InputError, match=r"pooler and next_sentence.*--initialize-missing.*can fill_mask and score and embed"):
+        imported.next_sentence("很", "好")
+    bare = described(bert, absent=("masked_token", "next_sentence"))
+    for call in (bare.fill_mask, bare.score):
+        with pytest.raises(InputError, match=r"needs masked_token, .* can embed\."):
+            call("[MASK]")
 
 
 def test_directories_that_are_no_models(tmp_path, tiny_pretrained, tiny_classifier):

@@ -1,5 +1,7 @@
 """Examples become rows of the one batch shape (docs/architecture.md): which example goes where, then all tokens at once."""
 
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,35 +37,49 @@ class Placement:
 
 
 def pack(lengths: np.ndarray, length: int, examples_per_row: int) -> Placement:
-    """Best fit decreasing: the longest example first, each into the fullest row that has room (Johnson 1974).
-
-    The number of rows depends on the lengths alone, not on their order.
+    """Best fit decreasing into rows of one length; the number of rows depends on the lengths alone, not on their order.
 
     Args:
         lengths: [n] tokens of each example, none above `length`.
         length: tokens of a row.
         examples_per_row: the most that one row may hold; 1 does not pack.
     """
+    return best_fit(lengths, lambda size: [(length, examples_per_row)])
+
+
+def best_fit(lengths: np.ndarray, new_rows: Callable[[int], Sequence[tuple[int, int]]]) -> Placement:
+    """Best fit decreasing: the longest example first, each into the fullest row that has room (Johnson 1974).
+
+    Args:
+        lengths: [n] tokens of each example.
+        new_rows: the rows to add where no row has room for an example of a length, as (tokens, most examples); one or more,
+            each with room for it.
+    """
     rows, slots, offsets = (np.zeros(len(lengths), np.int64) for _ in range(3))
+    tokens: list[int] = []  # of each row
+    most: list[int] = []  # examples that each row may hold
     held: list[int] = []  # examples in each row
-    open_rows: list[list[int]] = [[] for _ in range(length + 1)]  # by the room that is left
-    rooms = 0  # bit r is set where open_rows[r] is not empty
+    with_room: defaultdict[int, list[int]] = defaultdict(list)  # rows by the room that is left
+    rooms = 0  # bit r is set where with_room[r] is not empty
     order = np.argsort(-lengths, kind="stable")
     placed = []
     for size in lengths[order].tolist():
+        if not rooms >> size:
+            for length, examples in new_rows(size):
+                with_room[length].append(len(held))
+                rooms |= 1 << length
+                tokens.append(length)
+                most.append(examples)
+                held.append(0)
         fitting = rooms >> size
-        if fitting:
-            room = size + (fitting & -fitting).bit_length() - 1
-            row = open_rows[room].pop()
-            if not open_rows[room]:
-                rooms ^= 1 << room
-        else:
-            room, row = length, len(held)
-            held.append(0)
-        placed.append((row, held[row], length - room))
+        room = size + (fitting & -fitting).bit_length() - 1
+        row = with_room[room].pop()
+        if not with_room[room]:
+            rooms ^= 1 << room
+        placed.append((row, held[row], tokens[row] - room))
         held[row] += 1
-        if held[row] < examples_per_row and room > size:
-            open_rows[room - size].append(row)
+        if held[row] < most[row] and room > size:
+            with_room[room - size].append(row)
             rooms |= 1 << (room - size)
     if placed:
         rows[order], slots[order], offsets[order] = np.array(placed).T

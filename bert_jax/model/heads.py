@@ -13,9 +13,20 @@ def gather_positions(hidden: jax.Array, positions: jax.Array) -> jax.Array:
     return jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
 
 
+def _members(example_ids: jax.Array, examples: int) -> jax.Array:
+    """Which tokens are in which example: [B, L] -> bool [B, L, E]."""
+    return example_ids[:, :, None] == jnp.arange(1, examples + 1, dtype=example_ids.dtype)
+
+
+def example_max(hidden: jax.Array, example_ids: jax.Array, examples: int) -> jax.Array:
+    """The largest value of each feature in each example of a packed row: as `example_mean`, but -inf for an empty slot."""
+    members = _members(example_ids, examples)[:, :, :, None]
+    return jnp.where(members, hidden.astype(jnp.float32)[:, :, None], -jnp.inf).max(1)
+
+
 def example_mean(hidden: jax.Array, example_ids: jax.Array, examples: int) -> jax.Array:
     """The mean vector of each example in a packed row: [B, L, D], [B, L] -> float32 [B, E, D]; zero for an empty slot."""
-    members = (example_ids[:, :, None] == jnp.arange(1, examples + 1, dtype=example_ids.dtype)).astype(jnp.float32)
+    members = _members(example_ids, examples).astype(jnp.float32)
     total = jnp.einsum("bld,ble->bed", hidden.astype(jnp.float32), members)
     return total / jnp.maximum(members.sum(1), 1.0)[:, :, None]
 
