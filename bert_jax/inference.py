@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax import model_directory
 from bert_jax.config import ComputeConfig, EncoderConfig
+from bert_jax.convert.imports import is_foreign, read_source
 from bert_jax.data.queries import Queries, cover_one_by_one, encode_queries
 from bert_jax.errors import InputError, TextError
 from bert_jax.forward import Finish, Forward, one_ahead
 from bert_jax.model_directory import ModelDescription
 from bert_jax.tokenizer import Tokenizer
-from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.checkpoint import load_parameters
 
-__all__ = ["CHUNK", "Bert", "Classification", "Prediction", "TextError", "TruncationWarning", "load"]
+__all__ = ["CHUNK", "Bert", "Classification", "Prediction", "TextError", "TruncationWarning", "UnusedTensorsWarning", "load"]
 
 T = TypeVar("T")
 
@@ -68,30 +68,34 @@ class Classification:
     probabilities: dict[str, float]
 
 
-def load(path: str | Path, compute: ComputeConfig | None = None) -> "Bert":
-    """The model in the directory of a stage, such as `runs/demo/pretrain` or `runs/demo/finetune`.
+class UnusedTensorsWarning(UserWarning):
+    """A model from elsewhere has tensors that no part of ours takes."""
 
-    Of a pre-trained model the newest checkpoint is taken, of a classifier the best. The parameters are placed whole on
-    each local device, whatever devices they were trained on.
+
+def load(path: str | Path, compute: ComputeConfig | None = None) -> "Bert":
+    """A model, ready to use: the directory of a stage, such as `runs/demo/pretrain`, or a model from elsewhere.
+
+    Of a pre-trained model the newest checkpoint is taken, of a classifier the best. From elsewhere comes what
+    `python -m bert_jax import` reads: a Hugging Face directory, a name on its hub, Google's TensorFlow checkpoints. The
+    parameters are placed whole on each local device, whatever devices they were trained on.
 
     Raises:
         InputError: there is no model in the directory (naming those below it), no checkpoint, or one that does not fit.
     """
-    directory = Path(path).expanduser()
-    description, tokenizer = model_directory.read(directory)
-    model = description.build(tokenizer.vocab_size, compute or ComputeConfig())
     mesh = Mesh(np.array(jax.local_devices()), ("data",))
-    field = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    names = ("tokens", "positions", "segments", "example_ids", "cls_positions", "masked_positions")
-    shapes = jax.eval_shape(model.init, jax.random.key(0), dict.fromkeys(names, field))["params"]
-    shapes = {name: part for name, part in shapes.items() if name not in description.absent}
     whole = NamedSharding(mesh, PartitionSpec())
-    checkpoints = Checkpoints(directory / "checkpoints", keep=None, alone=True)
-    try:
-        step = checkpoints.best() if description.kind == "classification" else checkpoints.latest
-        params = checkpoints.restore_params(jax.tree.map(lambda leaf: leaf.update(sharding=whole), shapes), step)
-    finally:
-        checkpoints.close()
+    if is_foreign(path):
+        imported = read_source(path)
+        if imported.unused:
+            names = ", ".join(sorted(imported.unused))
+            warnings.warn(f"{path} has tensors that are not used: {names}.", UnusedTensorsWarning, stacklevel=3)
+        description, tokenizer, params = imported.description, imported.tokenizer, jax.device_put(imported.params, whole)
+    else:
+        directory = Path(path).expanduser()
+        description, tokenizer = model_directory.read(directory)
+        shapes = model_directory.parameter_shapes(description, tokenizer.vocab_size)
+        params = load_parameters(directory, jax.tree.map(lambda leaf: leaf.update(sharding=whole), shapes), description.kind, alone=True)
+    model = description.build(tokenizer.vocab_size, compute or ComputeConfig())
     return Bert(description, tokenizer, model, params, mesh)
 
 

@@ -26,7 +26,7 @@ class EmbeddingConfig:
     normalize: bool = False
     """Scale vectors to length 1, as many sentence-embedding models do."""
     max_length: int = 0
-    """Tokens beyond which a text is cut before it is embedded; 0 is the encoder's positions."""
+    """Tokens, the special ones counted, to which a text is cut before it is embedded; 0 is the encoder's positions."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,10 @@ def fingerprint(directory: Path) -> str:
     """A name for the model as it is now: another one once it is described, trained or imported anew."""
     # Orbax writes down when each checkpoint was committed; a name without digits alone is one that it has not finished.
     saves = sorted(path for path in directory.glob("checkpoints/*/_CHECKPOINT_METADATA") if path.parent.name.isdigit())
-    own = [path for name in (FILE, "tokenizer.json", "vocab.txt") if (path := directory / name).is_file()]
+    own = [path for name in (FILE, "config.json", "tokenizer.json", "vocab.txt") if (path := directory / name).is_file()]
     digest = hashlib.sha256()
+    for path in sorted(directory.glob("*.safetensors")):  # of a model from elsewhere
+        digest.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\0".encode())
     for path in own + saves:
         digest.update(f"{path.relative_to(directory)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
