@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             jax.distributed.initialize()
         from bert_jax.stages.run import run
 
-        run(config, flags.workdir, command=shlex.join(["python", *sys.argv]))
+        given = sys.argv[1:] if arguments is None else arguments
+        run(config, flags.workdir, command=shlex.join(["python", "train.py", *given]))
 
     return run_command(command)
 
