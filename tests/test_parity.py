@@ -13,7 +13,7 @@ from reference import FILE
 from scipy import stats
 
 from bert_jax.config import ComputeConfig, EncoderConfig, MaskingConfig, OptimizerConfig
-from bert_jax.convert.huggingface import pretraining_parameters
+from bert_jax.convert.huggingface import to_parameters
 from bert_jax.data.packing import assemble, pack
 from bert_jax.data.pairs import Examples
 from bert_jax.model.bert import ClassificationModel, PretrainingModel
@@ -69,7 +69,7 @@ def check_outputs(found: Any, wanted: Arrays, batch: Arrays) -> None:
 
 
 def check_gradients(found: Any, wanted: Arrays, layers: int) -> None:
-    found, wanted = tiny.flat(found), tiny.flat(pretraining_parameters(wanted, layers))
+    found, wanted = tiny.flat(found), tiny.flat(to_parameters(wanted, layers))
     assert found.keys() == wanted.keys()
     # The gradient of a key's bias is zero by construction, so what is there is rounding: measured by its neighbours.
     floor = max(np.abs(gradient).max() for gradient in wanted.values()) * 1e-2
@@ -93,7 +93,7 @@ def stored() -> dict[str, Arrays]:
 
 @pytest.fixture(scope="module")
 def stored_params(stored: dict[str, Arrays]) -> Any:
-    return jax.tree.map(jnp.asarray, pretraining_parameters(stored["weights"], ENCODER.layers))
+    return jax.tree.map(jnp.asarray, to_parameters(stored["weights"], ENCODER.layers))
 
 
 def test_the_tree_from_hugging_face_is_the_tree_of_the_model(stored: dict[str, Arrays], stored_params: Any) -> None:
@@ -129,7 +129,7 @@ def test_loss_gradients_and_ten_adamw_steps_equal_the_stored_ones(stored: dict[s
     before = stored["weights"]
     moved = tiny.flat(jax.tree.map(np.subtract, jax.device_get(params), jax.device_get(stored_params)))
     numbered = {name: np.full_like(value, number) for number, (name, value) in enumerate(before.items())}
-    names = tiny.flat(pretraining_parameters(numbered, ENCODER.layers))
+    names = tiny.flat(to_parameters(numbered, ENCODER.layers))
     wanted = [stored["steps"][f"moved/{name}"] for name in before]
     for path, change in moved.items():
         layers = change if path.startswith("encoder/layers") else change[None]
@@ -144,7 +144,7 @@ def test_hugging_face_puts_is_next_first(stored: dict[str, Arrays]) -> None:
         "cls.seq_relationship.weight": np.zeros_like(stored["weights"]["cls.seq_relationship.weight"]),
         "cls.seq_relationship.bias": np.array([9.0, -9.0], np.float32),  # "B follows A", says transformers
     }
-    params = pretraining_parameters(weights, ENCODER.layers)
+    params = to_parameters(weights, ENCODER.layers)
     scores = outputs_of(make_task(ENCODER, VOCABULARY), params, tiny.as_jax(stored["inputs"]))["next_sentence"]
     assert (np.asarray(scores) == [-9.0, 9.0]).all(), "class 1 is `is_next`"
 
@@ -160,7 +160,7 @@ def live(encoder: EncoderConfig, vocabulary: int, rows: int, length: int) -> tup
 
     batch = make_reference.make_batch(vocabulary, rows, length, masked=min(20, length // 3), seed=1)
     theirs = make_reference.build(encoder, vocabulary, seed=1)
-    params = jax.tree.map(jnp.asarray, pretraining_parameters(make_reference.state(theirs), encoder.layers))
+    params = jax.tree.map(jnp.asarray, to_parameters(make_reference.state(theirs), encoder.layers))
     return make_reference, theirs, batch, params, make_task(encoder, vocabulary)
 
 
@@ -174,11 +174,60 @@ def test_outputs_and_gradients_equal_those_of_transformers() -> None:
     check_gradients(found, wanted, encoder.layers)
 
 
+def adamw(task: PretrainingTask, params: Any, batch: Arrays, count: int) -> Any:
+    """The parameters after some steps with the optimizer of the reference script."""
+    config = OptimizerConfig(learning_rate=1e-3, warmup_fraction=0.0, decay="constant", weight_decay=0.01, epsilon=1e-6, clip_norm=1.0)
+    optimizer = tiny.lenient(make_optimizer(config, steps=count))
+    loss = loss_function(task)
+
+    @jax.jit
+    def steps(params: Any) -> Any:
+        def step(_: int, carried: Any) -> Any:
+            params, state = carried
+            updates, state = optimizer.update(jax.grad(loss)(params, batch), state, params)
+            return optax.apply_updates(params, updates), state
+
+        return jax.lax.fori_loop(0, count, step, (params, optimizer.init(params)))[0]
+
+    return steps(params)
+
+
+SIZES = {
+    "small": EncoderConfig(layers=3, width=128, heads=2, feed_forward=512, max_positions=128, dropout=0.0, attention_dropout=0.0),
+    "base": EncoderConfig.preset("base", dropout=0.0, attention_dropout=0.0),
+}
+
+
 @pytest.mark.slow
-def test_a_forward_pass_of_the_base_encoder_equals_that_of_transformers() -> None:
-    encoder = EncoderConfig.preset("base", dropout=0.0, attention_dropout=0.0)
-    reference, theirs, batch, params, task = live(encoder, vocabulary=3000, rows=2, length=48)
-    check_outputs(outputs_of(task, params, tiny.as_jax(batch)), reference.outputs(theirs, batch), batch)
+@pytest.mark.parametrize("size", SIZES)
+def test_gradients_and_ten_adamw_steps_follow_those_of_torch(size: str) -> None:
+    encoder = SIZES[size]
+    reference, theirs, batch, params, _ = live(encoder, vocabulary=1000, rows=2, length=32)
+    task = make_task(encoder, 1000, ComputeConfig(scan_layers=True))
+    wanted_loss, wanted = reference.loss_and_gradients(theirs, batch)
+    loss, found = jax.jit(jax.value_and_grad(loss_function(task)))(params, tiny.as_jax(batch))
+    assert float(loss) == pytest.approx(wanted_loss, rel=1e-5)
+    check_gradients(found, wanted, encoder.layers)
+    after = adamw(task, params, tiny.as_jax(batch), 10)
+    reference.adamw_steps(theirs, batch, 10)
+    tiny.assert_close(jax.device_get(after), to_parameters(reference.state(theirs), encoder.layers), 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_packed_rows_equal_the_single_rows_of_transformers(size: str) -> None:
+    reference, theirs, batch, params, task = live(SIZES[size], vocabulary=1000, rows=3, length=32)
+    wanted = reference.outputs(theirs, batch)
+    real = batch["example_ids"] > 0
+    lengths = real.sum(1)
+    row = {name: batch[name][real][None] for name in ("tokens", "positions", "segments")}
+    row["example_ids"] = np.repeat(np.arange(1, 4), lengths)[None].astype(np.int32)
+    row["cls_positions"] = (np.cumsum(lengths) - lengths)[None].astype(np.int32)
+    found = outputs_of(task, params, tiny.as_jax(row))
+    tiny.assert_close(np.asarray(found["hidden"])[:, 0], wanted["hidden"][:, real], OUTPUT_TOLERANCE)
+    tiny.assert_close(np.asarray(found["masked_tokens"])[0], wanted["masked_tokens"][real], OUTPUT_TOLERANCE)
+    tiny.assert_close(np.asarray(found["pooled"])[0], wanted["pooled"], OUTPUT_TOLERANCE)
+    tiny.assert_close(np.asarray(found["next_sentence"])[0], wanted["next_sentence"][:, ::-1], OUTPUT_TOLERANCE)
 
 
 # Rows.
