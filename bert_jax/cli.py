@@ -162,9 +162,15 @@ def _add_conversion_commands(add: Add) -> None:
     )
     command.add_argument("workdir", metavar="WORKDIR", type=Path, help="the new directory")
     command.add_argument("--initialize-missing", action="store_true", help="start heads that SOURCE lacks from random numbers")
-    command = add("export", _export, "make a Hugging Face directory of a trained model", "runs/demo/pretrain exported --license apache-2.0")
+    command = add(
+        "export",
+        _export,
+        "make a Hugging Face directory, or an ONNX file, of a trained model",
+        "runs/demo/pretrain exported --license apache-2.0",
+        "runs/demo/finetune classifier.onnx",
+    )
     command.add_argument("workdir", metavar="WORKDIR", type=Path, help="the directory of a trained stage, or of an imported model")
-    command.add_argument("out", metavar="OUT", type=Path, help="the new directory")
+    command.add_argument("out", metavar="OUT", type=Path, help="the new directory, or a new file NAME.onnx")
     classes = ("BertForPreTraining", "BertForMaskedLM", "BertForNextSentencePrediction", "BertForSequenceClassification", "BertModel")
     command.add_argument("--architecture", choices=classes, default="", help="write the heads of this class alone (default: all there are)")
     command.add_argument("--license", default="", metavar="NAME", help="for the model card, such as apache-2.0 or cc-by-sa-4.0")
@@ -261,6 +267,12 @@ def _import(flags: argparse.Namespace) -> None:
 
 
 def _export(flags: argparse.Namespace) -> None:
+    if flags.out.suffix == ".onnx":
+        from bert_jax.convert.onnx import export_model_to_onnx
+
+        export_model_to_onnx(flags.workdir, flags.out)
+        print(f"{flags.out} is an ONNX graph")
+        return
     from bert_jax.convert.exports import export_model
 
     print(f"{flags.out} holds a {export_model(flags.workdir, flags.out, flags.license, flags.architecture)} and its model card")

@@ -1,0 +1,177 @@
+"""Texts per second of bert_jax, torch and ONNX Runtime on the CPU: the same weights, the same texts, the same answers.
+
+    pip install . -r benchmarks/requirements.txt
+    python benchmarks/inference.py --texts=reviews.tsv --column=text --sizes=tiny,mini,base --output=benchmarks/results/inference
+
+Each makes the vector of [CLS] of every text, tokenization included, on all cores; texts are cut at 512 tokens. Weights are
+random: speed does not depend on them. The vectors are compared before anything is timed. Runs take turns, and their median
+counts. Prints a table and writes OUTPUT.json. What a peer's settings are, is tried first: see `peers.py`.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import platform
+import statistics
+import tempfile
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from peers import CORES, PACKAGES, Embed, Tensors, installed, prepare, seconds
+
+import bert_jax
+from bert_jax import model_directory
+from bert_jax.config import EncoderConfig, VocabularyConfig
+from bert_jax.convert.huggingface import to_parameters
+from bert_jax.data.tables import read_rows
+from bert_jax.inference import TruncationWarning
+from bert_jax.model_directory import ModelDescription, write_json
+from bert_jax.tokenizer import Tokenizer
+from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.state import TrainState
+
+OURS = "bert_jax"
+TOLERANCE = 1e-4
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", type=Path, required=True, help="a .tsv, .csv or .jsonl file")
+    parser.add_argument("--column", required=True, help="its column of texts")
+    parser.add_argument("--vocab", type=Path, help="a vocab.txt or tokenizer.json; without it one is trained on the texts")
+    parser.add_argument("--sizes", default="tiny,mini,base", help="published sizes, with commas between them")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each library")
+    parser.add_argument("--limit", type=int, help="take so many texts")
+    parser.add_argument("--output", type=Path, required=True, help="where to write, without the ending")
+    flags = parser.parse_args()
+    warnings.simplefilter("ignore", TruncationWarning)
+    texts = [row.values[0] for row in read_rows(str(flags.texts), {"--column": flags.column}, "")][: flags.limit]
+    tokenizer = Tokenizer.load(flags.vocab) if flags.vocab else Tokenizer.train(texts, VocabularyConfig(), show_progress=False)
+    peers = installed()
+    lines = []
+    for size in flags.sizes.split(","):
+        lines.append(measure(size, texts, tokenizer, peers, flags.repeats))
+        print_table(lines[-1:], heading=len(lines) == 1)
+    lengths = tokenizer.encode_flat(texts).lengths + 2
+    result = {
+        "machine": machine(),
+        "versions": versions(),
+        "texts": {"file": flags.texts.name, "count": len(texts), "tokens": int(lengths.sum()), "longest": int(lengths.max())},
+        "vocabulary": tokenizer.vocab_size,
+        "repeats": flags.repeats,
+        "sizes": lines,
+    }
+    flags.output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(flags.output.with_suffix(".json"), result)
+
+
+def measure(size: str, texts: list[str], tokenizer: Tokenizer, peers: list[str], repeats: int) -> dict[str, Any]:
+    """Texts per second of every library with a model of one size.
+
+    Raises:
+        SystemExit: the libraries do not agree.
+    """
+    encoder = EncoderConfig.preset(size)
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        tensors = random_tensors(encoder, tokenizer.vocab_size)
+        save_model(directory, encoder, tokenizer, tensors)
+        prepared = prepare(peers, directory, encoder, tensors, tokenizer, texts)
+        ours: Embed = partial(bert_jax.load(directory).embed, pooling="cls")
+        embeds = {OURS: ours} | {peer: embed for peer, (embed, _) in prepared.items()}
+        # This is also the warm-up.
+        differences = compare({name: embed(texts) for name, embed in embeds.items()})
+        times = time_in_turns(embeds, texts, repeats)
+    rates = {name: len(texts) / statistics.median(own) for name, own in times.items()}
+    return {
+        "size": size,
+        "texts_per_second": {name: round(rate, 2) for name, rate in rates.items()},
+        "ratios": {f"{OURS}/{peer}": round(rates[OURS] / rates[peer], 3) for peer in prepared},
+        "seconds": {name: [round(one, 4) for one in own] for name, own in times.items()},
+        "settings": {peer: settings for peer, (_, settings) in prepared.items()},
+        "largest_differences": differences,
+    }
+
+
+def compare(vectors: dict[str, np.ndarray]) -> dict[str, float]:
+    """The largest difference of each peer's vectors from ours.
+
+    Raises:
+        SystemExit: it is more than rounding.
+    """
+    differences = {name: float(np.abs(found - vectors[OURS]).max()) for name, found in vectors.items() if name != OURS}
+    for name, difference in differences.items():
+        if not difference <= TOLERANCE:
+            raise SystemExit(f"{name} and {OURS} differ by {difference:.1e}, more than {TOLERANCE}: their speeds cannot be compared.")
+    return differences
+
+
+def time_in_turns(embeds: dict[str, Embed], texts: list[str], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each run: A B C A B C, so that a machine that slows down slows all of them."""
+    times: dict[str, list[float]] = {name: [] for name in embeds}
+    for _ in range(repeats):
+        for name, embed in embeds.items():
+            times[name].append(seconds(embed, texts))
+    return times
+
+
+def random_tensors(encoder: EncoderConfig, vocabulary: int) -> Tensors:
+    """A `BertForPreTraining` state dict of random numbers: biases and norms too, so that the comparison sees every tensor."""
+    rng = np.random.default_rng(0)
+    width, inner = encoder.width, encoder.feed_forward
+    tables = {"word": vocabulary, "position": encoder.max_positions, "token_type": encoder.segment_types}
+    linears = {"bert.pooler.dense": (width, width), "cls.predictions.transform.dense": (width, width), "cls.seq_relationship": (2, width)}
+    norms = ["bert.embeddings.LayerNorm", "cls.predictions.transform.LayerNorm"]
+    for layer in (f"bert.encoder.layer.{index}" for index in range(encoder.layers)):
+        linears |= {f"{layer}.attention.{name}": (width, width) for name in ("self.query", "self.key", "self.value", "output.dense")}
+        linears |= {f"{layer}.intermediate.dense": (inner, width), f"{layer}.output.dense": (width, inner)}
+        norms += [f"{layer}.attention.output.LayerNorm", f"{layer}.output.LayerNorm"]
+    shapes = {f"bert.embeddings.{name}_embeddings.weight": (rows, width) for name, rows in tables.items()}
+    shapes |= {f"{name}.weight": shape for name, shape in linears.items()} | {f"{name}.bias": shape[:1] for name, shape in linears.items()}
+    shapes |= {f"{name}.{leaf}": (width,) for name in norms for leaf in ("weight", "bias")} | {"cls.predictions.bias": (vocabulary,)}
+    tensors = {name: rng.normal(0, encoder.initializer_range, shape).astype(np.float32) for name, shape in shapes.items()}
+    return tensors | {f"{name}.weight": 1 + tensors[f"{name}.weight"] for name in norms}
+
+
+def save_model(directory: Path, encoder: EncoderConfig, tokenizer: Tokenizer, tensors: Tensors) -> None:
+    """A model directory, with the tokenizer that the peers read too."""
+    model_directory.write(directory, ModelDescription("pretraining", encoder, encoder.max_positions, "nsp"), tokenizer)
+    params = jax.tree.map(jnp.asarray, to_parameters(tensors, encoder.layers))
+    checkpoints = Checkpoints(directory / "checkpoints", keep=1)
+    checkpoints.save(1, TrainState(jnp.int32(1), params, optimizer_state=()), {"step": 1})
+    checkpoints.close()
+
+
+def machine() -> str:
+    """The CPU's name and the cores that are used."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{named[0] if named else platform.processor() or platform.machine()}, {CORES} cores"
+
+
+def versions() -> dict[str, str]:
+    """The versions of what is compared, as far as it is installed."""
+    packages = dict.fromkeys(["jax", "jaxlib", "numpy", "tokenizers", *(package for needs in PACKAGES.values() for package in needs)])
+    found = {package: importlib.metadata.version(package) for package in packages if importlib.util.find_spec(package)}
+    return {"python": platform.python_version(), **found}
+
+
+def print_table(lines: list[dict[str, Any]], heading: bool) -> None:
+    """A line for each size."""
+    if heading:
+        columns = [f"{name}, texts/s" for name in lines[0]["texts_per_second"]] + list(lines[0]["ratios"])
+        print("size    " + "".join(f"{column:>24}" for column in columns))
+    for line in lines:
+        cells = [f"{rate:.1f}" for rate in line["texts_per_second"].values()] + [f"{ratio:.2f}" for ratio in line["ratios"].values()]
+        print(f"{line['size']:<8}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""A model as an ONNX graph, which ONNX Runtime and others run without JAX; it takes the package jax2onnx."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import export
+from jax.extend.core import jaxpr_as_fun
+
+from bert_jax import model_directory
+from bert_jax.config import ComputeConfig
+from bert_jax.errors import InputError
+from bert_jax.model.bert import Batch, ClassificationModel, PretrainingModel
+from bert_jax.model.heads import gather_positions
+from bert_jax.training.checkpoint import load_parameters
+
+_ENCODER_AXES = dict.fromkeys(("tokens", "example_ids", "positions", "segments"), "B, L")
+_HEAD_AXES = {
+    "masked_token": {"masked_positions": "B, M"},
+    "next_sentence": {"cls_positions": "B, E"},
+    "classifier": {"cls_positions": "B, E"},
+}
+
+
+def export_onnx(model: PretrainingModel | ClassificationModel, params: Any, path: str | Path) -> None:
+    """Writes a model as one ONNX file that takes batches of any number of rows of any length.
+
+    The graph's inputs are fields of the one batch shape (docs/architecture.md), all int32: `tokens`, `example_ids`,
+    `positions`, `segments`, and what the heads read, `cls_positions` and `masked_positions`. Its outputs are float32: of a
+    classifier `scores` [B, E, C]; of a pre-training model `hidden` [B, L, D], and `masked_tokens` [B, M, V] and
+    `next_sentence` [B, E, 2] of the heads that are in `params`. It computes in float32, without dropout.
+
+    Raises:
+        InputError: jax2onnx is not installed.
+    """
+    try:
+        with _only_errors():
+            from jax2onnx import to_onnx
+    except ImportError as error:
+        raise InputError("Writing ONNX needs the package jax2onnx, which is not installed: pip install jax2onnx.") from error
+    model = model.clone(compute=ComputeConfig())
+    params = jax.tree.map(jnp.asarray, jax.device_get(params))
+    axes = dict(_ENCODER_AXES)
+    for head, reads in _HEAD_AXES.items():
+        axes |= reads if head in params else {}
+    scope = export.SymbolicScope()
+    inputs = [jax.ShapeDtypeStruct(export.symbolic_shape(names, scope=scope), jnp.int32) for names in axes.values()]
+
+    def outputs(*arrays: jax.Array) -> dict[str, jax.Array]:
+        return model.apply({"params": params}, dict(zip(axes, arrays, strict=True)), method=_outputs)
+
+    # Traced beforehand: jax2onnx changes functions of jax.numpy while it traces, which Flax's check of parameters does not survive.
+    traced, shapes = jax.make_jaxpr(outputs, return_shape=True)(*inputs)
+    with _only_errors():
+        graph = to_onnx(jaxpr_as_fun(traced), inputs, input_names=list(axes), output_names=list(shapes))
+    Path(path).write_bytes(graph.SerializeToString())
+
+
+def export_model_to_onnx(directory: Path, path: Path) -> None:
+    """`export_onnx` for the model in a directory.
+
+    Raises:
+        InputError: there is no model, the file exists, or jax2onnx is not installed.
+    """
+    if path.exists():
+        raise InputError(f"{path} exists already: name another file.")
+    description, tokenizer = model_directory.read(directory)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shapes = model_directory.parameter_shapes(description, tokenizer.vocab_size)
+    params = load_parameters(directory, jax.tree.map(lambda leaf: leaf.update(sharding=device), shapes), description.kind, alone=True)
+    export_onnx(description.build(tokenizer.vocab_size, ComputeConfig()), params, path)
+
+
+def _outputs(model: PretrainingModel | ClassificationModel, batch: Batch) -> dict[str, jax.Array]:
+    if isinstance(model, ClassificationModel):
+        return {"scores": model(batch)}
+    hidden, _ = model.encode(batch)
+    found = {"hidden": hidden}
+    if "masked_positions" in batch:
+        found["masked_tokens"] = model.masked_token_scores(gather_positions(hidden, batch["masked_positions"]))
+    if "cls_positions" in batch:
+        found["next_sentence"] = model.next_sentence_scores(hidden, batch["cls_positions"])
+    return found
+
+
+@contextmanager
+def _only_errors() -> Iterator[None]:
+    # At length they tell of plugins for other libraries that do not load, and of shapes that they do not write down.
+    loggers = [logging.getLogger(name) for name in ("jax2onnx", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
