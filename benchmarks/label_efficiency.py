@@ -1,6 +1,6 @@
 """Sentiment accuracy against the number of labels: pre-trained, from scratch, and a linear model on character n-grams.
 
-    pip install -r benchmarks/requirements.txt
+    pip install . -r benchmarks/requirements.txt
     python benchmarks/label_efficiency.py --workdir=runs/demo --output=benchmarks/results/label_efficiency
 
 Takes the pre-trained encoder of a finished demo run and fine-tunes it on samples of its labelled reviews, three seeds of

@@ -39,10 +39,10 @@ def model_card(directory: Path, description: ModelDescription, tokenizer: Tokeni
 def _origin(directory: Path) -> Iterator[str]:
     imported = directory / "import.json"
     if imported.is_file():
-        values = read_json(imported)
+        values: dict[str, Any] = read_json(imported)
         yield f"Imported from `{values['source']}`."
         if values["initialized"]:
-            yield f"Started from random numbers and not trained: {values['initialized']}."
+            yield f"Started from random numbers and not trained: {', '.join(values['initialized'])}."
     run = directory.parent
     command = run / "command.txt"
     if command.is_file():

@@ -120,13 +120,13 @@ def loss_and_gradients(model: BertForPreTraining, batch: Arrays) -> tuple[float,
     return loss.item(), {name: parameter.grad.numpy().copy() for name, parameter in model.named_parameters()}
 
 
-def adamw_steps(model: BertForPreTraining, batch: Arrays, count: int) -> tuple[np.ndarray, Arrays]:
+def adamw_steps(model: BertForPreTraining, batch: Arrays, count: int, learning_rate: float = LEARNING_RATE) -> tuple[np.ndarray, Arrays]:
     """The loss before each of some AdamW steps, and the norm by which each parameter has moved after them."""
     before = state(model)
     plain = [p for name, p in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
     decayed = [p for name, p in model.named_parameters() if not (name.endswith("bias") or "LayerNorm" in name)]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}], lr=LEARNING_RATE, eps=EPSILON
+        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}], lr=learning_rate, eps=EPSILON
     )
     losses = []
     for _ in range(count):
