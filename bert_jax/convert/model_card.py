@@ -30,7 +30,7 @@ def model_card(directory: Path, description: ModelDescription, tokenizer: Tokeni
     ]  # fmt: skip
     if not license_name:
         lines += ["", "**The licence was not named at export. Fill in `license` above before you publish this.**"]
-    lines += ["", "## Origin", "", *_origin(directory), "", "## Scores", "", *_scores(directory), "", "## Use", "", *_use(architecture)]
+    lines += ["", "## Origin", "", "\n\n".join(_origin(directory)), "", "## Scores", "", *_scores(directory), "", "## Use", "", *_use(architecture)]
     if architecture in ("BertForPreTraining", "BertForNextSentencePrediction"):
         lines += ["", "The next-sentence classes are those of transformers: class 0 says that B follows A."]
     return "\n".join(lines) + "\n"
@@ -49,9 +49,9 @@ def _origin(directory: Path) -> Iterator[str]:
         yield f"Trained with\n\n```\n{command.read_text(encoding='utf-8').strip()}\n```"
     data = sorted((run / "data").glob("documents/*/1.*/dataset_info.json"))
     for info in data:
-        yield f"\nText, as prepared: `{info.parent.parent.name}` (the name ends in a hash of the text and of its settings)."
+        yield f"Text, as prepared: `{info.parent.parent.name}` (the name ends in a hash of the text and of its settings)."
     if (run / "config.json").is_file():
-        yield f"\nThe whole configuration:\n\n```json\n{json.dumps(read_json(run / 'config.json'), ensure_ascii=False, indent=1)}\n```"
+        yield f"The whole configuration:\n\n```json\n{json.dumps(read_json(run / 'config.json'), ensure_ascii=False, indent=1)}\n```"
 
 
 def _scores(directory: Path) -> Iterator[str]:
