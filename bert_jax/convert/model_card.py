@@ -30,7 +30,8 @@ def model_card(directory: Path, description: ModelDescription, tokenizer: Tokeni
     ]  # fmt: skip
     if not license_name:
         lines += ["", "**The licence was not named at export. Fill in `license` above before you publish this.**"]
-    lines += ["", "## Origin", "", "\n\n".join(_origin(directory)), "", "## Scores", "", *_scores(directory), "", "## Use", "", *_use(architecture)]
+    lines += ["", "## Origin", "", "\n\n".join(_origin(directory))]
+    lines += ["", "## Scores", "", *_scores(directory), "", "## Use", "", *_use(architecture)]
     if architecture in ("BertForPreTraining", "BertForNextSentencePrediction"):
         lines += ["", "The next-sentence classes are those of transformers: class 0 says that B follows A."]
     return "\n".join(lines) + "\n"
