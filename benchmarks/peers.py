@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax.config import EncoderConfig
+from bert_jax.convert.huggingface import config_values
 from bert_jax.tokenizer import Tokenizer
 
 PACKAGES = {"torch": ("torch", "transformers"), "onnxruntime": ("torch", "transformers", "onnx", "onnxruntime")}
@@ -125,18 +126,7 @@ def _torch_model(encoder: EncoderConfig, tensors: Tensors, tokenizer: Tokenizer)
     import torch
     from transformers import BertConfig, BertModel
 
-    config = BertConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=encoder.width,
-        num_hidden_layers=encoder.layers,
-        num_attention_heads=encoder.heads,
-        intermediate_size=encoder.feed_forward,
-        max_position_embeddings=encoder.max_positions,
-        type_vocab_size=encoder.segment_types,
-        layer_norm_eps=encoder.norm_epsilon,
-        pad_token_id=tokenizer.pad_id,
-        attn_implementation="sdpa",
-    )
+    config = BertConfig(**config_values(encoder, tokenizer.vocab_size, tokenizer.pad_id), attn_implementation="sdpa")
 
     class ClsVectors(torch.nn.Module):
         def __init__(self) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import io
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -86,7 +87,7 @@ class Written:
         return Written(self.rows + len(answers), self.bad + bad, self.truncated + truncated, self.size + size)
 
 
-class Output:
+class Output(ABC):
     """Takes answers, in order.
 
     Attributes:
@@ -95,24 +96,24 @@ class Output:
 
     written = Written()
 
+    @abstractmethod
     def append(self, answers: list[Answer], truncated: int) -> None:
         """Adds the records of the next rows, `truncated` of which were cut.
 
         Raises:
             InputError: they cannot be written.
         """
-        raise NotImplementedError
 
-    def complete(self) -> None:
+    def complete(self) -> None:  # noqa: B027  # an output may have nothing to do
         """All is there."""
 
-    def discard(self) -> None:
+    def discard(self) -> None:  # noqa: B027
         """Takes back what can be taken back."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:  # noqa: B027
         """Lets go of what is open."""
 
 

@@ -171,8 +171,9 @@ def _add_conversion_commands(add: Add) -> None:
     )
     command.add_argument("workdir", metavar="WORKDIR", type=Path, help="the directory of a trained stage, or of an imported model")
     command.add_argument("out", metavar="OUT", type=Path, help="the new directory, or a new file NAME.onnx")
-    classes = ("BertForPreTraining", "BertForMaskedLM", "BertForNextSentencePrediction", "BertForSequenceClassification", "BertModel")
-    command.add_argument("--architecture", choices=classes, default="", help="write the heads of this class alone (default: all there are)")
+    command.add_argument(
+        "--architecture", default="", metavar="CLASS", help="write the heads of this class of transformers alone, such as BertForMaskedLM"
+    )
     command.add_argument("--license", default="", metavar="NAME", help="for the model card, such as apache-2.0 or cc-by-sa-4.0")
 
 

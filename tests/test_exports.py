@@ -45,6 +45,8 @@ def test_a_trained_model_survives_the_way_there_and_back(tiny_pretrained: Path, 
     assert card.startswith("---\n") and "license: cc-by-sa-4.0" in card and "class 0 says that B follows A" in card
     assert main(["export", str(tiny_pretrained), str(tmp_path / "out")]) == 2
     assert "exists already" in capsys.readouterr().err
+    assert main(["export", str(tiny_pretrained), str(tmp_path / "other"), "--architecture", "BertForMasked"]) == 2
+    assert "choose one of BertForPreTraining, BertForMaskedLM" in capsys.readouterr().err
     assert main(["export", str(tiny_pretrained.parent), str(tmp_path / "other")]) == 2
     assert str(tiny_pretrained) in capsys.readouterr().err and not (tmp_path / "other").exists()
 

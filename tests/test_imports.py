@@ -1,6 +1,7 @@
 """Models from elsewhere: every form that they are found in, and what is refused."""
 
 import json
+import pickle
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tiny
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, load_file, save_file
 
 import bert_jax
 from bert_jax.cli import main
@@ -233,22 +234,10 @@ def test_part_of_a_head_is_refused(tmp_path: Path) -> None:
         read_source(tmp_path)
 
 
-SENTINEL = """
-import pickle, pathlib, sys
-class Payload:
-    def __reduce__(self):
-        return (pathlib.Path.touch, (pathlib.Path(sys.argv[2]),))
-pathlib.Path(sys.argv[1]).write_bytes(pickle.dumps(Payload()))
-"""
-
-
 def test_pickles_are_refused_and_not_opened(tmp_path: Path) -> None:
-    import pathlib
-    import pickle
-
     class Payload:
         def __reduce__(self) -> Any:
-            return pathlib.Path.touch, (tmp_path / "sentinel",)
+            return Path.touch, (tmp_path / "sentinel",)
 
     foreign.write(tmp_path / "hf")
     (tmp_path / "hf" / "model.safetensors").rename(tmp_path / "weights")
@@ -270,17 +259,11 @@ def test_damaged_safetensors_are_refused(tmp_path: Path) -> None:
         file.write_bytes(damaged)
         with pytest.raises(InputError, match="no whole safetensors file"):
             read_source(tmp_path)
-    tensors = load_file_from(whole)
+    tensors = load(whole)
     tensors["bert.pooler.dense.bias"] = np.zeros(32, np.int32)  # type: ignore[assignment]
     save_file(tensors, file)
     with pytest.raises(InputError, match=r"bert.pooler.dense.bias .* type I32"):
         read_source(tmp_path)
-
-
-def load_file_from(content: bytes) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load
-
-    return load(content)
 
 
 def test_names_that_are_neither_a_directory_nor_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,8 +39,10 @@ def export_model(directory: Path, out: Path, license_name: str = "", architectur
         The name of the `transformers` class whose weights these are.
 
     Raises:
-        InputError: there is no model, `out` is not empty, or the model has no equivalent in `transformers`.
+        InputError: there is no model, `out` is not empty, the architecture is unknown, or the model has no equivalent in `transformers`.
     """
+    if architecture and architecture not in ARCHITECTURES:
+        raise InputError(f"There is no architecture {architecture!r} to write: choose one of {', '.join(ARCHITECTURES)}.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already and is not an empty directory: name another one.")
     description, tokenizer = model_directory.read(directory)
