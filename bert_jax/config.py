@@ -51,12 +51,20 @@ class EncoderConfig:
     """Standard deviation of fresh matrices and tables; 0.02 suits a width of 768, a narrow encoder learns sooner from more."""
     position_initializer: Literal["normal", "sinusoidal"] = "normal"
     """What the learned position table starts from: the published noise, or waves, from which nearness is learned sooner."""
+    attention_initializer: Literal["normal", "neighbours"] = "normal"
+    """What the first layer's heads start from: the published noise, or each a neighbour before or after, found by the waves."""
 
     def __post_init__(self) -> None:
         _positive(self, "layers", "width", "heads", "feed_forward", "max_positions", "segment_types", "norm_epsilon")
         _positive(self, "initializer_range")
         _fraction(self, "dropout", "attention_dropout")
         _require(self.width % self.heads == 0, "heads", self.heads, f"it must divide the width, {self.width}.")
+        _require(
+            self.attention_initializer == "normal" or self.position_initializer == "sinusoidal",
+            "attention_initializer",
+            self.attention_initializer,
+            "neighbours are found by waves; set encoder.position_initializer=sinusoidal.",
+        )
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:

@@ -1,13 +1,17 @@
 """What a fresh encoder starts from."""
 
 import dataclasses
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.config import EncoderConfig
-from bert_jax.model.encoder import Embeddings, normal_initializer, sinusoidal_initializer
+from bert_jax.config import ComputeConfig, EncoderConfig
+from bert_jax.errors import InputError
+from bert_jax.model.encoder import Embeddings, Encoder
+from bert_jax.model.initializers import neighbour_offsets, normal_initializer, sinusoidal_initializer
 
 CONFIG = EncoderConfig.preset("tiny", initializer_range=0.05)
 
@@ -28,3 +32,36 @@ def test_the_model_takes_the_initialiser_of_its_configuration() -> None:
     waves = dataclasses.replace(CONFIG, position_initializer="sinusoidal")
     assert np.array_equal(positions(waves), sinusoidal_initializer(waves)(jax.random.key(0), (512, 128)))
     assert not np.allclose(positions(CONFIG), positions(waves), atol=0.05)
+
+
+def test_heads_that_attend_to_neighbours_start_so_in_the_first_layer_alone() -> None:
+    waves = dataclasses.replace(CONFIG, heads=4, max_positions=64, position_initializer="sinusoidal")
+    neighbours = dataclasses.replace(waves, attention_initializer="neighbours")
+    tokens = jax.random.randint(jax.random.key(1), (8, 64), 0, 500, jnp.int32)
+    positions, zeros = jnp.broadcast_to(jnp.arange(64, dtype=jnp.int32), (8, 64)), jnp.zeros((8, 64), jnp.int32)
+    embeddings = Embeddings(500, neighbours, jnp.dtype("float32"))
+    vectors, _ = embeddings.init_with_output(jax.random.key(0), tokens, positions, zeros)
+
+    def fresh(config: EncoderConfig) -> dict[str, Any]:
+        layers: dict[str, Any] = Encoder(config, ComputeConfig()).init(jax.random.key(2), vectors, zeros)["params"]["layers"]
+        return layers
+
+    layers, published = fresh(neighbours), fresh(waves)
+    query, key = (jnp.einsum("bld,dhk->blhk", vectors, layers[name]["kernel"][0].reshape(128, 4, 32)) for name in ("query", "key"))
+    weights = jax.nn.softmax(jnp.einsum("blhk,bmhk->bhlm", query, key) / 32**0.5)
+    middle = np.arange(4, 60)
+    for head, offset in enumerate(neighbour_offsets(4)):
+        assert offset == (-1, 1, -2, 2)[head]
+        # The head's look goes there, from nearly everywhere, and most of it stays within two positions of there.
+        found = np.asarray(weights[:, head].argmax(-1))[:, middle]
+        assert (found == middle + offset).mean() > 0.8
+        near = sum(np.asarray(weights[:, head, middle, middle + offset + around]).mean() for around in range(-2, 3))
+        assert near > 0.8
+    different = [name for name in layers if not np.array_equal(layers[name].get("kernel", 0), published[name].get("kernel", 0))]
+    assert different == ["query", "key"] or different == ["key", "query"]
+    assert np.array_equal(layers["query"]["kernel"][1], published["query"]["kernel"][1])
+
+
+def test_neighbours_need_waves() -> None:
+    with pytest.raises(InputError, match="position_initializer=sinusoidal"):
+        EncoderConfig.preset("tiny", attention_initializer="neighbours")

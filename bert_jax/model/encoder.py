@@ -14,29 +14,12 @@ import jax.numpy as jnp
 from bert_jax.config import ComputeConfig, EncoderConfig
 from bert_jax.model.attention import attention
 from bert_jax.model.dropout import dropout
+from bert_jax.model.initializers import attend_to_neighbours, normal_initializer, sinusoidal_initializer
 
 _REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": None,
 }
-
-
-def normal_initializer(config: EncoderConfig) -> Callable[..., jax.Array]:
-    """The published initial distribution: a normal cut at two standard deviations of the written width."""
-    return nn.initializers.truncated_normal(config.initializer_range, lower=-2.0, upper=2.0)
-
-
-def sinusoidal_initializer(config: EncoderConfig) -> Callable[..., jax.Array]:
-    """Waves of the positions (Vaswani et al. 2017, section 3.5), as large as the noise of `normal_initializer`."""
-
-    def init(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-        del key
-        count, width = shape
-        rates = 10_000.0 ** (-jnp.arange(width // 2, dtype=jnp.float32) / (width // 2))
-        angles = jnp.arange(count, dtype=jnp.float32)[:, None] * rates
-        return config.initializer_range * 2**0.5 * jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
-
-    return init
 
 
 class LayerNorm(nn.Module):
@@ -124,7 +107,8 @@ class Encoder(nn.Module):
         layer = EncoderLayer(self.config, jnp.dtype(self.compute.dtype), parent=None)
 
         def init(rng: jax.Array) -> Any:
-            return jax.vmap(lambda one: layer.init(one, vectors[:1, :1], example_ids[:1, :1])["params"])(jax.random.split(rng, count))
+            fresh = jax.vmap(lambda one: layer.init(one, vectors[:1, :1], example_ids[:1, :1])["params"])(jax.random.split(rng, count))
+            return attend_to_neighbours(fresh, self.config) if self.config.attention_initializer == "neighbours" else fresh
 
         stacked = self.param("layers", init)
         if self.is_initializing():

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import EncoderConfig
-from bert_jax.model.encoder import LayerNorm, normal_initializer
+from bert_jax.model.encoder import LayerNorm
+from bert_jax.model.initializers import normal_initializer
 
 
 def gather_positions(hidden: jax.Array, positions: jax.Array) -> jax.Array:
