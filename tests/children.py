@@ -13,7 +13,7 @@ from typing import Any
 
 WORKERS = Path(__file__).with_name("workers")
 LIMIT = 300  # seconds
-_PROGRAMS = tempfile.TemporaryDirectory(prefix="bert_jax-programs-")
+PROGRAMS = tempfile.TemporaryDirectory(prefix="bert_jax-programs-")
 
 
 def environment(devices: int) -> dict[str, str]:
@@ -25,7 +25,7 @@ def environment(devices: int) -> dict[str, str]:
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
         "JAX_PLATFORMS": "cpu",
         "JAX_NUMPY_DTYPE_PROMOTION": "strict",
-        "JAX_COMPILATION_CACHE_DIR": _PROGRAMS.name,
+        "JAX_COMPILATION_CACHE_DIR": PROGRAMS.name,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from children import PROGRAMS
 
 from bert_jax import model_directory
 from bert_jax.config import ComputeConfig, EncoderConfig, VocabularyConfig
@@ -21,6 +22,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *fil
 
 # A type that changes by accident is an error here.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# What several tests compile alike is compiled once.
+jax.config.update("jax_compilation_cache_dir", PROGRAMS.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 _ENCODER = EncoderConfig(layers=2, width=32, heads=2, feed_forward=64, max_positions=48)
 _TEXT = ["这家酒店的服务很好。房间也很干净", "再也不来了,太差", "the cat sat on the mat, good"]

@@ -4,6 +4,8 @@ Reading them takes TensorFlow, an extra: pip install bert_jax[tensorflow].
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +43,8 @@ def today(name: str) -> str | None:
 class _Checkpoint:
     """Dense kernels are [in, out] in TensorFlow; they are given as `transformers` has them, [out, in]."""
 
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
+    def __init__(self, index: Path, reader: Any) -> None:
+        self._index, self._reader = index, reader
         found = {today(name): (name, tuple(shape)) for name, shape in reader.get_variable_to_shape_map().items()}
         self._names = {name: theirs for name, (theirs, _) in found.items() if name is not None}
         self.shapes = {name: shape[::-1] if self._names[name].endswith("kernel") else shape for name, (_, shape) in found.items() if name}
@@ -50,7 +52,9 @@ class _Checkpoint:
     def read(self, name: str) -> np.ndarray:
         """One tensor as float32."""
         theirs = self._names[name]
-        array = np.asarray(self._reader.get_tensor(theirs), np.float32)
+        # TensorFlow checks each tensor against a sum when it is read, and looks for the .data file only now.
+        with _told_of(self._index):
+            array = np.asarray(self._reader.get_tensor(theirs), np.float32)
         return array.T if theirs.endswith("kernel") else array
 
 
@@ -70,7 +74,16 @@ def open_checkpoint(directory: Path) -> _Checkpoint:
         raise InputError(
             f"{indices[0]} is a TensorFlow checkpoint, and TensorFlow, which reads it, is not installed: pip install bert_jax[tensorflow]."
         ) from error
+    with _told_of(indices[0]):
+        return _Checkpoint(indices[0], tf.train.load_checkpoint(str(indices[0].with_suffix(""))))
+
+
+@contextmanager
+def _told_of(index: Path) -> Iterator[None]:
+    """TensorFlow's errors as a user should read them."""
+    import tensorflow as tf
+
     try:
-        return _Checkpoint(tf.train.load_checkpoint(str(indices[0].with_suffix(""))))
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        raise InputError(f"{indices[0]} is damaged or its .data file is missing ({error}). Fetch both again.") from error
+        yield
+    except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
+        raise InputError(f"{index} is damaged or its .data file is missing ({error}). Fetch both again.") from error
