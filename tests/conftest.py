@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +23,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *fil
 
 # A type that changes by accident is an error here.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# The same examples at every run: a change is judged by what it changes.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 # What several tests compile alike is compiled once.
 jax.config.update("jax_compilation_cache_dir", PROGRAMS.name)
