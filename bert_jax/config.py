@@ -65,6 +65,13 @@ class EncoderConfig:
             self.attention_initializer,
             "neighbours are found by waves; set encoder.position_initializer=sinusoidal.",
         )
+        _require(self.position_initializer == "normal" or self.width % 2 == 0, "width", self.width, "waves come in pairs; it must be even.")
+        _require(
+            self.attention_initializer == "normal" or self.width // self.heads >= 4,
+            "heads",
+            self.heads,
+            "heads that attend to neighbours need four dimensions or more each; take fewer heads.",
+        )
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:

@@ -61,6 +61,14 @@ def test_heads_that_attend_to_neighbours_start_so_in_the_first_layer_alone() -> 
     assert np.array_equal(layers["query"]["kernel"][1], published["query"]["kernel"][1])
 
 
-def test_neighbours_need_waves() -> None:
+def test_neighbours_need_waves_and_waves_need_room() -> None:
     with pytest.raises(InputError, match="position_initializer=sinusoidal"):
         EncoderConfig.preset("tiny", attention_initializer="neighbours")
+    with pytest.raises(InputError, match=r"heads=64 .* four dimensions"):
+        EncoderConfig.preset("tiny", heads=64, position_initializer="sinusoidal", attention_initializer="neighbours")
+    with pytest.raises(InputError, match=r"width=33 .* even"):
+        EncoderConfig(width=33, heads=3, position_initializer="sinusoidal")
+    # The narrowest that is allowed has a wave.
+    narrow = EncoderConfig(layers=1, width=16, heads=4, position_initializer="sinusoidal", attention_initializer="neighbours")
+    vectors = jnp.ones((1, 2, 16))
+    assert Encoder(narrow, ComputeConfig()).init(jax.random.key(0), vectors, jnp.ones((1, 2), jnp.int32))

@@ -49,8 +49,8 @@ def attend_to_neighbours(layers: Any, config: EncoderConfig) -> Any:
     A key takes the waves of its position as they are and a query takes them turned by the head's offset, which are the
     waves of the neighbour: their product is largest there, and what the tokens say in the same dimensions is added to it.
     Random projections find neighbours only after millions of tokens, for which the encoder guesses from the bag of words.
-    Structured first projections are the idea of Trockman and Kolter
-    2023, "Mimetic initialization of self-attention layers"; the architecture is the published one.
+    Structured first projections are the idea of Trockman and Kolter 2023, "Mimetic initialization of self-attention
+    layers"; the architecture is the published one.
     """
     head_width = config.width // config.heads
     rates = _rates(config.width)
