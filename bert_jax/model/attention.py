@@ -6,26 +6,38 @@ import jax.numpy as jnp
 from bert_jax.model.dropout import dropout
 
 
-def attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, example_ids: jax.Array, rate: float = 0.0, dropout_key: jax.Array | None = None
-) -> jax.Array:
-    """Softmax attention among the tokens of one example (Vaswani et al. 2017, section 3.2.1).
+def attention_bias(example_ids: jax.Array) -> jax.Array:
+    """What is added to the scores so that a token attends to the tokens with its own example id: int32 [B, L] -> float32 [B, 1, L, L].
 
-    A token attends to the tokens with its own example id, so examples that share a row never see each other, and
-    padding (id 0) sees padding only. Scores and softmax are float32 whatever the type of the inputs.
+    Examples that share a row never see each other, and padding (id 0) sees padding only. It is the same for every layer and
+    head, so it is computed once. Added, it is exact: the lowest float32 swallows any score, and 0 changes none. A choice in its
+    place keeps XLA's CPU code from using vector instructions, and attention then takes twice the time.
+    """
+    same_example = example_ids[:, None, :, None] == example_ids[:, None, None, :]
+    return jnp.where(same_example, jnp.float32(0), jnp.finfo(jnp.float32).min)
+
+
+def attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array, rate: float = 0.0, dropout_key: jax.Array | None = None
+) -> jax.Array:
+    """Softmax attention (Vaswani et al. 2017, section 3.2.1).
+
+    Scores and their sums are float32 whatever the type of the inputs. Each output is divided by the sum of its weights, as in
+    FlashAttention (Dao et al. 2022, section 3.1), which spares a pass over all weights. Rows of heads lie together, for the
+    matrix products.
 
     Args:
         query, key, value: [B, L, H, K].
-        example_ids: [B, L].
+        bias: float32 [B, 1, L, L], added to the scores.
         rate: dropout on the attention weights, applied when `dropout_key` is given.
 
     Returns:
         [B, L, H, K], in the type of `value`.
     """
-    scale = query.shape[-1] ** -0.5
-    scores = jnp.einsum("blhk,bmhk->bhlm", query * jnp.asarray(scale, query.dtype), key, preferred_element_type=jnp.float32)
-    same_example = example_ids[:, None, :, None] == example_ids[:, None, None, :]
-    scores = jnp.where(same_example, scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    weights = dropout(weights, rate, dropout_key)
-    return jnp.einsum("bhlm,bmhk->blhk", weights, value)
+    scale = jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+    query, key, value = (x.transpose(0, 2, 1, 3) for x in (query * scale, key, value))
+    scores = jnp.einsum("bhlk,bhmk->bhlm", query, key, preferred_element_type=jnp.float32) + bias
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    kept = dropout(weights.astype(value.dtype), rate, dropout_key)
+    mixed = jnp.einsum("bhlm,bhmk->bhlk", kept, value, preferred_element_type=jnp.float32) / weights.sum(-1, keepdims=True)
+    return mixed.astype(value.dtype).transpose(0, 2, 1, 3)
