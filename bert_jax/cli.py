@@ -1,4 +1,4 @@
-"""Commands of python -m bert_jax: train-vocab, prepare, inspect; import, export; fill-mask, next-sentence, embed, classify, score.
+"""Commands of python -m bert_jax: train-vocab, prepare, compile, inspect; import, export; fill-mask, next-sentence, embed, classify, score.
 
 What a command needs is imported when it runs, so that --help answers at once.
 """
@@ -132,6 +132,18 @@ def _add_text_commands(add: Add) -> None:
         metavar="OPTIONS",
         help="on Apache Beam, for a corpus beyond one machine: --beam='--runner=DataflowRunner --project=...' (default: this process)",
     )
+
+    plan = add(
+        "compile",
+        _compile,
+        "compile a pre-training step for TPUs that need not be here: whether it fits, and what it costs",
+        "--config=configs/pretrain_base_en.py --topology=v5e:4x4",
+        "--config=configs/pretrain_large_en.py --topology=v5p:4x4x4 --config.mesh.fsdp=8 --json plan.json",
+    )
+    plan.set_defaults(takes_config=True)
+    plan.add_argument("--config", required=True, help="the configuration of the run; --config.a.b=value changes a value")
+    plan.add_argument("--topology", required=True, metavar="KIND:SHAPE", help="v4:4x4x4, v5e:16x16, v5p:4x4x4 or v6e:16x16, say")
+    plan.add_argument("--json", type=Path, metavar="FILE", help="write the plan to this file too")
 
     inspect = add("inspect", _inspect, "look at a corpus before training on it", "corpus/ --vocab vocab", "demo --evaluation-file test.tsv")
     inspect.add_argument("corpus", metavar="CORPUS", help=_CORPUS)
@@ -301,6 +313,17 @@ def _prepare(flags: argparse.Namespace) -> None:
     config = apply_overrides(load_config(flags.config), flags.overrides)
     tokenizer, prepared = prepare_data(config, flags.workdir, beam=shlex.split(flags.beam) if flags.beam else None)
     print(f"{prepared.path}\n\n{_columns(prepared.info)}\nvocabulary  {tokenizer.vocab_size:,} tokens")
+
+
+def _compile(flags: argparse.Namespace) -> None:
+    from bert_jax.model_directory import write_json
+    from bert_jax.overrides import apply_overrides, load_config
+    from bert_jax.stages.plan import plan_launch
+
+    plan = plan_launch(apply_overrides(load_config(flags.config), flags.overrides), flags.topology)
+    if flags.json:
+        write_json(flags.json, plan.to_dict())
+    print(plan)
 
 
 def _columns(info: Mapping[str, Any]) -> str:

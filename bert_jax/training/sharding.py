@@ -1,6 +1,6 @@
 """The mesh of devices, and the one table that says how each parameter lies on it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -36,18 +36,19 @@ PARAMETER_SPECS: dict[tuple[str, ...], PartitionSpec] = {
 }
 
 
-def make_mesh(config: MeshConfig, batch_size: int) -> Mesh:
-    """The mesh ("data", "fsdp", "tensor") over all devices of all processes.
+def make_mesh(config: MeshConfig, batch_size: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh ("data", "fsdp", "tensor") over all devices of all processes, or over the given ones.
 
     Raises:
         InputError: the axes do not multiply to the number of devices, do not divide the batch, or split a row over processes.
     """
-    devices = jax.device_count()
+    count = len(devices) if devices else jax.device_count()
+    processes = len({device.process_index for device in devices}) if devices else jax.process_count()
     rest = config.fsdp * config.tensor
-    data = devices // rest if config.data == -1 else config.data
-    if data * rest != devices:
+    data = count // rest if config.data == -1 else config.data
+    if data * rest != count:
         raise InputError(
-            f"The mesh data={data}, fsdp={config.fsdp}, tensor={config.tensor} takes {data * rest} devices and there are {devices}. "
+            f"The mesh data={data}, fsdp={config.fsdp}, tensor={config.tensor} takes {data * rest} devices and there are {count}. "
             "Set --config.mesh.data, .fsdp and .tensor so that their product is the number of devices."
         )
     if batch_size % (data * config.fsdp):
@@ -56,12 +57,12 @@ def make_mesh(config: MeshConfig, batch_size: int) -> Mesh:
             "devices. "
             f"Choose a batch_size that is a multiple of {data * config.fsdp} times the accumulation, or another mesh."
         )
-    if data * config.fsdp % jax.process_count():
+    if data * config.fsdp % processes:
         raise InputError(
-            f"The mesh data={data}, fsdp={config.fsdp}, tensor={config.tensor} would split rows over the {jax.process_count()} "
+            f"The mesh data={data}, fsdp={config.fsdp}, tensor={config.tensor} would split rows over the {processes} "
             "processes, and each process reads whole rows of its own. Lower --config.mesh.tensor to a divisor of one process's devices."
         )
-    return jax.make_mesh((data, config.fsdp, config.tensor), AXES, axis_types=(AxisType.Auto,) * 3)
+    return jax.make_mesh((data, config.fsdp, config.tensor), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def _spec(path: tuple[Any, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:

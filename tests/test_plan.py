@@ -1,0 +1,106 @@
+"""Launch plans: what a compiled program takes, and the true step compiled for TPUs that are not here."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from command_line import failure, ok
+
+from bert_jax.config import EncoderConfig
+from bert_jax.model.flops import forward_flops, training_flops
+from bert_jax.training.compiled import collectives
+
+ROOT = Path(__file__).resolve().parents[1]
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
+SMALL = ["--config.encoder.layers=2", "--config.encoder.width=256", "--config.encoder.heads=2", "--config.encoder.feed_forward=512"]
+CONFIG = f"--config={ROOT / 'configs/pretrain_base_en.py'}"
+
+# A loop of twelve layers, each of which sums 1,000 floats over four devices; a gather to 64 halves over eight, begun and ended; a
+# sum of eleven floats over one axis of a mesh.
+PROGRAM = """HloModule jit_step, is_scheduled=true
+
+%sum (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %add = f32[] add(f32[] %a, f32[] %b)
+}
+
+%body (arg: (s32[], f32[1000])) -> (s32[], f32[1000]) {
+  %arg = (s32[], f32[1000]) parameter(0)
+  %x = f32[1000]{0} get-tuple-element((s32[], f32[1000]) %arg), index=1
+  %all-reduce.1 = f32[1000]{0} all-reduce(f32[1000]{0} %x), channel_id=1, replica_groups={{0,1,2,3}}, to_apply=%sum
+  ROOT %out = (s32[], f32[1000]) tuple(s32[] %i, f32[1000]{0} %all-reduce.1)
+}
+
+%cond (arg: (s32[], f32[1000])) -> pred[] {
+  %arg.1 = (s32[], f32[1000]) parameter(0)
+  %limit = s32[]{:T(128)} constant(12)
+  ROOT %less = pred[] compare(s32[] %i, s32[] %limit), direction=LT
+}
+
+ENTRY %main (p0: f32[1000]) -> f32[1000] {
+  %p0 = f32[1000]{0} parameter(0)
+  %loop = (s32[], f32[1000]) while((s32[], f32[1000]) %t), condition=%cond, body=%body
+  %ag = (bf16[8]{0}, bf16[64]{0}) all-gather-start(bf16[8]{0} %h), channel_id=2, replica_groups=[2,8]<=[16], dimensions={0}
+  %ar = (f32[]{:T(128)}, f32[10]{0}) all-reduce(%a, %b), replica_groups=mesh['data'=4,'fsdp'=2] {'data'}, to_apply=%sum
+  %agd = bf16[64]{0} all-gather-done((bf16[8]{0}, bf16[64]{0}) %ag)
+  ROOT %r = f32[1000]{0} get-tuple-element((s32[], f32[1000]) %loop), index=1
+}
+"""
+
+
+def test_collectives_are_counted_as_often_as_they_run() -> None:
+    gather, reduce = collectives(PROGRAM)
+    assert (gather.kind, gather.count, gather.sent_bytes) == ("all-gather", 1, 64 * 2 * 7 / 8)
+    assert (reduce.kind, reduce.count, reduce.sent_bytes) == ("all-reduce", 13, pytest.approx((12 * 4000 + 44) * 2 * 3 / 4))
+
+
+def test_flops_are_those_of_the_compiler_for_the_same_products() -> None:
+    encoder = EncoderConfig(layers=3, width=32, heads=2, feed_forward=64, max_positions=16)
+    # Different matrices, as the compiler computes the same product once.
+    x, w, a, b, c, v = (jnp.full(shape, i) for i, shape in enumerate([(16, 32), *[(32, 32)] * 4, (32, 100)]))
+    up, down = jnp.zeros((32, 64)), jnp.zeros((64, 32))
+
+    def forward(x: jax.Array, w: jax.Array, a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
+        for _ in range(3):
+            query, key, value = x @ a, x @ b, x @ c
+            for head in (slice(0, 16), slice(16, 32)):
+                x = x.at[:, head].set((query[:, head] @ key[:, head].T) @ value[:, head])
+            x = (x @ w) @ up @ down
+        return ((x[:5] @ w) @ v).sum() + ((x[:2] @ a) @ w[:, :2]).sum()
+
+    # With little else in the program than the products, the compiler counts a few percent more.
+    counted = jax.jit(forward).lower(x, w, a, b, c).compile().cost_analysis()["flops"]
+    assert forward_flops(encoder, 100, 1, 16, 5, 2) == pytest.approx(counted, rel=0.05)
+    assert training_flops(encoder, 100, 8, 16, 5, 2) == 24 * forward_flops(encoder, 100, 1, 16, 5, 2)
+
+
+@needs_libtpu
+def test_the_step_is_compiled_for_a_slice_that_is_not_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ok("compile", CONFIG, "--topology=v5e:4x4", f"--json={tmp_path / 'plan.json'}", *SMALL, "--config.mesh.fsdp=4")
+    shown = capsys.readouterr().out
+    assert "16 (v5e:4x4), data 4 x fsdp 4 x tensor 1" in shown and "MFU" in shown
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["fits"] and plan["chips"] == 16
+    # Two moments for each parameter, and the step.
+    assert plan["optimizer"] == pytest.approx(2 * plan["parameters"], rel=0.01)
+    # The gradients are summed over all chips, whatever the compiler makes of it: at least 2 (n - 1) / n bytes a parameter's byte.
+    assert sum(c["sent_bytes"] for c in plan["collectives"]) > plan["parameters"]
+    assert 0 < plan["utilisation"] <= 1 and plan["step_seconds"] >= plan["compute_seconds"] > 0
+
+
+@needs_libtpu
+def test_what_does_not_fit_is_said_before_it_is_paid_for(capsys: pytest.CaptureFixture[str]) -> None:
+    # Two layers whose scores of 32 rows a chip take 12 GiB each.
+    ok("compile", CONFIG, "--topology=v5e:2x2", *SMALL, "--config.pretrain.batch_size=8192")
+    assert "NO: " in capsys.readouterr().out
+
+
+@needs_libtpu
+def test_bad_topologies_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "v5e" in failure(capsys, "compile", CONFIG, "--topology=v9:2x2")
+    assert "v5e:3x7" in failure(capsys, "compile", CONFIG, "--topology=v5e:3x7")
+    assert "a multiple of" in failure(capsys, "compile", CONFIG, "--topology=v5e:4x4", "--config.pretrain.batch_size=250")
