@@ -9,9 +9,6 @@ counts. Prints a table and writes OUTPUT.json. What a peer's settings are, is tr
 """
 
 import argparse
-import importlib.metadata
-import importlib.util
-import platform
 import statistics
 import tempfile
 import warnings
@@ -22,7 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from peers import CORES, PACKAGES, Embed, Tensors, installed, prepare, seconds
+from machine import machine, versions
+from peers import PACKAGES, Embed, Tensors, installed, prepare, seconds
 
 import bert_jax
 from bert_jax import model_directory
@@ -61,7 +59,7 @@ def main() -> None:
     lengths = tokenizer.encode_flat(texts).lengths + 2
     result = {
         "machine": machine(),
-        "versions": versions(),
+        "versions": versions(package for needs in PACKAGES.values() for package in needs),
         "texts": {"file": flags.texts.name, "count": len(texts), "tokens": int(lengths.sum()), "longest": int(lengths.max())},
         "vocabulary": tokenizer.vocab_size,
         "repeats": flags.repeats,
@@ -146,21 +144,6 @@ def save_model(directory: Path, encoder: EncoderConfig, tokenizer: Tokenizer, te
     checkpoints = Checkpoints(directory / "checkpoints", keep=1)
     checkpoints.save(1, TrainState(jnp.int32(1), params, optimizer_state=()), {"step": 1})
     checkpoints.close()
-
-
-def machine() -> str:
-    """The CPU's name and the cores that are used."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{named[0] if named else platform.processor() or platform.machine()}, {CORES} cores"
-
-
-def versions() -> dict[str, str]:
-    """The versions of what is compared, as far as it is installed."""
-    packages = dict.fromkeys(["jax", "jaxlib", "numpy", "tokenizers", *(package for needs in PACKAGES.values() for package in needs)])
-    found = {package: importlib.metadata.version(package) for package in packages if importlib.util.find_spec(package)}
-    return {"python": platform.python_version(), **found}
 
 
 def print_table(lines: list[dict[str, Any]], heading: bool) -> None:

@@ -9,7 +9,6 @@ each size; the seed chooses the sample, the order and the fresh parameters. Writ
 
 import argparse
 import dataclasses
-import platform
 import statistics
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from machine import machine
 
 from bert_jax import model_directory
 from bert_jax.config import RunConfig
@@ -51,7 +51,7 @@ def main() -> None:
             line = measure(config, flags.workdir / "pretrain", size, seed)
             lines.append(line)
             print("  ".join(f"{name} {value if isinstance(value, int) else f'{value:.3f}'}" for name, value in line.items()), flush=True)
-    result = {"machine": f"{platform.processor() or platform.machine()}, CPU", "seconds": round(time.time() - begun), "runs": lines}
+    result = {"machine": machine(), "seconds": round(time.time() - begun), "runs": lines}
     flags.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(flags.output.with_suffix(".json"), result)
     draw(lines, flags.output.with_suffix(".svg"))

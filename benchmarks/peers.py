@@ -1,7 +1,6 @@
 """What the inference benchmark compares with: torch and ONNX Runtime, each as it is best used on a CPU."""
 
 import importlib.util
-import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import CORES
 
 from bert_jax.config import EncoderConfig
 from bert_jax.convert.huggingface import config_values
@@ -18,7 +18,6 @@ from bert_jax.tokenizer import Tokenizer
 PACKAGES = {"torch": ("torch", "transformers"), "onnxruntime": ("torch", "transformers", "onnx", "onnxruntime")}
 """What each peer takes: ONNX Runtime runs graphs that torch exports."""
 BATCH_SIZES = (8, 16, 32)
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 Tensors = dict[str, np.ndarray]
 Embed = Callable[[Sequence[str]], np.ndarray]

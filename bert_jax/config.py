@@ -97,6 +97,9 @@ class ComputeConfig:
     """One compiled layer in a loop (compiles in half the time) instead of N unrolled ones (runs faster)."""
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass computes again: nothing, all but matrix products, or every layer."""
+    attention: Literal["dense", "splash", "cudnn"] = "dense"
+    """Every weight in memory, or a fused kernel: splash on TPUs (rows of a multiple of 128 tokens), cudnn on NVIDIA GPUs (bfloat16).
+    A kernel drops no attention weights, so it takes encoder.attention_dropout=0."""
     cpu_devices: int = 1
     """Devices that a CPU counts as: with one for each of a few cores a narrow model trains faster, each on its own rows."""
 
@@ -338,11 +341,23 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _not_negative(self, "seed")
+        _require(
+            self.compute.attention == "dense" or self.encoder.attention_dropout == 0,
+            "compute.attention",
+            self.compute.attention,
+            "a fused kernel drops no attention weights; set encoder.attention_dropout=0.",
+        )
         lengths = {
             "pretrain.rows.length": self.pretrain and self.pretrain.rows.length,
             "finetune.length": self.finetune and self.finetune.length,
         }
         for name, length in lengths.items():
+            _require(
+                not length or self.compute.attention != "splash" or length % 128 == 0,
+                name,
+                length,
+                "compute.attention=splash takes rows of a multiple of 128 tokens.",
+            )
             _require(
                 not length or length <= self.encoder.max_positions,
                 name,

@@ -1,9 +1,32 @@
 """Attention inside packed rows: one function, whatever computes it."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
 from bert_jax.model.dropout import dropout
+
+Attend = Callable[..., jax.Array]
+"""Attention among the tokens of one batch: (query, key, value, rate=0.0, dropout_key=None), as `attention` takes them."""
+
+
+def attend_within(example_ids: jax.Array, kernel: Literal["dense", "splash", "cudnn"]) -> Attend:
+    """The attention of a batch, in which no token sees another example: int32 [B, L] -> a function for all its layers."""
+    if kernel == "dense":
+        return partial(attention, bias=attention_bias(example_ids))
+    # Imported here: Pallas takes a second to import.
+    from bert_jax.model.fused_attention import library_attention, splash_attention
+
+    fused = {"splash": splash_attention, "cudnn": library_attention}[kernel]
+
+    def attend(query: jax.Array, key: jax.Array, value: jax.Array, rate: float = 0.0, dropout_key: jax.Array | None = None) -> jax.Array:
+        assert rate == 0.0 or dropout_key is None, "a fused kernel drops no weights; the configuration sees to it"
+        return fused(query, key, value, example_ids)
+
+    return attend
 
 
 def attention_bias(example_ids: jax.Array) -> jax.Array:
@@ -18,7 +41,7 @@ def attention_bias(example_ids: jax.Array) -> jax.Array:
 
 
 def attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array, rate: float = 0.0, dropout_key: jax.Array | None = None
+    query: jax.Array, key: jax.Array, value: jax.Array, rate: float = 0.0, dropout_key: jax.Array | None = None, *, bias: jax.Array
 ) -> jax.Array:
     """Softmax attention (Vaswani et al. 2017, section 3.2.1).
 
@@ -28,8 +51,8 @@ def attention(
 
     Args:
         query, key, value: [B, L, H, K].
-        bias: float32 [B, 1, L, L], added to the scores.
         rate: dropout on the attention weights, applied when `dropout_key` is given.
+        bias: float32 [B, 1, L, L], added to the scores.
 
     Returns:
         [B, L, H, K], in the type of `value`.

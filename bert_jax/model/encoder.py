@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import ComputeConfig, EncoderConfig
-from bert_jax.model.attention import attention, attention_bias
+from bert_jax.model.attention import Attend, attend_within
 from bert_jax.model.dropout import dropout
 from bert_jax.model.initializers import attend_to_neighbours, normal_initializer, sinusoidal_initializer
 
@@ -68,7 +68,7 @@ class EncoderLayer(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, bias: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    def __call__(self, hidden: jax.Array, attend: Attend, key: jax.Array | None = None) -> jax.Array:
         config = self.config
         keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
 
@@ -79,7 +79,7 @@ class EncoderLayer(nn.Module):
             return x.reshape(*x.shape[:-1], config.heads, config.width // config.heads)
 
         query, key_, value = (by_head(dense(config.width, name)(hidden)) for name in ("query", "key", "value"))
-        mixed = attention(query, key_, value, bias, config.attention_dropout, keys[0]).reshape(hidden.shape)
+        mixed = attend(query, key_, value, config.attention_dropout, keys[0]).reshape(hidden.shape)
         mixed = dropout(dense(config.width, "attention_output")(mixed), config.dropout, keys[1])
         hidden = LayerNorm(config.norm_epsilon, name="attention_norm")(hidden + mixed)
 
@@ -103,11 +103,12 @@ class Encoder(nn.Module):
         self, vectors: jax.Array, example_ids: jax.Array, key: jax.Array | None = None, every_layer: bool = False
     ) -> tuple[jax.Array, jax.Array | None]:
         """[B, L, D], [B, L] -> the last layer's output [B, L, D] and, if asked, every layer's [N, B, L, D]."""
-        count, bias = self.config.layers, attention_bias(example_ids)
+        count, attend = self.config.layers, attend_within(example_ids, self.compute.attention)
         layer = EncoderLayer(self.config, jnp.dtype(self.compute.dtype), parent=None)
 
         def init(rng: jax.Array) -> Any:
-            fresh = jax.vmap(lambda one: layer.init(one, vectors[:1, :1], bias[:1, :, :1, :1])["params"])(jax.random.split(rng, count))
+            alone = attend_within(example_ids[:1, :1], "dense")
+            fresh = jax.vmap(lambda one: layer.init(one, vectors[:1, :1], alone)["params"])(jax.random.split(rng, count))
             return attend_to_neighbours(fresh, self.config) if self.config.attention_initializer == "neighbours" else fresh
 
         stacked = self.param("layers", init)
@@ -116,7 +117,7 @@ class Encoder(nn.Module):
 
         def step(hidden: jax.Array, inputs: tuple[Any, jax.Array | None]) -> jax.Array:
             params, layer_key = inputs
-            return layer.apply({"params": params}, hidden, bias, layer_key)
+            return layer.apply({"params": params}, hidden, attend, layer_key)
 
         if self.compute.remat != "none":
             step = jax.checkpoint(step, policy=_REMAT_POLICIES[self.compute.remat])

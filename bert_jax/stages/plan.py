@@ -50,6 +50,19 @@ CHIPS = {
 }
 
 
+# Without these libtpu asks the cloud's metadata server which TPU it is on, and takes a lock as if it were on one. Which TPU is
+# named here makes no difference to what is compiled.
+_WITHOUT_A_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+# Loops make the compiler's count of bytes useless, and how well it schedules does not change that count.
+_LITTLE_EFFORT = {"exec_time_optimization_effort": -1.0}
+
+
 @dataclass(frozen=True)
 class LaunchPlan:
     """What the compiler says of one training step; sizes are bytes on each chip."""
@@ -166,9 +179,8 @@ def plan_launch(config: RunConfig, topology: str) -> LaunchPlan:
 def _devices(topology: str) -> list[Any]:
     if importlib.util.find_spec("libtpu") is None:
         raise InputError("The TPU's compiler is missing: pip install libtpu (Linux, x86-64).")
-    # Without these libtpu asks the cloud's metadata server which TPU it is on.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    for name, value in _WITHOUT_A_TPU.items():
+        os.environ.setdefault(name, value)
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
     except jax.errors.JaxRuntimeError as error:
@@ -207,7 +219,7 @@ def _moved_bytes(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> float:
         encoder = dataclasses.replace(config.encoder, layers=layers)
         plain = dataclasses.replace(config, encoder=encoder, compute=dataclasses.replace(config.compute, scan_layers=False))
         lowered, _, _ = _lower(plain, dataclasses.replace(stage, accumulation=1), mesh)
-        return float(lowered.compile().cost_analysis()["bytes accessed"])
+        return float(lowered.compile(_LITTLE_EFFORT).cost_analysis()["bytes accessed"])
 
     one, two = moved(1), moved(2)
     return one + (config.encoder.layers - 1) * (two - one)
@@ -216,7 +228,7 @@ def _moved_bytes(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> float:
 def _batch(stage: PretrainConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of the one batch (docs/architecture.md)."""
     rows, length, examples = stage.batch_size, stage.rows.length, stage.rows.examples_per_row
-    fields: dict[str, tuple[int, Any]] = {name: (length, jnp.int32) for name in ("tokens", "example_ids", "positions", "segments")}
+    fields: dict[str, tuple[int, Any]] = dict.fromkeys(("tokens", "example_ids", "positions", "segments"), (length, jnp.int32))
     fields |= {"word_starts": (length, jnp.bool_), "cls_positions": (examples, jnp.int32), "is_next": (examples, jnp.int32)}
     fields |= {"example_weights": (examples, jnp.float32)}
     sharding = NamedSharding(mesh, BATCH_SPEC)

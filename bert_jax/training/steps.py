@@ -93,10 +93,12 @@ def compile_steps(
     batch_sharding = NamedSharding(mesh, BATCH_SPEC)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        return train_step(state, batch, task=task, optimizer=optimizer, seed=seed, accumulation=accumulation)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for kernels, which XLA cannot cut over devices
+            return train_step(state, batch, task=task, optimizer=optimizer, seed=seed, accumulation=accumulation)
 
     def evaluate(params: Any, batch: Batch, index: jax.Array) -> Metrics:
-        return evaluation_step(params, batch, index, task=task, seed=seed)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return evaluation_step(params, batch, index, task=task, seed=seed)
 
     train = jax.jit(
         step, in_shardings=(state_shardings, batch_sharding), out_shardings=(state_shardings, replicated(mesh)), donate_argnums=0

@@ -1,0 +1,229 @@
+"""Real (non-padding) tokens per second of pre-training on the CPU: bert_jax and PyTorch, on the same documents, in turns.
+
+    pip install . -r benchmarks/requirements.txt
+    python benchmarks/pretraining.py --corpus=corpus.txt --vocab=vocab.txt --sizes=tiny,mini --output=benchmarks/results/pretraining
+
+Three loops, each with AdamW, clipping, dropout and next sentences, on all cores:
+
+- bert_jax as `train.py` runs it, with its data pipeline and its masking, on one CPU device or on one for each core;
+- PyTorch as most people write it: transformers' `BertForPreTraining`, a pair a row, padded, scores for every position;
+- the best PyTorch loop: the packed and covered rows of bert_jax, ready in memory, scores at the covered positions alone,
+  fused attention and optimizer, through torch.compile where that is faster.
+
+The last does the work of bert_jax's step on the same arrays; the two losses are compared before anything is timed, and their
+times are the ratio at equal work. For that ratio bert_jax takes its rows from memory too. Loops take turns, and the median of
+several counts. FLOPs are the model's, written out in `bert_jax.model.flops`. Prints a table and writes OUTPUT.json.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from machine import CORES, machine, versions
+from torch_pretraining import PackedLoop, PlainLoop
+
+from bert_jax.config import ComputeConfig, CorpusConfig, EncoderConfig, MaskingConfig, MeshConfig, OptimizerConfig, RowsConfig
+from bert_jax.convert.huggingface import to_tensors
+from bert_jax.data.corpora import Prepared, prepare
+from bert_jax.data.pipeline import pretraining_batches
+from bert_jax.model.bert import PretrainingModel
+from bert_jax.model.flops import training_flops
+from bert_jax.model_directory import write_json
+from bert_jax.objectives.masking import masked_slots
+from bert_jax.objectives.tasks import PretrainingTask
+from bert_jax.tokenizer import Tokenizer
+from bert_jax.training.host_memory import keep_freed_memory
+from bert_jax.training.optimizer import make_optimizer
+from bert_jax.training.sharding import make_mesh, place_batch
+from bert_jax.training.state import create_state
+from bert_jax.training.steps import compile_steps
+
+TOLERANCE = 1e-4
+"""Of the losses, relative."""
+OPTIMIZER, MASKING = OptimizerConfig(), MaskingConfig()
+Batch = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is compared: one size of model at one length of row."""
+
+    size: str
+    length: int
+    rows: int
+    encoder: EncoderConfig
+    tokenizer: Tokenizer
+    prepared: Prepared
+
+    def batches(self, packing: bool) -> Iterator[Batch]:
+        rows = RowsConfig(length=self.length, packing=packing, examples_per_row=8 if packing else 1)
+        return pretraining_batches(self.prepared.train, self.tokenizer, rows, self.rows, seed=0)
+
+
+class Ours:
+    """bert_jax's training step on some of the CPU's devices."""
+
+    def __init__(self, setting: Setting, devices: int, first: Batch) -> None:
+        tokenizer = setting.tokenizer
+        model = PretrainingModel(tokenizer.vocab_size, setting.encoder, ComputeConfig())
+        ordinary = tuple(tokenizer.ordinary_ids.tolist())
+        self.task = PretrainingTask(model, MASKING, tokenizer.special_ids, tokenizer.mask_id, ordinary)
+        self.mesh = make_mesh(MeshConfig(), setting.rows, jax.devices()[:devices])
+        row = {name: value[:1] for name, value in first.items()}
+        row["masked_positions"] = np.zeros((1, masked_slots(setting.length, MASKING)), np.int32)
+        optimizer = make_optimizer(OPTIMIZER, steps=1000)
+        self.state = create_state(lambda: model.init(jax.random.key(0), row)["params"], optimizer, self.mesh)
+        self.train_step, _ = compile_steps(self.task, optimizer, self.state, self.mesh, seed=0)
+
+    def covered(self, batch: Batch) -> Batch:
+        """The batch as the model sees it: what `PackedLoop` takes."""
+        covered = jax.device_get(jax.jit(self.task.prepare)(batch, jax.random.key(1)))
+        return {name: np.array(field) for name, field in covered.items()}  # torch warns of memory that it may not write to
+
+    def loss(self, covered: Batch) -> float:
+        metrics = jax.jit(lambda params, batch: self.task.metrics(params, batch, None))(self.state.params, covered)
+        return sum(float(metrics[name].total) / float(metrics[name].count) for name in self.task.losses)
+
+    def steps(self, batches: Iterator[Batch] | Sequence[Batch], count: int) -> int:
+        """So many steps as the training loop takes them, one dispatched ahead; gives back their real tokens."""
+        tokens, pending = 0, None
+        for _, batch in zip(range(count), batches, strict=False):
+            self.state, metrics = self.train_step(self.state, place_batch(batch, self.mesh))
+            if pending is not None:
+                tokens += int(pending["real_tokens"].total)
+            pending = metrics
+        return tokens + int(pending["real_tokens"].total)
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", required=True, help="text, as corpus.source takes it")
+    parser.add_argument("--vocab", type=Path, required=True, help="a vocab.txt or tokenizer.json")
+    parser.add_argument("--sizes", default="tiny,mini,base", help="published sizes, with commas between them")
+    parser.add_argument("--lengths", default="128,512", help="row lengths")
+    parser.add_argument("--tokens", type=int, default=4096, help="tokens of a step, padding counted")
+    parser.add_argument("--seconds", type=float, default=5, help="of each timed run, about")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each loop")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes minutes and a C++ compiler")
+    parser.add_argument("--output", type=Path, required=True, help="where to write, without the ending")
+    flags = parser.parse_args()
+    keep_freed_memory()
+    jax.config.update("jax_num_cpu_devices", CORES)
+    tokenizer = Tokenizer.load(flags.vocab)
+    lines = []
+    with tempfile.TemporaryDirectory() as directory:
+        prepared = prepare(CorpusConfig(source=flags.corpus), tokenizer, Path(directory))
+        for size in flags.sizes.split(","):
+            for length in map(int, flags.lengths.split(",")):
+                setting = Setting(size, length, flags.tokens // length, EncoderConfig.preset(size), tokenizer, prepared)
+                lines.append(measure(setting, flags.seconds, flags.repeats, not flags.no_compile))
+                print_line(lines[-1], heading=len(lines) == 1)
+    flags.output.parent.mkdir(parents=True, exist_ok=True)
+    result = {"machine": machine(), "versions": versions(["torch", "transformers"]), "corpus": Path(flags.corpus).name}
+    write_json(flags.output.with_suffix(".json"), result | {"vocabulary": tokenizer.vocab_size, "lines": lines})
+
+
+def measure(setting: Setting, seconds: float, repeats: int, compiled: bool) -> dict[str, Any]:
+    """Real tokens per second of every loop, and the ratio at equal work."""
+    packed, padded = setting.batches(packing=True), setting.batches(packing=False)
+    rows = [next(packed) for _ in range(8)]
+    single = [next(padded) for _ in range(8)]
+    tried = {count: Ours(setting, count, rows[0]) for count in sorted({1, CORES}) if setting.rows % count == 0}
+    covered = [tried[1].covered(batch) for batch in rows]
+    devices = fastest({count: lambda own=own: own.steps(rows, 2) for count, own in tried.items()})
+    ours = tried[devices]
+    best, compile_torch = best_torch(setting, tried[1], covered, compiled)
+    plain = PlainLoop(setting.encoder, setting.tokenizer.vocab_size, OPTIMIZER, MASKING, setting.tokenizer.mask_id, 106)
+    runs: dict[str, Callable[[int], int]] = {
+        "bert_jax": lambda count: ours.steps(packed, count),
+        "torch, plain": lambda count: torch_steps(plain, single, single, count),
+        "torch, packed": lambda count: torch_steps(best, covered, rows, count),
+        "bert_jax, rows in memory": lambda count: ours.steps([rows[index % len(rows)] for index in range(count)], count),
+    }
+    counts = {name: max(1, round(seconds / timed(run, 1)[1])) for name, run in runs.items()}
+    found: dict[str, list[tuple[int, float]]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            found[name].append(timed(run, counts[name]))
+    for stream in (packed, padded):
+        stream.close()  # type: ignore[attr-defined]
+    rates = {name: statistics.median(tokens / taken for tokens, taken in each) for name, each in found.items()}
+    steps = {name: statistics.median(taken / counts[name] for _, taken in each) for name, each in found.items()}
+    slots = masked_slots(setting.length, MASKING)
+    flops = training_flops(setting.encoder, setting.tokenizer.vocab_size, setting.rows, setting.length, slots, 8)
+    return {
+        "size": setting.size,
+        "length": setting.length,
+        "rows": setting.rows,
+        "tokens_per_second": {name: round(rate) for name, rate in rates.items()},
+        "step_seconds": {name: round(step, 4) for name, step in steps.items()},
+        "ratio_plain": round(rates["bert_jax"] / rates["torch, plain"], 2),
+        "ratio_packed": round(rates["bert_jax"] / rates["torch, packed"], 2),
+        "ratio_equal_work": round(steps["torch, packed"] / steps["bert_jax, rows in memory"], 2),
+        "gflops_per_second": round(flops / steps["bert_jax, rows in memory"] / 1e9),
+        "settings": {"bert_jax": f"{devices} CPU devices", "torch, packed": "torch.compile" if compile_torch else "eager"},
+        "runs": {name: [[tokens, round(taken, 4)] for tokens, taken in each] for name, each in found.items()},
+    }
+
+
+def best_torch(setting: Setting, ours: Ours, covered: Sequence[Batch], compiled: bool) -> tuple[PackedLoop, bool]:
+    """The faster of the eager and the compiled loop, its loss compared with ours at the same parameters.
+
+    Raises:
+        SystemExit: the losses differ.
+    """
+    vocab_size = setting.tokenizer.vocab_size
+    loops = {option: PackedLoop(setting.encoder, vocab_size, OPTIMIZER, option) for option in ((False, True) if compiled else (False,))}
+    loops[False].load(to_tensors(jax.device_get(ours.state.params), setting.encoder.layers))
+    theirs, own = loops[False].loss(covered[0]), ours.loss(covered[0])
+    if not abs(theirs - own) <= TOLERANCE * own:
+        raise SystemExit(f"The loss is {own:.6f} in bert_jax and {theirs:.6f} in torch: their speeds cannot be compared.")
+    choice = fastest({option: lambda loop=loop: torch_steps(loop, covered, covered, 2) for option, loop in loops.items()})
+    return loops[choice], choice
+
+
+def torch_steps(loop: PackedLoop | PlainLoop, batches: Sequence[Batch], counted: Sequence[Batch], count: int) -> int:
+    """So many steps over batches in memory; the real tokens of `counted`, the same rows."""
+    for index in range(count):
+        loop.step(batches[index % len(batches)])
+    return sum(int((counted[index % len(counted)]["example_ids"] > 0).sum()) for index in range(count))
+
+
+def fastest(runs: dict[Any, Callable[[], object]]) -> Any:
+    """The name of the run that takes the least time, the better of two, after one to warm up."""
+    for run in runs.values():
+        run()
+    times = {name: min(timed(lambda _, run=run: run(), 0)[1] for _ in range(2)) for name, run in runs.items()}
+    return min(times, key=times.__getitem__)
+
+
+def timed(run: Callable[[int], Any], count: int) -> tuple[Any, float]:
+    """What a run gives back, and its seconds."""
+    begun = time.perf_counter()
+    result = run(count)
+    return result, time.perf_counter() - begun
+
+
+def print_line(line: dict[str, Any], heading: bool) -> None:
+    """One line of the table."""
+    columns = [*line["tokens_per_second"], "to plain", "to packed", "equal work", "GFLOP/s"]
+    widths = [max(8, len(column)) + 2 for column in columns]
+    if heading:
+        print("Real tokens per second, ratios of bert_jax to torch, and the model's operations in bert_jax's step")
+        print("size    L  " + "".join(f"{column:>{width}}" for column, width in zip(columns, widths, strict=True)))
+    cells = [f"{rate:,}" for rate in line["tokens_per_second"].values()]
+    cells += [f"{line[name]:.2f}" for name in ("ratio_plain", "ratio_packed", "ratio_equal_work")] + [str(line["gflops_per_second"])]
+    row = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+    print(f"{line['size']:<6}{line['length']:>5}{row}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The peers of the pre-training benchmark: loops over transformers' `BertForPreTraining` in PyTorch.
+
+`PlainLoop` is the loop of most tutorials. `PackedLoop` does the work of bert_jax's step, on the same arrays, as fast as PyTorch
+does it on a CPU.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from machine import CORES
+from torch.nn.functional import cross_entropy
+from transformers import BertConfig, BertForPreTraining
+
+from bert_jax.config import EncoderConfig, MaskingConfig, OptimizerConfig
+from bert_jax.convert.huggingface import config_values
+
+Arrays = Mapping[str, np.ndarray]
+
+torch.set_num_threads(CORES)
+
+
+def _model(encoder: EncoderConfig, vocab_size: int) -> BertForPreTraining:
+    torch.manual_seed(0)
+    return BertForPreTraining(BertConfig(**config_values(encoder, vocab_size, 0), attn_implementation="sdpa"))
+
+
+class _Loop:
+    def __init__(self, encoder: EncoderConfig, vocab_size: int, optimizer: OptimizerConfig, fused: bool) -> None:
+        self.model = _model(encoder, vocab_size).train()
+        self.clip_norm = optimizer.clip_norm
+        betas, decay = (optimizer.beta1, optimizer.beta2), optimizer.weight_decay
+        parameters = self.model.parameters()
+        self.optimizer = torch.optim.AdamW(
+            parameters, optimizer.learning_rate, betas, optimizer.epsilon, decay, fused=True if fused else None
+        )
+
+    def update(self, loss: torch.Tensor) -> float:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.optimizer.step()
+        return loss.item()
+
+
+class PlainLoop(_Loop):
+    """Pairs padded to the length, masked when they are read, scores for every position, AdamW."""
+
+    def __init__(
+        self, encoder: EncoderConfig, vocab_size: int, optimizer: OptimizerConfig, masking: MaskingConfig, mask_id: int, specials: int
+    ) -> None:
+        super().__init__(encoder, vocab_size, optimizer, fused=False)
+        self.vocab_size, self.masking, self.mask_id, self.specials = vocab_size, masking, mask_id, specials
+
+    def step(self, batch: Arrays) -> float:
+        """One step on rows of one pair each."""
+        tokens, mask = torch.from_numpy(batch["tokens"]).long(), torch.from_numpy(batch["example_ids"] > 0)
+        covered, labels = self._cover(tokens)
+        output = self.model(
+            input_ids=covered,
+            attention_mask=mask.long(),
+            token_type_ids=torch.from_numpy(batch["segments"]).long(),
+            labels=labels,
+            # There class 0 is "B follows A".
+            next_sentence_label=torch.from_numpy(1 - batch["is_next"][:, 0]).long(),
+        )
+        return self.update(output.loss)
+
+    def _cover(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As transformers' collator for masked language models does it."""
+        chosen = (torch.rand(tokens.shape) < self.masking.rate) & (tokens >= self.specials)
+        labels = torch.where(chosen, tokens, -100)
+        draw = torch.rand(tokens.shape)
+        covered = torch.where(chosen & (draw < self.masking.mask_share), self.mask_id, tokens)
+        replaced = chosen & (draw >= self.masking.mask_share) & (draw < self.masking.mask_share + self.masking.random_share)
+        return torch.where(replaced, torch.randint(self.specials, self.vocab_size, tokens.shape), covered), labels
+
+
+class PackedLoop(_Loop):
+    """Packed rows whose examples do not see each other, scores at the covered positions alone, fused attention and AdamW."""
+
+    def __init__(self, encoder: EncoderConfig, vocab_size: int, optimizer: OptimizerConfig, compiled: bool) -> None:
+        super().__init__(encoder, vocab_size, optimizer, fused=True)
+        self._loss = torch.compile(self._compute) if compiled else self._compute
+
+    def load(self, tensors: Arrays) -> None:
+        """Takes over parameters in the names of transformers; what is tied to others is left out of them."""
+        self.model.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}, strict=False)
+
+    def step(self, batch: Arrays) -> float:
+        """One step on a prepared batch of the one batch shape: its tokens are covered already."""
+        return self.update(self._loss({name: torch.from_numpy(np.asarray(field)) for name, field in batch.items()}))
+
+    def loss(self, batch: Arrays) -> float:
+        """Without dropout."""
+        self.model.eval()
+        with torch.inference_mode():
+            value = self._compute({name: torch.from_numpy(np.asarray(field)) for name, field in batch.items()}).item()
+        self.model.train()
+        return float(value)
+
+    def _compute(self, batch: Mapping[str, Any]) -> torch.Tensor:
+        bert, heads = self.model.bert, self.model.cls
+        ids = batch["example_ids"]
+        vectors = bert.embeddings(input_ids=batch["tokens"], token_type_ids=batch["segments"], position_ids=batch["positions"])
+        same_example = ids[:, None, :, None] == ids[:, None, None, :]
+        hidden = bert.encoder(vectors, attention_mask=same_example).last_hidden_state
+        rows = torch.arange(len(ids))[:, None]
+        scores = heads.predictions(hidden[rows, batch["masked_positions"]])
+        follows = heads.seq_relationship(bert.pooler.activation(bert.pooler.dense(hidden[rows, batch["cls_positions"]])))
+        masked = _weighted(scores, batch["masked_labels"], batch["masked_weights"])
+        return masked + _weighted(follows, 1 - batch["is_next"], batch["example_weights"])
+
+
+def _weighted(scores: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    each = cross_entropy(scores.flatten(0, 1), labels.flatten().long(), reduction="none")
+    return (each * weights.flatten()).sum() / weights.sum().clamp(min=1)

@@ -1,0 +1,53 @@
+"""Attention by kernels that never hold all weights [L, L] in memory: for TPUs and for NVIDIA GPUs."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+from jax.sharding import PartitionSpec
+
+LANES = 128
+"""A row's length is a multiple of this for `splash_attention`."""
+_LONGEST_BLOCK = 512
+_ROW_AXES, _HEAD_AXIS = ("data", "fsdp"), "tensor"
+
+
+def splash_attention(query: jax.Array, key: jax.Array, value: jax.Array, example_ids: jax.Array, interpret: bool = False) -> jax.Array:
+    """Softmax attention within examples by JAX's Pallas kernel for TPUs: [B, L, H, K] x 3, int32 [B, L] -> [B, L, H, K].
+
+    L is a multiple of 128. On a mesh (that of the context, `jax.sharding.use_abstract_mesh`) each device computes its own rows and
+    heads: XLA cannot cut a kernel by itself. `interpret` computes it on a CPU, slowly.
+    """
+
+    def on_one_device(query: jax.Array, key: jax.Array, value: jax.Array, example_ids: jax.Array) -> jax.Array:
+        _, length, heads, depth = query.shape
+        block = next(size for size in (_LONGEST_BLOCK, 384, 256, LANES) if length % size == 0)
+        names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
+        kernel = kernels.make_splash_mha(
+            masks.MultiHeadMask([masks.FullMask((length, length))] * heads),
+            block_sizes=kernels.BlockSizes(**{f"block_{name}": block for name in names}),
+            head_shards=1,
+            q_seq_shards=1,
+            interpret=interpret,
+        )
+        scaled = query * jnp.asarray(depth**-0.5, query.dtype)
+        by_head = (x.transpose(0, 2, 1, 3) for x in (scaled, key, value))
+        mixed = jax.vmap(lambda q, k, v, ids: kernel(q, k, v, kernels.SegmentIds(ids, ids)))(*by_head, example_ids)
+        return mixed.transpose(0, 2, 1, 3)
+
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return on_one_device(query, key, value, example_ids)
+    whole = PartitionSpec(_ROW_AXES, None, _HEAD_AXIS, None)
+    specs = (whole, whole, whole, PartitionSpec(_ROW_AXES, None))
+    return jax.shard_map(on_one_device, in_specs=specs, out_specs=whole, check_vma=False)(query, key, value, example_ids)
+
+
+def library_attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, example_ids: jax.Array, implementation: Literal["xla", "cudnn"] = "cudnn"
+) -> jax.Array:
+    """Softmax attention within examples as `jax.nn` has it, by default with cuDNN's kernel. Shapes as in `splash_attention`."""
+    same_example = example_ids[:, None, :, None] == example_ids[:, None, None, :]
+    return jax.nn.dot_product_attention(query, key, value, mask=same_example, implementation=implementation)
