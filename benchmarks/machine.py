@@ -4,14 +4,20 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import time
 from collections.abc import Iterable
 from pathlib import Path
+
+import jax
+import jax.numpy as jnp
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> str:
-    """The CPU's name and the cores that are used."""
+    """The accelerator's name, or the CPU's and the cores that are used."""
+    if jax.default_backend() != "cpu":
+        return f"{jax.devices()[0].device_kind} x {jax.device_count()}"
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -23,3 +29,17 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     named = dict.fromkeys(["jax", "jaxlib", "numpy", "tokenizers", *packages])
     found = {package: importlib.metadata.version(package) for package in named if importlib.util.find_spec(package)}
     return {"python": platform.python_version(), **found}
+
+
+def matrix_peak(dtype: str) -> float:
+    """Operations per second of the first device in a large square matrix product, a multiply and an add each: the best of ten."""
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    x = jnp.ones((size, size), dtype)
+    product = jax.jit(jnp.dot)
+    product(x, x).block_until_ready()
+    times = []
+    for _ in range(10):
+        begun = time.perf_counter()
+        product(x, x).block_until_ready()
+        times.append(time.perf_counter() - begun)
+    return 2 * size**3 / min(times)

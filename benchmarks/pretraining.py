@@ -1,4 +1,4 @@
-"""Real (non-padding) tokens per second of pre-training on the CPU: bert_jax and PyTorch, on the same documents, in turns.
+"""Real (non-padding) tokens per second of pre-training: bert_jax and PyTorch, on the same documents, in turns.
 
     pip install . -r benchmarks/requirements.txt
     python benchmarks/pretraining.py --corpus=corpus.txt --vocab=vocab.txt --sizes=tiny,mini --output=benchmarks/results/pretraining
@@ -12,7 +12,11 @@ Three loops, each with AdamW, clipping, dropout and next sentences, on all cores
 
 The last does the work of bert_jax's step on the same arrays; the two losses are compared before anything is timed, and their
 times are the ratio at equal work. For that ratio bert_jax takes its rows from memory too. Loops take turns, and the median of
-several counts. FLOPs are the model's, written out in `bert_jax.model.flops`. Prints a table and writes OUTPUT.json.
+several counts. FLOPs are the model's, written out in `bert_jax.model.flops`; MFU is their share of the rate of a large matrix
+product, measured in the same run. Prints a table and writes OUTPUT.json. On one GPU, beside torch on CUDA:
+
+    python benchmarks/pretraining.py --corpus=corpus.txt --vocab=vocab.txt --sizes=base,large --tokens=65536 \\
+        --dtype=bfloat16 --attention=cudnn --output=benchmarks/results/pretraining_gpu
 """
 
 import argparse
@@ -21,15 +25,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from machine import CORES, machine, versions
+from machine import CORES, machine, matrix_peak, versions
 from torch_pretraining import PackedLoop, PlainLoop
 
-from bert_jax.config import ComputeConfig, CorpusConfig, EncoderConfig, MaskingConfig, MeshConfig, OptimizerConfig, RowsConfig
+from bert_jax.config import ComputeConfig, CorpusConfig, EncoderConfig, MaskingConfig, MeshConfig, OptimizerConfig, RowsConfig, to_dict
 from bert_jax.convert.huggingface import to_tensors
 from bert_jax.data.corpora import Prepared, prepare
 from bert_jax.data.pipeline import pretraining_batches
@@ -45,7 +50,7 @@ from bert_jax.training.sharding import make_mesh, place_batch
 from bert_jax.training.state import create_state
 from bert_jax.training.steps import compile_steps
 
-TOLERANCE = 1e-4
+TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 """Of the losses, relative."""
 OPTIMIZER, MASKING = OptimizerConfig(), MaskingConfig()
 Batch = dict[str, np.ndarray]
@@ -59,6 +64,7 @@ class Setting:
     length: int
     rows: int
     encoder: EncoderConfig
+    compute: ComputeConfig
     tokenizer: Tokenizer
     prepared: Prepared
 
@@ -72,7 +78,7 @@ class Ours:
 
     def __init__(self, setting: Setting, devices: int, first: Batch) -> None:
         tokenizer = setting.tokenizer
-        model = PretrainingModel(tokenizer.vocab_size, setting.encoder, ComputeConfig())
+        model = PretrainingModel(tokenizer.vocab_size, setting.encoder, setting.compute)
         ordinary = tuple(tokenizer.ordinary_ids.tolist())
         self.task = PretrainingTask(model, MASKING, tokenizer.special_ids, tokenizer.mask_id, ordinary)
         self.mesh = make_mesh(MeshConfig(), setting.rows, jax.devices()[:devices])
@@ -112,36 +118,44 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4096, help="tokens of a step, padding counted")
     parser.add_argument("--seconds", type=float, default=5, help="of each timed run, about")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each loop")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the activations; torch's autocast")
+    parser.add_argument("--attention", default="dense", choices=["dense", "splash", "cudnn"], help="as compute.attention takes it")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes minutes and a C++ compiler")
     parser.add_argument("--output", type=Path, required=True, help="where to write, without the ending")
     flags = parser.parse_args()
     keep_freed_memory()
     jax.config.update("jax_num_cpu_devices", CORES)
+    peak = matrix_peak(flags.dtype)
+    compute = ComputeConfig(dtype=flags.dtype, attention=flags.attention, scan_layers=jax.default_backend() != "cpu")
+    kept = {} if flags.attention == "dense" else {"attention_dropout": 0.0}  # for torch too
     tokenizer = Tokenizer.load(flags.vocab)
     lines = []
     with tempfile.TemporaryDirectory() as directory:
         prepared = prepare(CorpusConfig(source=flags.corpus), tokenizer, Path(directory))
         for size in flags.sizes.split(","):
             for length in map(int, flags.lengths.split(",")):
-                setting = Setting(size, length, flags.tokens // length, EncoderConfig.preset(size), tokenizer, prepared)
-                lines.append(measure(setting, flags.seconds, flags.repeats, not flags.no_compile))
+                encoder = EncoderConfig.preset(size, **kept)
+                setting = Setting(size, length, flags.tokens // length, encoder, compute, tokenizer, prepared)
+                lines.append(measure(setting, peak, flags.seconds, flags.repeats, not flags.no_compile))
                 print_line(lines[-1], heading=len(lines) == 1)
     flags.output.parent.mkdir(parents=True, exist_ok=True)
     result = {"machine": machine(), "versions": versions(["torch", "transformers"]), "corpus": Path(flags.corpus).name}
+    result |= {"matrix_peak_gflops": round(peak / 1e9), "compute": to_dict(compute)}
     write_json(flags.output.with_suffix(".json"), result | {"vocabulary": tokenizer.vocab_size, "lines": lines})
 
 
-def measure(setting: Setting, seconds: float, repeats: int, compiled: bool) -> dict[str, Any]:
+def measure(setting: Setting, peak: float, seconds: float, repeats: int, compiled: bool) -> dict[str, Any]:
     """Real tokens per second of every loop, and the ratio at equal work."""
     packed, padded = setting.batches(packing=True), setting.batches(packing=False)
     rows = [next(packed) for _ in range(8)]
     single = [next(padded) for _ in range(8)]
-    tried = {count: Ours(setting, count, rows[0]) for count in sorted({1, CORES}) if setting.rows % count == 0}
+    tried = {count: Ours(setting, count, rows[0]) for count in sorted({1, jax.device_count()}) if setting.rows % count == 0}
     covered = [tried[1].covered(batch) for batch in rows]
     devices = fastest({count: lambda own=own: own.steps(rows, 2) for count, own in tried.items()})
     ours = tried[devices]
     best, compile_torch = best_torch(setting, tried[1], covered, compiled)
-    plain = PlainLoop(setting.encoder, setting.tokenizer.vocab_size, OPTIMIZER, MASKING, setting.tokenizer.mask_id, 106)
+    special = setting.tokenizer
+    plain = PlainLoop(setting.encoder, special.vocab_size, OPTIMIZER, setting.compute.dtype, MASKING, special.mask_id, 106)
     runs: dict[str, Callable[[int], int]] = {
         "bert_jax": lambda count: ours.steps(packed, count),
         "torch, plain": lambda count: torch_steps(plain, single, single, count),
@@ -168,7 +182,8 @@ def measure(setting: Setting, seconds: float, repeats: int, compiled: bool) -> d
         "ratio_plain": round(rates["bert_jax"] / rates["torch, plain"], 2),
         "ratio_packed": round(rates["bert_jax"] / rates["torch, packed"], 2),
         "ratio_equal_work": round(steps["torch, packed"] / steps["bert_jax, rows in memory"], 2),
-        "gflops_per_second": round(flops / steps["bert_jax, rows in memory"] / 1e9),
+        "gflops_per_second": {name: round(flops / steps[name] / 1e9) for name in ("bert_jax", "torch, packed")},
+        "mfu": {name: round(flops / steps[name] / peak, 3) for name in ("bert_jax", "torch, packed")},
         "settings": {"bert_jax": f"{devices} CPU devices", "torch, packed": "torch.compile" if compile_torch else "eager"},
         "runs": {name: [[tokens, round(taken, 4)] for tokens, taken in each] for name, each in found.items()},
     }
@@ -180,11 +195,11 @@ def best_torch(setting: Setting, ours: Ours, covered: Sequence[Batch], compiled:
     Raises:
         SystemExit: the losses differ.
     """
-    vocab_size = setting.tokenizer.vocab_size
-    loops = {option: PackedLoop(setting.encoder, vocab_size, OPTIMIZER, option) for option in ((False, True) if compiled else (False,))}
+    make = partial(PackedLoop, setting.encoder, setting.tokenizer.vocab_size, OPTIMIZER, setting.compute.dtype)
+    loops = {option: make(option) for option in ((False, True) if compiled else (False,))}
     loops[False].load(to_tensors(jax.device_get(ours.state.params), setting.encoder.layers))
     theirs, own = loops[False].loss(covered[0]), ours.loss(covered[0])
-    if not abs(theirs - own) <= TOLERANCE * own:
+    if not abs(theirs - own) <= TOLERANCE[setting.compute.dtype] * own:
         raise SystemExit(f"The loss is {own:.6f} in bert_jax and {theirs:.6f} in torch: their speeds cannot be compared.")
     choice = fastest({option: lambda loop=loop: torch_steps(loop, covered, covered, 2) for option, loop in loops.items()})
     return loops[choice], choice
@@ -214,13 +229,13 @@ def timed(run: Callable[[int], Any], count: int) -> tuple[Any, float]:
 
 def print_line(line: dict[str, Any], heading: bool) -> None:
     """One line of the table."""
-    columns = [*line["tokens_per_second"], "to plain", "to packed", "equal work", "GFLOP/s"]
+    columns = [*line["tokens_per_second"], "to plain", "to packed", "equal work", "MFU"]
     widths = [max(8, len(column)) + 2 for column in columns]
     if heading:
-        print("Real tokens per second, ratios of bert_jax to torch, and the model's operations in bert_jax's step")
+        print("Real tokens per second, ratios of bert_jax to torch, and bert_jax's share of the matrix-product peak")
         print("size    L  " + "".join(f"{column:>{width}}" for column, width in zip(columns, widths, strict=True)))
     cells = [f"{rate:,}" for rate in line["tokens_per_second"].values()]
-    cells += [f"{line[name]:.2f}" for name in ("ratio_plain", "ratio_packed", "ratio_equal_work")] + [str(line["gflops_per_second"])]
+    cells += [f"{line[name]:.2f}" for name in ("ratio_plain", "ratio_packed", "ratio_equal_work")] + [f"{line['mfu']['bert_jax']:.0%}"]
     row = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
     print(f"{line['size']:<6}{line['length']:>5}{row}", flush=True)
 

@@ -18,6 +18,7 @@ from bert_jax.convert.huggingface import config_values
 
 Arrays = Mapping[str, np.ndarray]
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 torch.set_num_threads(CORES)
 
 
@@ -27,8 +28,9 @@ def _model(encoder: EncoderConfig, vocab_size: int) -> BertForPreTraining:
 
 
 class _Loop:
-    def __init__(self, encoder: EncoderConfig, vocab_size: int, optimizer: OptimizerConfig, fused: bool) -> None:
-        self.model = _model(encoder, vocab_size).train()
+    def __init__(self, encoder: EncoderConfig, vocab_size: int, optimizer: OptimizerConfig, dtype: str, fused: bool) -> None:
+        self.model = _model(encoder, vocab_size).train().to(DEVICE)
+        self.precision = torch.autocast(DEVICE.type, torch.bfloat16, enabled=dtype == "bfloat16")
         self.clip_norm = optimizer.clip_norm
         betas, decay = (optimizer.beta1, optimizer.beta2), optimizer.weight_decay
         parameters = self.model.parameters()
@@ -48,40 +50,47 @@ class PlainLoop(_Loop):
     """Pairs padded to the length, masked when they are read, scores for every position, AdamW."""
 
     def __init__(
-        self, encoder: EncoderConfig, vocab_size: int, optimizer: OptimizerConfig, masking: MaskingConfig, mask_id: int, specials: int
+        self,
+        encoder: EncoderConfig,
+        vocab_size: int,
+        optimizer: OptimizerConfig,
+        dtype: str,
+        masking: MaskingConfig,
+        mask_id: int,
+        specials: int,
     ) -> None:
-        super().__init__(encoder, vocab_size, optimizer, fused=False)
+        super().__init__(encoder, vocab_size, optimizer, dtype, fused=False)
         self.vocab_size, self.masking, self.mask_id, self.specials = vocab_size, masking, mask_id, specials
 
     def step(self, batch: Arrays) -> float:
         """One step on rows of one pair each."""
-        tokens, mask = torch.from_numpy(batch["tokens"]).long(), torch.from_numpy(batch["example_ids"] > 0)
-        covered, labels = self._cover(tokens)
-        output = self.model(
-            input_ids=covered,
-            attention_mask=mask.long(),
-            token_type_ids=torch.from_numpy(batch["segments"]).long(),
-            labels=labels,
-            # There class 0 is "B follows A".
-            next_sentence_label=torch.from_numpy(1 - batch["is_next"][:, 0]).long(),
-        )
+        read = {name: torch.from_numpy(batch[name]).long().to(DEVICE) for name in ("tokens", "example_ids", "segments", "is_next")}
+        covered, labels = self._cover(read["tokens"])
+        with self.precision:
+            output = self.model(
+                input_ids=covered,
+                attention_mask=(read["example_ids"] > 0).long(),
+                token_type_ids=read["segments"],
+                labels=labels,
+                next_sentence_label=1 - read["is_next"][:, 0],  # there class 0 is "B follows A"
+            )
         return self.update(output.loss)
 
     def _cover(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As transformers' collator for masked language models does it."""
-        chosen = (torch.rand(tokens.shape) < self.masking.rate) & (tokens >= self.specials)
+        chosen = (torch.rand(tokens.shape, device=DEVICE) < self.masking.rate) & (tokens >= self.specials)
         labels = torch.where(chosen, tokens, -100)
-        draw = torch.rand(tokens.shape)
+        draw = torch.rand(tokens.shape, device=DEVICE)
         covered = torch.where(chosen & (draw < self.masking.mask_share), self.mask_id, tokens)
         replaced = chosen & (draw >= self.masking.mask_share) & (draw < self.masking.mask_share + self.masking.random_share)
-        return torch.where(replaced, torch.randint(self.specials, self.vocab_size, tokens.shape), covered), labels
+        return torch.where(replaced, torch.randint(self.specials, self.vocab_size, tokens.shape, device=DEVICE), covered), labels
 
 
 class PackedLoop(_Loop):
     """Packed rows whose examples do not see each other, scores at the covered positions alone, fused attention and AdamW."""
 
-    def __init__(self, encoder: EncoderConfig, vocab_size: int, optimizer: OptimizerConfig, compiled: bool) -> None:
-        super().__init__(encoder, vocab_size, optimizer, fused=True)
+    def __init__(self, encoder: EncoderConfig, vocab_size: int, optimizer: OptimizerConfig, dtype: str, compiled: bool) -> None:
+        super().__init__(encoder, vocab_size, optimizer, dtype, fused=True)
         self._loss = torch.compile(self._compute) if compiled else self._compute
 
     def load(self, tensors: Arrays) -> None:
@@ -90,13 +99,15 @@ class PackedLoop(_Loop):
 
     def step(self, batch: Arrays) -> float:
         """One step on a prepared batch of the one batch shape: its tokens are covered already."""
-        return self.update(self._loss({name: torch.from_numpy(np.asarray(field)) for name, field in batch.items()}))
+        with self.precision:
+            loss = self._loss(_on_device(batch))
+        return self.update(loss)
 
     def loss(self, batch: Arrays) -> float:
         """Without dropout."""
         self.model.eval()
-        with torch.inference_mode():
-            value = self._compute({name: torch.from_numpy(np.asarray(field)) for name, field in batch.items()}).item()
+        with torch.inference_mode(), self.precision:
+            value = self._compute(_on_device(batch)).item()
         self.model.train()
         return float(value)
 
@@ -106,11 +117,15 @@ class PackedLoop(_Loop):
         vectors = bert.embeddings(input_ids=batch["tokens"], token_type_ids=batch["segments"], position_ids=batch["positions"])
         same_example = ids[:, None, :, None] == ids[:, None, None, :]
         hidden = bert.encoder(vectors, attention_mask=same_example).last_hidden_state
-        rows = torch.arange(len(ids))[:, None]
+        rows = torch.arange(len(ids), device=ids.device)[:, None]
         scores = heads.predictions(hidden[rows, batch["masked_positions"]])
         follows = heads.seq_relationship(bert.pooler.activation(bert.pooler.dense(hidden[rows, batch["cls_positions"]])))
         masked = _weighted(scores, batch["masked_labels"], batch["masked_weights"])
         return masked + _weighted(follows, 1 - batch["is_next"], batch["example_weights"])
+
+
+def _on_device(batch: Arrays) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(field).to(DEVICE) for name, field in batch.items()}
 
 
 def _weighted(scores: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -151,7 +151,7 @@ def plan_launch(config: RunConfig, topology: str) -> LaunchPlan:
     if chip is None:
         raise InputError(f"There is no TPU topology {topology!r}: name one as KIND:SHAPE, such as v5e:4x4, of {', '.join(CHIPS)}.")
     mesh = make_mesh(config.mesh, stage.batch_size // stage.accumulation, _devices(topology))
-    lowered, state, batch = _lower(config, stage, mesh)
+    lowered, state, batch = lower_step(config, stage, mesh)
     begun = time.perf_counter()
     problem, temporary, moved, found = "", 0, 0.0, list[Collective]()
     try:
@@ -187,8 +187,8 @@ def _devices(topology: str) -> list[Any]:
         raise InputError(f"The TPU's compiler knows no topology {topology!r}: {str(error).splitlines()[0]}") from None
 
 
-def _lower(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> tuple[Any, Any, Any]:
-    """The lowered step, and the shapes of the state and the batch that it takes."""
+def lower_step(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> tuple[Any, Any, Any]:
+    """The training step of a configuration on a mesh whose devices need not exist: lowered, and the shapes of its state and batch."""
     vocab_size = config.vocabulary.size
     description = ModelDescription("pretraining", config.encoder, stage.rows.length, stage.rows.next_sentence)
     model = description.build(vocab_size, config.compute)
@@ -218,7 +218,7 @@ def _moved_bytes(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> float:
     def moved(layers: int) -> float:
         encoder = dataclasses.replace(config.encoder, layers=layers)
         plain = dataclasses.replace(config, encoder=encoder, compute=dataclasses.replace(config.compute, scan_layers=False))
-        lowered, _, _ = _lower(plain, dataclasses.replace(stage, accumulation=1), mesh)
+        lowered, _, _ = lower_step(plain, dataclasses.replace(stage, accumulation=1), mesh)
         return float(lowered.compile(_LITTLE_EFFORT).cost_analysis()["bytes accessed"])
 
     one, two = moved(1), moved(2)
