@@ -95,6 +95,7 @@ _TRAINING_FIELDS: dict[str, Callable[[float], str]] = {
     "accuracy": lambda value: f"accuracy {100 * value:.1f} %",
     "real_tokens_per_second": lambda value: f"{count(value)} tok/s",
     "padding": lambda value: f"pad {100 * value:.1f} %",
+    "skipped_updates": lambda value: f"skipped {value:.0f}" if value else "",
 }
 
 

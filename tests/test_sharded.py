@@ -30,6 +30,11 @@ def test_ten_steps_on_a_mesh_equal_those_of_one_device(devices: dict[str, Any], 
     assert devices["runs"][mesh]["programs"] == 1
 
 
+@pytest.mark.parametrize("mesh", MESHES)
+def test_an_example_that_is_not_finite_on_one_device_skips_the_update_on_all(devices: dict[str, Any], mesh: str) -> None:
+    assert devices["runs"][mesh]["skipped"] == 1 and devices["runs"][mesh]["unchanged by a skip"]
+
+
 def test_rows_are_cut_over_data_and_fsdp(devices: dict[str, Any]) -> None:
     wanted = {"one": 8, "4,1,1": 2, "2,2,1": 2, "1,2,2": 4, "2,2,1 twice": 2}
     assert {name: run["rows"] for name, run in devices["runs"].items()} == wanted

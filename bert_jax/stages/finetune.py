@@ -112,6 +112,7 @@ def _job(
         score=lambda metrics: metrics["accuracy"],
         loop=stage.loop,
         data_fingerprint=labelled.fingerprint,
+        skip_above=stage.optimizer.skip_above,
     )
 
 

@@ -69,6 +69,7 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
                 score=lambda metrics: -metrics["loss"],
                 loop=stage.loop,
                 data_fingerprint=prepared.path.name,
+                skip_above=stage.optimizer.skip_above,
             )
         )
     finally:
@@ -117,10 +118,12 @@ def _initial_parameters(model: PretrainingModel, batch: HostBatch, slots: int, s
 def _figures(directory: Path, steps: int, real_tokens: int, held_out: Sequence[HostBatch], tokenizer: Tokenizer) -> dict[str, Any]:
     lines = read_metrics(directory)
     last: Mapping[str, Any] = next((line for line in reversed(lines) if line["split"] == "valid"), {})
-    speeds = [line["real_tokens_per_second"] for line in lines if line["split"] == "train"]
+    training = [line for line in lines if line["split"] == "train"]
+    speeds = [line["real_tokens_per_second"] for line in training]
     return {
         "steps": steps,
         "real_tokens": real_tokens,
+        "skipped_updates": training[-1].get("skipped_updates", 0) if training else 0,
         "mlm_loss": last.get("mlm_loss"),
         "mlm_accuracy": last.get("mlm_accuracy"),
         "mlm_accuracy_floor": commonest_token_share(held_out, tokenizer),

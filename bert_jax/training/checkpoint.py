@@ -75,7 +75,7 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(
                 params=ocp.args.PyTreeSave(state.params),
-                optimizer=ocp.args.PyTreeSave({"step": state.step, "state": state.optimizer_state}),
+                optimizer=ocp.args.PyTreeSave(_beside_parameters(state)),
                 position=ocp.args.JsonSave(position),
             ),
             metrics={} if score is None else {"score": score},
@@ -90,14 +90,12 @@ class Checkpoints:
         step = self.latest if step is None else step
         target = abstract_state(state)
         _check_tree(self._directory, self._metadata(step), target.params)
-        optimizer = {"step": target.step, "state": target.optimizer_state}
+        beside = _pytree_restore(_beside_parameters(target))
         found = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                params=_pytree_restore(target.params), optimizer=_pytree_restore(optimizer), position=ocp.args.JsonRestore()
-            ),
+            step, args=ocp.args.Composite(params=_pytree_restore(target.params), optimizer=beside, position=ocp.args.JsonRestore())
         )
-        return TrainState(found["optimizer"]["step"], found["params"], found["optimizer"]["state"]), found["position"]
+        optimizer = found["optimizer"]
+        return TrainState(optimizer["step"], found["params"], optimizer["state"], optimizer.get("running_loss")), found["position"]
 
     def restore_params(self, params: Any, step: int | None = None) -> Any:
         """Saved parameters alone, for the sub-tree of shapes (with shardings) `params`; the newest by default.
@@ -144,6 +142,12 @@ def load_parameters(directory: Path, params: Any, kind: str = "pretraining", alo
         return checkpoints.restore_params(shapes, step)
     finally:
         checkpoints.close()
+
+
+def _beside_parameters(state: TrainState) -> dict[str, Any]:
+    # What a run does not use has no entry, so that its checkpoints are those of before there was such a thing.
+    rest = {} if state.running_loss is None else {"running_loss": state.running_loss}
+    return {"step": state.step, "state": state.optimizer_state} | rest
 
 
 def _pytree_restore(tree: Any, partial: bool = False) -> ocp.args.PyTreeRestore:

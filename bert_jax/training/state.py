@@ -19,14 +19,18 @@ class TrainState:
     step: jax.Array
     params: Any
     optimizer_state: Any
+    running_loss: jax.Array | None = None
+    """Running mean of the loss (float32 scalar, infinite before the first), where updates far above it are skipped."""
 
 
-def create_state(init: Callable[[], Any], optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def create_state(
+    init: Callable[[], Any], optimizer: optax.GradientTransformation, mesh: Mesh, *, follow_loss: bool = False
+) -> TrainState:
     """A fresh state, computed where it will live: no device ever holds a whole copy of a sharded array."""
 
     def create() -> TrainState:
         params = init()
-        return TrainState(jnp.int32(0), params, optimizer.init(params))
+        return TrainState(jnp.int32(0), params, optimizer.init(params), jnp.float32(jnp.inf) if follow_loss else None)
 
     shardings = tree_shardings(jax.eval_shape(create), mesh)
     return jax.jit(create, out_shardings=shardings)()

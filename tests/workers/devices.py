@@ -47,6 +47,11 @@ def ten_steps(mesh: Mesh, accumulation: int) -> dict[str, Any]:
         rows = batch["tokens"].addressable_shards[0].data.shape[0]
         state, metrics = train(state, batch)
         losses.append([float(metrics[name].total / metrics[name].count) for name in METRICS])
+    spoilt = tiny.batch()
+    spoilt["example_weights"][0] = float("nan")
+    before = tiny.flat((state.params, state.optimizer_state))
+    state, metrics = train(state, place_batch(spoilt, mesh))
+    after = tiny.flat((state.params, state.optimizer_state))
     adam = next(part for part in jax.tree.leaves(state.optimizer_state, is_leaf=lambda part: hasattr(part, "mu")) if hasattr(part, "mu"))
     return {
         "losses": losses,
@@ -55,6 +60,8 @@ def ten_steps(mesh: Mesh, accumulation: int) -> dict[str, Any]:
         "shards": shards(state.params),
         "moments": [shards(adam.mu), shards(adam.nu)],
         "programs": train._cache_size(),
+        "skipped": float(metrics["skipped_updates"].total),
+        "unchanged by a skip": all((after[path] == before[path]).all() for path in before),
     }
 
 
