@@ -212,12 +212,14 @@ class OptimizerConfig:
     epsilon: float = 1e-6
     clip_norm: float = 1.0
     """Largest global norm of the gradient; 0 does not clip."""
+    ema: float = 0.0
+    """Decay of an exponential moving average of the parameters, which is then evaluated and is the saved model; 0 keeps none."""
     skip_above: float = 0.0
     """Skip an update whose loss exceeds so many times the running mean of the losses; 0 skips none that is finite."""
 
     def __post_init__(self) -> None:
         _positive(self, "learning_rate", "epsilon")
-        _fraction(self, "warmup_fraction", "beta1", "beta2")
+        _fraction(self, "warmup_fraction", "beta1", "beta2", "ema")
         _not_negative(self, "weight_decay", "clip_norm")
         _require(
             self.skip_above == 0 or self.skip_above > 1, "skip_above", self.skip_above, "it must be 0 (off) or more than 1 time the mean."

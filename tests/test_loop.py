@@ -28,7 +28,8 @@ from bert_jax.metrics import read_metrics
 from bert_jax.objectives.losses import Mean
 from bert_jax.objectives.tasks import Metrics, row_metrics
 from bert_jax.training.checkpoint import Checkpoints
-from bert_jax.training.loop import Job, train
+from bert_jax.training.loop import Job, evaluate, train
+from bert_jax.training.steps import evaluation_step
 
 TIMINGS = ("real_tokens_per_second", "data_wait")
 WIDTH = 1 << 16  # the parameters fill 256 kB of a disk
@@ -414,13 +415,70 @@ def test_a_checkpoint_of_another_model_is_named_with_its_parameter(
     assert lines(directory) == before and steps_kept(directory) == steps_kept(undisturbed.directory), "nothing was lost"
 
 
+def test_a_checkpoint_from_before_updates_were_skipped_is_continued(
+    undisturbed: Undisturbed, tmp_path: Path, run: Callable[[Job], int]
+) -> None:
+    directory = Path(shutil.copytree(undisturbed.directory, tmp_path / "copy"))
+    shutil.rmtree(directory / "checkpoints" / "10")
+    path = directory / "checkpoints" / "9" / "position" / "metadata"
+    position = json.loads(path.read_text())
+    assert position.keys() - {"skipped", "skipped_in_a_row"} == {"batches", "window", "real_tokens", "data"}
+    path.write_text(json.dumps({name: value for name, value in position.items() if "skipped" not in name}))
+    saved = Checkpoints(directory / "checkpoints", keep=None)
+    assert saved._manager.item_metadata(9)["optimizer"].tree.keys() == {"step", "state"}
+    saved.close()
+    assert run(toy(directory)) == undisturbed.real_tokens
+    assert lines(directory) == lines(undisturbed.directory)
+
+
+def test_the_average_of_the_parameters_is_evaluated_and_saved_and_training_does_not_see_it(
+    tmp_path: Path, run: Callable[[Job], int]
+) -> None:
+    loop = LoopConfig(log_every=1, evaluate_every=5, save_every=1, keep=20)
+    plain, averaged = tmp_path / "plain", tmp_path / "averaged"
+    run(toy(plain, 10, loop, before=spoil(4)))
+    run(toy(averaged, 10, loop, before=spoil(4), ema=0.5))
+    found, wanted = lines(averaged), lines(plain)
+    assert [line for line in found if line["split"] == "train"] == [line for line in wanted if line["split"] == "train"]
+    mean = np.asarray(toy_parameters()["dense"]["kernel"])
+    for step in range(1, 11):
+        decay = min(0.5, step / (9 + step))
+        if step != 4:
+            mean = decay * mean + (1 - decay) * parameters(plain, step, toy_parameters())["dense/kernel"]
+        np.testing.assert_allclose(parameters(averaged, step, toy_parameters())["dense/kernel"], mean, atol=1e-5)
+    job = toy(averaged, 10, loop)
+    job.batches.close()
+    saved = {path.removeprefix("dense/"): jnp.asarray(leaf) for path, leaf in parameters(averaged, 10, toy_parameters()).items()}
+
+    def step(params: Any, batch: Any, index: jax.Array) -> Metrics:
+        return evaluation_step(params, batch, index, task=job.task, seed=job.seed)
+
+    expected = evaluate({"dense": saved}, step, job.evaluation_batches, job)["loss"]
+    assert found[-1]["loss"] == pytest.approx(expected, rel=1e-5) != pytest.approx(wanted[-1]["loss"], rel=1e-2)
+
+
+def test_an_average_goes_through_a_checkpoint(tmp_path: Path, run: Callable[[Job], int]) -> None:
+    def stop(step: int, batch: Any) -> None:
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    unbroken, stopped = tmp_path / "unbroken", tmp_path / "stopped"
+    run(toy(unbroken, ema=0.9))
+    with pytest.raises(Interrupted):
+        run(toy(stopped, before=stop, ema=0.9))
+    run(toy(stopped, ema=0.9))
+    assert lines(stopped) == lines(unbroken)
+    assert same_bits(parameters(stopped, 10, toy_parameters()), parameters(unbroken, 10, toy_parameters()))
+
+
 def test_data_that_has_changed_is_not_continued_on(undisturbed: Undisturbed, tmp_path: Path, run: Callable[[Job], int]) -> None:
     directory = Path(shutil.copytree(undisturbed.directory, tmp_path / "copy"))
     with pytest.raises(InputError, match=r"made-up text.*other text"):
         run(toy(directory, data_fingerprint="other text"))
 
 
-def test_a_warm_start_is_for_the_first_start_alone(tmp_path: Path, run: Callable[[Job], int]) -> None:
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_warm_start_is_for_the_first_start_alone(tmp_path: Path, run: Callable[[Job], int], ema: float) -> None:
     calls = []
 
     def warm(params: Any) -> Any:
@@ -428,9 +486,9 @@ def test_a_warm_start_is_for_the_first_start_alone(tmp_path: Path, run: Callable
         return {"dense": {"kernel": params["dense"]["kernel"], "bias": params["dense"]["bias"] + 5}}
 
     loop = LoopConfig(log_every=1, evaluate_every=2, save_every=1, keep=9)
-    run(toy(tmp_path, 2, loop, warm_start=warm))
+    run(toy(tmp_path, 2, loop, warm_start=warm, ema=ema))
     assert parameters(tmp_path, 1, toy_parameters())["dense/bias"][1] == 5, "nothing learns the second bias"
-    run(toy(tmp_path, 3, loop, warm_start=warm))
+    run(toy(tmp_path, 3, loop, warm_start=warm, ema=ema))
     assert len(calls) == 1
     assert parameters(tmp_path, 3, toy_parameters())["dense/bias"][1] == 5
 

@@ -113,6 +113,7 @@ def _job(
         loop=stage.loop,
         data_fingerprint=labelled.fingerprint,
         skip_above=stage.optimizer.skip_above,
+        ema=stage.optimizer.ema,
     )
 
 

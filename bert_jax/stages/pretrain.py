@@ -70,6 +70,7 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
                 loop=stage.loop,
                 data_fingerprint=prepared.path.name,
                 skip_above=stage.optimizer.skip_above,
+                ema=stage.optimizer.ema,
             )
         )
     finally:

@@ -63,7 +63,8 @@ class Job:
     data_fingerprint: str
     """Names the data: a checkpoint is continued on the same data only."""
     skip_above: float = 0.0
-    """See `bert_jax.training.steps.train_step`."""
+    ema: float = 0.0
+    """Both: see `bert_jax.training.steps.train_step`; 0 is off."""
 
 
 class _Window:
@@ -143,15 +144,18 @@ class _Training:
 
     def __init__(self, job: Job, checkpoints: Checkpoints) -> None:
         self.job, self.checkpoints = job, checkpoints
-        self.state = create_state(job.init, job.optimizer, job.mesh, follow_loss=job.skip_above > 0)
+        self.state = create_state(job.init, job.optimizer, job.mesh, follow_loss=job.skip_above > 0, average=job.ema > 0)
         self.window, self.real_tokens, self.step = _Window(), 0, 0
         self.skipped, self.skipped_in_a_row = 0, list[dict[str, Any]]()
         if checkpoints.latest is not None:
             self._resume()
         elif job.warm_start:
-            self.state = dataclasses.replace(self.state, params=job.warm_start(self.state.params))
+            params = job.warm_start(self.state.params)
+            # Another copy: the step is given its whole state's memory to write to.
+            average = None if self.state.average is None else jax.tree.map(jnp.copy, params)
+            self.state = dataclasses.replace(self.state, params=params, average=average)
         self.train_step, self.evaluation_step = compile_steps(
-            job.task, job.optimizer, self.state, job.mesh, job.seed, job.accumulation, job.skip_above
+            job.task, job.optimizer, self.state, job.mesh, job.seed, job.accumulation, job.skip_above, job.ema
         )
         self.writer = MetricsWriter(job.directory, resume_step=self.step) if jax.process_index() == 0 else None
         self.clock, self.waited, self.clocked_tokens = time.perf_counter(), 0.0, 0
@@ -251,7 +255,7 @@ class _Training:
 
     def evaluate(self) -> dict[str, float]:
         begun = time.perf_counter()
-        held_out = evaluate(self.state.params, self.evaluation_step, self.job.evaluation_batches, self.job)
+        held_out = evaluate(self.state.model, self.evaluation_step, self.job.evaluation_batches, self.job)
         if self.writer:
             self.writer.write(self.step, "valid", held_out)
         self.clock += time.perf_counter() - begun

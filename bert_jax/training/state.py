@@ -21,16 +21,24 @@ class TrainState:
     optimizer_state: Any
     running_loss: jax.Array | None = None
     """Running mean of the loss (float32 scalar, infinite before the first), where updates far above it are skipped."""
+    average: Any = None
+    """The moving average of the parameters, where one is kept; it lies as they do."""
+
+    @property
+    def model(self) -> Any:
+        """The parameters that are evaluated and saved as the model: the average, or those of the last step."""
+        return self.params if self.average is None else self.average
 
 
 def create_state(
-    init: Callable[[], Any], optimizer: optax.GradientTransformation, mesh: Mesh, *, follow_loss: bool = False
+    init: Callable[[], Any], optimizer: optax.GradientTransformation, mesh: Mesh, *, follow_loss: bool = False, average: bool = False
 ) -> TrainState:
     """A fresh state, computed where it will live: no device ever holds a whole copy of a sharded array."""
 
     def create() -> TrainState:
         params = init()
-        return TrainState(jnp.int32(0), params, optimizer.init(params), jnp.float32(jnp.inf) if follow_loss else None)
+        running_loss = jnp.float32(jnp.inf) if follow_loss else None
+        return TrainState(jnp.int32(0), params, optimizer.init(params), running_loss, params if average else None)
 
     shardings = tree_shardings(jax.eval_shape(create), mesh)
     return jax.jit(create, out_shardings=shardings)()

@@ -38,6 +38,7 @@ def train_step(
     seed: int,
     accumulation: int = 1,
     skip_above: float = 0.0,
+    ema: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step on a global batch of B rows; everything random comes from (seed, state.step).
 
@@ -46,6 +47,9 @@ def train_step(
 
     Where the loss or the gradient is not finite, or the loss above `skip_above` (if not 0) times its running mean, the
     update is skipped: all but the step stays as it was, and the metric `skipped_updates` is 1.
+
+    A state with an average has it moved towards the new parameters, by 1 - `ema` of the way; further in the first steps,
+    so that it forgets what training started from.
     """
     prepare_key, dropout_key = jax.random.split(_key(seed, _TRAINING_STREAM, state.step))
     batch = task.prepare(batch, prepare_key)
@@ -76,11 +80,19 @@ def train_step(
         good &= total <= skip_above * running_loss
         running_loss = jnp.where(jnp.isinf(running_loss), total, running_loss + _RUNNING_SHARE * (total - running_loss))
     params = optax.apply_updates(state.params, updates)
-    after = TrainState(state.step, params, optimizer_state, running_loss)
+    average = None if state.average is None else _averaged(state.average, params, ema, state.step)
+    after = TrainState(state.step, params, optimizer_state, running_loss, average)
     after = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, state)
     metrics["gradient_norm"] = Mean(norm, jnp.float32(1))
     metrics["skipped_updates"] = Mean(1 - good.astype(jnp.float32), jnp.float32(1))
     return dataclasses.replace(after, step=state.step + 1), metrics
+
+
+def _averaged(average: Any, params: Any, ema: float, step: jax.Array) -> Any:
+    # The first rates as in TensorFlow's ExponentialMovingAverage: 0.1, 0.18, 0.25, ...
+    steps = step.astype(jnp.float32)
+    rate = 1 - jnp.minimum(ema, (1 + steps) / (10 + steps))
+    return jax.tree.map(lambda mean, new: mean + rate.astype(mean.dtype) * (new - mean), average, params)
 
 
 def _accumulate(
@@ -118,6 +130,7 @@ def compile_steps(
     seed: int,
     accumulation: int = 1,
     skip_above: float = 0.0,
+    ema: float = 0.0,
 ) -> tuple[TrainStep, EvaluationStep]:
     """Both steps, jitted over the mesh: state donated and kept where it lies, metrics on every device."""
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
@@ -125,7 +138,7 @@ def compile_steps(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         return train_step(
-            state, batch, task=task, optimizer=optimizer, seed=seed, accumulation=accumulation, skip_above=skip_above
+            state, batch, task=task, optimizer=optimizer, seed=seed, accumulation=accumulation, skip_above=skip_above, ema=ema
         )
 
     def evaluate(params: Any, batch: Batch, index: jax.Array) -> Metrics:
