@@ -5,6 +5,7 @@ checked when the object is made, so a `RunConfig` that exists is one that can ru
 """
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -237,9 +238,18 @@ class LoopConfig:
     """Newest checkpoints kept, beside the best."""
     max_skipped: int = 10
     """Updates skipped in a row, for a loss or a gradient that is not finite, at which the run stops."""
+    profile: str = ""
+    """Steps to trace with jax.profiler into `profile` inside the stage's directory: `100:105` is the first and the last, empty none."""
 
     def __post_init__(self) -> None:
         _positive(self, "log_every", "evaluate_every", "save_every", "keep", "max_skipped")
+        steps = re.fullmatch("([0-9]+):([0-9]+)", self.profile or "1:1")
+        _require(
+            steps is not None and 0 < int(steps[1]) <= int(steps[2]),
+            "profile",
+            self.profile,
+            "name the first and the last step to trace, counted from 1, such as 100:105.",
+        )
 
 
 @dataclass(frozen=True)

@@ -359,6 +359,42 @@ def test_a_last_save_that_fails_fails_the_run(tmp_path: Path, run: Callable[[Job
     assert steps_kept(tmp_path)[-1] == 10
 
 
+# Watched.
+
+
+def test_chosen_steps_are_traced(tmp_path: Path, run: Callable[[Job], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    calls = []
+    begin, end = jax.profiler.start_trace, jax.profiler.stop_trace
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda path: (calls.append(("begin", len(steps))), begin(path)))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: (calls.append(("end", len(steps))), end()))
+    run(toy(tmp_path, loop=dataclasses.replace(LOOP, profile="4:6"), before=lambda step, batch: steps.append(step)))
+    assert calls == [("begin", 3), ("end", 6)]
+    assert [path.stat().st_size > 0 for path in (tmp_path / "profile").rglob("*.xplane.pb")] == [True]
+
+
+def test_a_trace_of_the_last_steps_is_written_too(tmp_path: Path, run: Callable[[Job], int]) -> None:
+    run(toy(tmp_path, loop=dataclasses.replace(LOOP, profile="10:99")))
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_the_models_operations_and_their_share_of_the_peak_are_logged(
+    tmp_path: Path, run: Callable[[Job], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = dataclasses.replace(LOOP, log_every=5)
+    monkeypatch.setattr("bert_jax.training.loop.peak_flops", lambda: 4e9)
+    run(toy(tmp_path / "known", loop=loop, flops=10**6))
+    monkeypatch.setattr("bert_jax.training.loop.peak_flops", lambda: None)
+    run(toy(tmp_path / "unknown", loop=loop, flops=10**6))
+    first, second = (line for line in read_metrics(tmp_path / "known") if line["split"] == "train")
+    for line, tokens in ((first, first["real_tokens"]), (second, second["real_tokens"] - first["real_tokens"])):
+        seconds = tokens / line["real_tokens_per_second"]
+        assert line["model_flops_per_second"] == pytest.approx(5 * 10**6 / seconds)
+        assert line["mfu"] == pytest.approx(line["model_flops_per_second"] / 4e9)
+    line = read_metrics(tmp_path / "unknown")[-2]
+    assert line["model_flops_per_second"] > 0 and "mfu" not in line
+
+
 # Checkpoints.
 
 

@@ -28,6 +28,7 @@ from bert_jax.objectives.losses import Mean
 from bert_jax.objectives.tasks import Task
 from bert_jax.progress import TrainingProgress
 from bert_jax.training.checkpoint import Checkpoints, Position
+from bert_jax.training.peak import peak_flops
 from bert_jax.training.sharding import place_batch
 from bert_jax.training.state import create_state
 from bert_jax.training.steps import EvaluationStep, compile_steps
@@ -65,6 +66,8 @@ class Job:
     skip_above: float = 0.0
     ema: float = 0.0
     """Both: see `bert_jax.training.steps.train_step`; 0 is off."""
+    flops: int = 0
+    """Operations of the model in one step, for its rate and share of the devices' peak; 0 reports neither."""
 
 
 class _Window:
@@ -158,7 +161,10 @@ class _Training:
             job.task, job.optimizer, self.state, job.mesh, job.seed, job.accumulation, job.skip_above, job.ema
         )
         self.writer = MetricsWriter(job.directory, resume_step=self.step) if jax.process_index() == 0 else None
-        self.clock, self.waited, self.clocked_tokens = time.perf_counter(), 0.0, 0
+        self.peak = peak_flops() if self.writer and job.flops else None
+        first, _, last = job.loop.profile.partition(":")
+        self.profiled, self.tracing = range(int(first), int(last) + 1) if last else range(0), False
+        self.clock, self.waited, self.clocked_tokens, self.clocked_steps = time.perf_counter(), 0.0, 0, 0
         self.pending: tuple[int, Any, dict[str, Any]] | None = None
 
     def _resume(self) -> None:
@@ -186,6 +192,8 @@ class _Training:
 
     def advance(self) -> None:
         """Dispatches one step, then looks at the metrics of the one before: the device never waits for the host."""
+        if (self.step + 1 in self.profiled) != self.tracing:
+            self._turn_profile()
         begun = time.perf_counter()
         place = self.job.batches.get_state()
         batch = next(self.job.batches)
@@ -194,6 +202,23 @@ class _Training:
         self.settle()
         self.step += 1
         self.pending = (self.step, metrics, place)
+
+    def _turn_profile(self) -> None:
+        """Begins a trace, or ends and writes it, between two steps: the one before is done."""
+        self.settle()
+        begun = time.perf_counter()
+        if self.tracing:
+            self.end_profile()
+        else:
+            jax.profiler.start_trace(str(self.job.directory / "profile"))
+            self.tracing = True
+        self.clock += time.perf_counter() - begun
+
+    def end_profile(self) -> None:
+        """Writes the trace that is under way, if there is one."""
+        if self.tracing:
+            self.tracing = False
+            jax.profiler.stop_trace()
 
     def settle(self) -> None:
         """Takes in the metrics of the last dispatched step, and stops where too many updates in a row were skipped."""
@@ -205,6 +230,7 @@ class _Training:
         tokens = int(metrics["real_tokens"].total)
         self.real_tokens += tokens
         self.clocked_tokens += tokens
+        self.clocked_steps += 1
         if metrics.pop("skipped_updates").total:
             self._skip(step, metrics, place)
         else:
@@ -237,6 +263,8 @@ class _Training:
         now = time.perf_counter()
         means = self.window.means()
         seconds = now - self.clock
+        model_flops = self.job.flops * self.clocked_steps / seconds
+        speed = {"model_flops_per_second": model_flops} if self.job.flops else {}
         fields = {
             # Nothing is known of the loss where every update was skipped.
             "loss": total_loss(means, self.job.task) if means else math.nan,
@@ -246,11 +274,13 @@ class _Training:
             "skipped_updates": self.skipped,
             "real_tokens": self.real_tokens,
             "real_tokens_per_second": self.clocked_tokens / seconds,
+            **speed,
+            **({"mfu": model_flops / self.peak} if self.peak else {}),
             "data_wait": self.waited / seconds,
         }
         if self.writer:
             self.writer.write(self.step, "train", fields)
-        self.window, self.clock, self.waited, self.clocked_tokens = _Window(), now, 0.0, 0
+        self.window, self.clock, self.waited, self.clocked_tokens, self.clocked_steps = _Window(), now, 0.0, 0, 0
         return fields
 
     def evaluate(self) -> dict[str, float]:
@@ -285,6 +315,7 @@ def train(job: Job) -> int:
             try:
                 _drive(run, signals, progress)
             finally:
+                run.end_profile()
                 if run.writer:
                     run.writer.close()
     finally:
