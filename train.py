@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--config", required=True, help="a configuration file, such as configs/demo.py")
     parser.add_argument("--workdir", required=True, type=Path, help="where everything of this run is kept")
+    parser.add_argument("--debug", action="store_true", help="stop with a traceback where a NaN or a tracer's leak arises (slow)")
     parser.add_argument("--distributed", action="store_true", help="join the other processes of a TPU pod or a SLURM job first")
     flags, rest = parser.parse_known_args(arguments)
 
@@ -26,9 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bert_jax.overrides import apply_overrides, load_config
 
         config = apply_overrides(load_config(flags.config), config_overrides(parser, rest))
-        if flags.distributed:
-            import jax
+        import jax
 
+        if flags.debug:
+            for check in ("jax_debug_nans", "jax_check_tracer_leaks"):
+                jax.config.update(check, True)
+        if flags.distributed:
             jax.distributed.initialize()
         from bert_jax.stages.run import run
 

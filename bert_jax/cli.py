@@ -146,7 +146,7 @@ def _add_text_commands(add: Add) -> None:
     plan.add_argument("--json", type=Path, metavar="FILE", help="write the plan to this file too")
 
     inspect = add("inspect", _inspect, "look at a corpus before training on it", "corpus/ --vocab vocab", "demo --evaluation-file test.tsv")
-    inspect.add_argument("corpus", metavar="CORPUS", help=_CORPUS)
+    inspect.add_argument("corpus", metavar="CORPUS", help=f"{_CORPUS}; or the skipped.json of a run that stopped, to see its batches")
     inspect.add_argument("--vocab", type=Path, help="a vocabulary, for counts in tokens; without one in characters")
     inspect.add_argument("--length", type=int, default=128, help="row length of the training (default: %(default)s)")
     inspect.add_argument("--batch-size", type=int, default=256, help="rows in a step of the training (default: %(default)s)")
@@ -338,6 +338,12 @@ def _columns(info: Mapping[str, Any]) -> str:
 
 
 def _inspect(flags: argparse.Namespace) -> None:
+    if Path(flags.corpus).name == "skipped.json":
+        from bert_jax.stages.skipped import describe_skipped
+
+        for line in describe_skipped(Path(flags.corpus)):
+            print(line)
+        return
     from bert_jax.config import CorpusConfig, RowsConfig
     from bert_jax.data.inspection import inspect
     from bert_jax.tokenizer import Tokenizer

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bert_jax import config as config_room
-from bert_jax.config import EncoderConfig, FinetuneConfig, OptimizerConfig, PretrainConfig, RowsConfig, RunConfig
+from bert_jax.config import EncoderConfig, FinetuneConfig, LoopConfig, OptimizerConfig, PretrainConfig, RowsConfig, RunConfig
 from bert_jax.errors import InputError
 from bert_jax.overrides import load_config
 
@@ -77,3 +77,16 @@ def test_impossible_values_are_refused_by_name(build: object, names: tuple[str, 
     with pytest.raises(InputError) as error:
         build()  # type: ignore[operator]
     assert all(name in str(error.value) for name in names)
+
+
+@pytest.mark.parametrize("profile", ["5", "0:3", "6:5", "1:2:3", "a:b", "-1:4"])
+def test_steps_to_trace_are_a_first_and_a_last(profile: str) -> None:
+    assert LoopConfig(profile="5:5").profile == "5:5"
+    with pytest.raises(InputError, match=r"profile=.*such as 100:105"):
+        LoopConfig(profile=profile)
+
+
+@pytest.mark.parametrize("share", [-1.0, 0.5, 1.0])
+def test_a_loss_below_its_mean_is_never_too_high(share: float) -> None:
+    with pytest.raises(InputError, match="skip_above"):
+        OptimizerConfig(skip_above=share)

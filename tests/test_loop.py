@@ -28,7 +28,8 @@ from bert_jax.metrics import read_metrics
 from bert_jax.objectives.losses import Mean
 from bert_jax.objectives.tasks import Metrics, row_metrics
 from bert_jax.training.checkpoint import Checkpoints
-from bert_jax.training.loop import Job, train
+from bert_jax.training.loop import Job, evaluate, train
+from bert_jax.training.steps import evaluation_step
 
 TIMINGS = ("real_tokens_per_second", "data_wait")
 WIDTH = 1 << 16  # the parameters fill 256 kB of a disk
@@ -255,24 +256,85 @@ def test_a_finished_run_has_nothing_to_do(undisturbed: Undisturbed, tmp_path: Pa
 # Failures.
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(tmp_path: Path, run: Callable[[Job], int]) -> None:
-    def spoil(step: int, batch: dict[str, np.ndarray]) -> None:
-        if step == 6:
-            batch["example_weights"][:] = np.nan
+def spoil(*steps: int, weight: float = np.nan) -> Before:
+    """Weights of these steps that spoil the loss: a NaN; or zeros, the slope of whose root is infinite, so that the gradient alone is."""
 
-    with pytest.raises(TrainingError, match="not finite at step 6"):
-        run(toy(tmp_path, before=spoil))
-    assert steps_kept(tmp_path) == [3, 4], "nothing of step 6 was saved, though it was due"
+    def before(step: int, batch: dict[str, np.ndarray]) -> None:
+        if step in steps:
+            batch["example_weights"][:] = weight
+
+    return before
 
 
-def test_a_gradient_that_is_not_finite_is_not_saved(tmp_path: Path, run: Callable[[Job], int]) -> None:
-    def spoil(step: int, batch: dict[str, np.ndarray]) -> None:
-        if step == 6:
-            batch["example_weights"][:] = 0  # the loss is the root of zero, and its slope there infinite
+def test_updates_that_are_not_finite_are_skipped_and_the_run_goes_on(tmp_path: Path, run: Callable[[Job], int]) -> None:
+    places, kernels = {}, {}
+    job = toy(tmp_path, loop=LoopConfig(log_every=1, evaluate_every=100, save_every=1, keep=20))
+    job.batches._before = lambda step, batch: (places.setdefault(step, batch), spoil(4, 7, 8)(step, batch))  # type: ignore[attr-defined]
+    run(job)
+    for step in range(1, 11):
+        kernels[step] = parameters(tmp_path, step, toy_parameters())["dense/kernel"]
+        assert (step > 1 and (kernels[step] == kernels[step - 1]).all()) == (step in (4, 7, 8)), step
+    training = [line for line in lines(tmp_path) if line["split"] == "train"]
+    assert [line["skipped_updates"] for line in training] == [0, 0, 0, 1, 1, 1, 2, 3, 3, 3]
+    assert [line["step"] for line in training if line["loss"] is None] == [4, 7, 8], "nothing is known of the loss of these"
+    assert training[-1]["learning_rate"] == pytest.approx(training[0]["learning_rate"] * 4 / 9), "the seventh of ten: the rest is to come"
+    assert len(places) == 10 and len({batch["tokens"].tobytes() for batch in places.values()}) == 10, "the data goes on"
 
-    with pytest.raises(TrainingError, match="not finite at step 6"):
-        run(toy(tmp_path, before=spoil))
-    assert steps_kept(tmp_path) == [3, 4]
+
+@pytest.mark.parametrize("weight", [np.nan, 0.0])
+def test_too_many_skipped_updates_in_a_row_stop_the_run(tmp_path: Path, run: Callable[[Job], int], weight: float) -> None:
+    states = []
+    job = toy(tmp_path, loop=dataclasses.replace(LOOP, max_skipped=2), before=spoil(2, 6, 7, weight=weight))
+    get_state = job.batches.get_state
+    job.batches.get_state = lambda: states.append(get_state()) or states[-1]  # type: ignore[method-assign,func-returns-value]
+    with pytest.raises(TrainingError, match=r"stopped at step 7.*2 updates in a row.*of step 6, is good.*skipped\.json"):
+        run(job)
+    assert steps_kept(tmp_path)[-1] == 6
+    assert all(np.isfinite(leaf).all() for leaf in parameters(tmp_path, 6, toy_parameters()).values())
+    report = json.loads((tmp_path / "skipped.json").read_text())
+    assert [(skipped["step"], skipped["gradient_norm"]) for skipped in report["skipped"]] == [(6, None), (7, None)]
+    assert [skipped["loss"] for skipped in report["skipped"]] == [None if np.isnan(weight) else 0.0] * 2
+    assert all(skipped["batch"] in states for skipped in report["skipped"])
+
+
+def test_skips_in_a_row_go_through_a_checkpoint(tmp_path: Path, run: Callable[[Job], int]) -> None:
+    loop = dataclasses.replace(LOOP, log_every=4, max_skipped=4)
+    unbroken, stopped = tmp_path / "unbroken", tmp_path / "stopped"
+    with pytest.raises(TrainingError, match="at step 9"):
+        run(toy(unbroken, loop=loop, before=spoil(3, 6, 7, 8, 9)))
+
+    def stop(step: int, batch: dict[str, np.ndarray]) -> None:
+        spoil(3, 6, 7, 8, 9)(step, batch)
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        run(toy(stopped, loop=loop, before=stop))
+    with pytest.raises(TrainingError, match="at step 9"):
+        run(toy(stopped, loop=loop, before=spoil(8, 9), first=7))
+    assert lines(stopped) == lines(unbroken)
+    assert (stopped / "skipped.json").read_text() == (unbroken / "skipped.json").read_text()
+
+
+def test_a_loss_far_above_its_mean_is_skipped_also_after_a_resume(tmp_path: Path, run: Callable[[Job], int]) -> None:
+    def leap(step: int, batch: dict[str, np.ndarray]) -> None:
+        if step in (5, 8):
+            batch["example_weights"][:] = 1e4
+
+    def stop(step: int, batch: dict[str, np.ndarray]) -> None:
+        leap(step, batch)
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    unbroken, stopped, lenient = (tmp_path / name for name in ("unbroken", "stopped", "lenient"))
+    run(toy(unbroken, before=leap, skip_above=5.0))
+    with pytest.raises(Interrupted):
+        run(toy(stopped, before=stop, skip_above=5.0))
+    run(toy(stopped, before=leap, first=7, skip_above=5.0))
+    assert lines(stopped) == lines(unbroken)
+    assert lines(unbroken)[-2]["skipped_updates"] == 2
+    run(toy(lenient, before=leap))
+    assert lines(lenient)[-2]["skipped_updates"] == 0
 
 
 # What Orbax's threads held of the failed save may be collected, with a warning, while pytest looks.
@@ -295,6 +357,42 @@ def test_a_last_save_that_fails_fails_the_run(tmp_path: Path, run: Callable[[Job
     assert steps_kept(tmp_path)[-1] == 8
     assert run(toy(tmp_path, loop=loop)) > 0, "with room again the run ends as it should"
     assert steps_kept(tmp_path)[-1] == 10
+
+
+# Watched.
+
+
+def test_chosen_steps_are_traced(tmp_path: Path, run: Callable[[Job], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    calls = []
+    begin, end = jax.profiler.start_trace, jax.profiler.stop_trace
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda path: (calls.append(("begin", len(steps))), begin(path)))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: (calls.append(("end", len(steps))), end()))
+    run(toy(tmp_path, loop=dataclasses.replace(LOOP, profile="4:6"), before=lambda step, batch: steps.append(step)))
+    assert calls == [("begin", 3), ("end", 6)]
+    assert [path.stat().st_size > 0 for path in (tmp_path / "profile").rglob("*.xplane.pb")] == [True]
+
+
+def test_a_trace_of_the_last_steps_is_written_too(tmp_path: Path, run: Callable[[Job], int]) -> None:
+    run(toy(tmp_path, loop=dataclasses.replace(LOOP, profile="10:99")))
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_the_models_operations_and_their_share_of_the_peak_are_logged(
+    tmp_path: Path, run: Callable[[Job], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = dataclasses.replace(LOOP, log_every=5)
+    monkeypatch.setattr("bert_jax.training.loop.peak_flops", lambda: 4e9)
+    run(toy(tmp_path / "known", loop=loop, flops=10**6))
+    monkeypatch.setattr("bert_jax.training.loop.peak_flops", lambda: None)
+    run(toy(tmp_path / "unknown", loop=loop, flops=10**6))
+    first, second = (line for line in read_metrics(tmp_path / "known") if line["split"] == "train")
+    for line, tokens in ((first, first["real_tokens"]), (second, second["real_tokens"] - first["real_tokens"])):
+        seconds = tokens / line["real_tokens_per_second"]
+        assert line["model_flops_per_second"] == pytest.approx(5 * 10**6 / seconds)
+        assert line["mfu"] == pytest.approx(line["model_flops_per_second"] / 4e9)
+    line = read_metrics(tmp_path / "unknown")[-2]
+    assert line["model_flops_per_second"] > 0 and "mfu" not in line
 
 
 # Checkpoints.
@@ -353,13 +451,70 @@ def test_a_checkpoint_of_another_model_is_named_with_its_parameter(
     assert lines(directory) == before and steps_kept(directory) == steps_kept(undisturbed.directory), "nothing was lost"
 
 
+def test_a_checkpoint_from_before_updates_were_skipped_is_continued(
+    undisturbed: Undisturbed, tmp_path: Path, run: Callable[[Job], int]
+) -> None:
+    directory = Path(shutil.copytree(undisturbed.directory, tmp_path / "copy"))
+    shutil.rmtree(directory / "checkpoints" / "10")
+    path = directory / "checkpoints" / "9" / "position" / "metadata"
+    position = json.loads(path.read_text())
+    assert position.keys() - {"skipped", "skipped_in_a_row"} == {"batches", "window", "real_tokens", "data"}
+    path.write_text(json.dumps({name: value for name, value in position.items() if "skipped" not in name}))
+    saved = Checkpoints(directory / "checkpoints", keep=None)
+    assert saved._manager.item_metadata(9)["optimizer"].tree.keys() == {"step", "state"}
+    saved.close()
+    assert run(toy(directory)) == undisturbed.real_tokens
+    assert lines(directory) == lines(undisturbed.directory)
+
+
+def test_the_average_of_the_parameters_is_evaluated_and_saved_and_training_does_not_see_it(
+    tmp_path: Path, run: Callable[[Job], int]
+) -> None:
+    loop = LoopConfig(log_every=1, evaluate_every=5, save_every=1, keep=20)
+    plain, averaged = tmp_path / "plain", tmp_path / "averaged"
+    run(toy(plain, 10, loop, before=spoil(4)))
+    run(toy(averaged, 10, loop, before=spoil(4), ema=0.5))
+    found, wanted = lines(averaged), lines(plain)
+    assert [line for line in found if line["split"] == "train"] == [line for line in wanted if line["split"] == "train"]
+    mean = np.asarray(toy_parameters()["dense"]["kernel"])
+    for step in range(1, 11):
+        decay = min(0.5, step / (9 + step))
+        if step != 4:
+            mean = decay * mean + (1 - decay) * parameters(plain, step, toy_parameters())["dense/kernel"]
+        np.testing.assert_allclose(parameters(averaged, step, toy_parameters())["dense/kernel"], mean, atol=1e-5)
+    job = toy(averaged, 10, loop)
+    job.batches.close()
+    saved = {path.removeprefix("dense/"): jnp.asarray(leaf) for path, leaf in parameters(averaged, 10, toy_parameters()).items()}
+
+    def step(params: Any, batch: Any, index: jax.Array) -> Metrics:
+        return evaluation_step(params, batch, index, task=job.task, seed=job.seed)
+
+    expected = evaluate({"dense": saved}, step, job.evaluation_batches, job)["loss"]
+    assert found[-1]["loss"] == pytest.approx(expected, rel=1e-5) != pytest.approx(wanted[-1]["loss"], rel=1e-2)
+
+
+def test_an_average_goes_through_a_checkpoint(tmp_path: Path, run: Callable[[Job], int]) -> None:
+    def stop(step: int, batch: Any) -> None:
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    unbroken, stopped = tmp_path / "unbroken", tmp_path / "stopped"
+    run(toy(unbroken, ema=0.9))
+    with pytest.raises(Interrupted):
+        run(toy(stopped, before=stop, ema=0.9))
+    run(toy(stopped, ema=0.9))
+    assert lines(stopped) == lines(unbroken)
+    assert same_bits(parameters(stopped, 10, toy_parameters()), parameters(unbroken, 10, toy_parameters()))
+
+
 def test_data_that_has_changed_is_not_continued_on(undisturbed: Undisturbed, tmp_path: Path, run: Callable[[Job], int]) -> None:
     directory = Path(shutil.copytree(undisturbed.directory, tmp_path / "copy"))
     with pytest.raises(InputError, match=r"made-up text.*other text"):
         run(toy(directory, data_fingerprint="other text"))
 
 
-def test_a_warm_start_is_for_the_first_start_alone(tmp_path: Path, run: Callable[[Job], int]) -> None:
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_warm_start_is_for_the_first_start_alone(tmp_path: Path, run: Callable[[Job], int], ema: float) -> None:
     calls = []
 
     def warm(params: Any) -> Any:
@@ -367,9 +522,9 @@ def test_a_warm_start_is_for_the_first_start_alone(tmp_path: Path, run: Callable
         return {"dense": {"kernel": params["dense"]["kernel"], "bias": params["dense"]["bias"] + 5}}
 
     loop = LoopConfig(log_every=1, evaluate_every=2, save_every=1, keep=9)
-    run(toy(tmp_path, 2, loop, warm_start=warm))
+    run(toy(tmp_path, 2, loop, warm_start=warm, ema=ema))
     assert parameters(tmp_path, 1, toy_parameters())["dense/bias"][1] == 5, "nothing learns the second bias"
-    run(toy(tmp_path, 3, loop, warm_start=warm))
+    run(toy(tmp_path, 3, loop, warm_start=warm, ema=ema))
     assert len(calls) == 1
     assert parameters(tmp_path, 3, toy_parameters())["dense/bias"][1] == 5
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import foreign
 import jax
+import jax.numpy as jnp
 import pytest
 import tiny
 
 import bert_jax
+import bert_jax.cli
 from bert_jax.convert.imports import import_model
 from bert_jax.data import demo
 from bert_jax.metrics import read_metrics
@@ -54,6 +56,36 @@ def finished(files: Path) -> Path:
     workdir = files / "run"
     assert train.main([f"--config={files / 'config.py'}", f"--workdir={workdir}"]) == 0
     return workdir
+
+
+def test_a_run_that_stops_for_skipped_updates_shows_their_batches(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    workdir = files / "diverged"
+    fast = ["--config.pretrain.optimizer.learning_rate=1e30", "--config.pretrain.loop.max_skipped=2"]
+    assert train.main([f"--config={files / 'config.py'}", f"--workdir={workdir}", *fast]) == 1
+    report = workdir / "pretrain" / "skipped.json"
+    assert str(report) in capsys.readouterr().err
+    assert bert_jax.cli.main(["inspect", str(report)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    steps = [skipped["step"] for skipped in json.loads(report.read_text())["skipped"]]
+    assert [line[:6] for line in shown if line.startswith("step")] == [f"step {step}" for step in steps]
+    assert {int(line.split()[1]) for line in shown if line.startswith("  row")} == set(range(8))
+    assert all("[CLS]" in line and "[SEP]" in line and "[PAD]" not in line for line in shown if line.startswith("  row"))
+
+
+def test_debugging_stops_where_a_nan_arises(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def log_of_minus_one(*_: object, **__: object) -> None:
+        jax.jit(jnp.log)(jnp.float32(-1)).block_until_ready()
+
+    monkeypatch.setattr("bert_jax.stages.run.run", log_of_minus_one)
+    arguments = [f"--config={files / 'config.py'}", f"--workdir={tmp_path}"]
+    assert train.main(arguments) == 0
+    try:
+        with pytest.raises(FloatingPointError, match="nan"):
+            train.main([*arguments, "--debug"])
+        assert jax.config.jax_check_tracer_leaks
+    finally:
+        jax.config.update("jax_debug_nans", False)
+        jax.config.update("jax_check_tracer_leaks", False)
 
 
 def test_the_summary_holds_every_figure(finished: Path) -> None:

@@ -28,6 +28,13 @@ def test_ten_steps_on_a_mesh_equal_those_of_one_device(devices: dict[str, Any], 
     assert wanted[-1, :2].sum() < wanted[0, :2].sum() - 0.1, "it learns, so every update counts"
     np.testing.assert_allclose(found, wanted, rtol=2e-5)
     assert devices["runs"][mesh]["programs"] == 1
+    averages = (devices["runs"][name]["average of a kernel"] for name in (mesh, "one"))
+    np.testing.assert_allclose(next(averages), next(averages), atol=1e-4)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_an_example_that_is_not_finite_on_one_device_skips_the_update_on_all(devices: dict[str, Any], mesh: str) -> None:
+    assert devices["runs"][mesh]["skipped"] == 1 and devices["runs"][mesh]["unchanged by a skip"]
 
 
 def test_rows_are_cut_over_data_and_fsdp(devices: dict[str, Any]) -> None:
@@ -47,7 +54,7 @@ def test_parameters_and_moments_are_born_and_kept_as_the_table_says(devices: dic
     }  # fmt: skip
     run = devices["runs"]["1,2,2"]
     assert wanted.items() <= run["born"].items()
-    assert run["born"] == run["shards"] == run["moments"][0] == run["moments"][1]
+    assert run["born"] == run["shards"] == run["moments"][0] == run["moments"][1] == run["average"]
     whole = devices["runs"]["one"]["born"]
     assert devices["runs"]["4,1,1"]["born"] == whole, "data parallel alone keeps whole copies"
     numbers = [sum(int(np.prod(shape)) for shape in shapes.values()) for shapes in (run["born"], whole)]

@@ -93,8 +93,25 @@ def test_a_batch_without_anything_to_learn_gives_a_zero_loss_and_zero_gradients(
     state, metrics = plain.train(plain.state(), empty)
     for name in ("mlm_loss", "nsp_loss", "mlm_accuracy", "nsp_accuracy"):
         assert (float(metrics[name].total), float(metrics[name].count)) == (0, 0)
-    assert float(metrics["gradient_norm"].total) == 0
+    assert float(metrics["gradient_norm"].total) == float(metrics["skipped_updates"].total) == 0
     assert all(np.isfinite(leaf).all() for leaf in tiny.flat(state.params).values())
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_a_spoilt_example_skips_the_whole_update(plain: Compiled, accumulation: int) -> None:
+    compiled = plain if accumulation == 1 else Compiled(plain.task, accumulation)
+    state, _ = compiled.train(compiled.state(), tiny.batch())
+    before = tiny.flat(jax.device_get(state))
+    spoilt = tiny.batch()
+    spoilt["example_weights"][3, 0] = np.inf
+    state, metrics = compiled.train(state, spoilt)
+    after = tiny.flat(jax.device_get(state))
+    assert (before.pop("step"), after.pop("step")) == (1, 2)
+    assert all(after[path].tobytes() == before[path].tobytes() for path in before), "moments and the optimizer's count too"
+    assert float(metrics["skipped_updates"].total) == 1
+    state, metrics = compiled.train(state, tiny.batch())
+    assert float(metrics["skipped_updates"].total) == 0
+    assert (tiny.flat(state.params)["embeddings/tokens"] != before["params/embeddings/tokens"]).any()
 
 
 def test_the_state_is_donated(plain: Compiled) -> None:

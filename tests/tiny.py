@@ -133,6 +133,7 @@ def job(
     rows: RowsConfig = ROWS,
     batch_size: int = 8,
     accumulation: int = 1,
+    ema: float = 0.0,
     fingerprint: str = "made-up text",
     wrap: Callable[[Any], Any] = lambda batches: batches,
 ) -> Job:
@@ -158,6 +159,7 @@ def job(
         score=lambda metrics: -metrics["loss"],
         loop=loop or LoopConfig(log_every=2, evaluate_every=4, save_every=3, keep=2),
         data_fingerprint=fingerprint,
+        ema=ema,
     )
 
 

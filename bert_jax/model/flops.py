@@ -29,3 +29,11 @@ def forward_flops(encoder: EncoderConfig, vocab_size: int, rows: int, length: in
 def training_flops(encoder: EncoderConfig, vocab_size: int, rows: int, length: int, covered: int, examples: int) -> int:
     """Those of a training step: the backward pass takes two products for each of the forward pass. Arguments as above."""
     return 3 * forward_flops(encoder, vocab_size, rows, length, covered, examples)
+
+
+def classification_flops(encoder: EncoderConfig, classes: int, rows: int, length: int, examples: int, pooling: str) -> int:
+    """Operations of a training step of a classifier with C `classes`, counted alike; `pooling` as in `FinetuneConfig`."""
+    width = encoder.width
+    pooled = width**2 if pooling == "cls" else length * width
+    head = 2 * examples * (pooled + width * classes)
+    return training_flops(encoder, 0, rows, length, covered=0, examples=0) + 3 * rows * head

@@ -15,6 +15,7 @@ from bert_jax.config import FinetuneConfig, RunConfig
 from bert_jax.data.labelled import ClassificationBatches, Labelled, LabelledExamples, classification_batches, classification_evaluation
 from bert_jax.errors import InputError
 from bert_jax.model.bert import SHARED_PARAMETERS, ClassificationModel
+from bert_jax.model.flops import classification_flops
 from bert_jax.model_directory import ModelDescription
 from bert_jax.objectives.tasks import ClassificationTask
 from bert_jax.tokenizer import Tokenizer
@@ -112,6 +113,11 @@ def _job(
         score=lambda metrics: metrics["accuracy"],
         loop=stage.loop,
         data_fingerprint=labelled.fingerprint,
+        skip_above=stage.optimizer.skip_above,
+        ema=stage.optimizer.ema,
+        flops=classification_flops(
+            model.config, len(labelled.label_names), stage.batch_size, stage.length, stage.examples_per_row, stage.pooling
+        ),
     )
 
 

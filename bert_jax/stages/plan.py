@@ -77,6 +77,7 @@ class LaunchPlan:
     problem: str
     """The compiler's words, if the program does not fit."""
     parameters: int
+    """Of the model, and of their moving average if one is kept."""
     optimizer: int
     batch: int
     temporary: int
@@ -171,7 +172,7 @@ def plan_launch(config: RunConfig, topology: str) -> LaunchPlan:
     times = (flops / chip.matrix_flops, moved / chip.memory_bandwidth, sum(c.sent_bytes for c in found) / chip.link_bandwidth)
     return LaunchPlan(
         topology, mesh.size, dict(mesh.shape), rows, length, seconds, not problem, problem,
-        bytes_per_device(state.params), bytes_per_device(state.optimizer_state), bytes_per_device(batch), temporary, int(chip.memory),
+        bytes_per_device((state.params, state.average)), bytes_per_device(state.optimizer_state), bytes_per_device(batch), temporary, int(chip.memory),
         flops, moved, found, *times, max(times), rows * length / max(times), flops / max(times) / chip.matrix_flops,
     )  # fmt: skip
 
@@ -203,8 +204,9 @@ def lower_step(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> tuple[An
         row["masked_positions"] = jnp.zeros((1, masked_slots(stage.rows.length, stage.masking)), jnp.int32)
         return model.init(jax.random.key(config.seed), row)["params"]
 
-    state = planned_state(init, optimizer, mesh)
-    train_step, _ = compile_steps(task, optimizer, state, mesh, config.seed, stage.accumulation)
+    skip_above, ema = stage.optimizer.skip_above, stage.optimizer.ema
+    state = planned_state(init, optimizer, mesh, follow_loss=skip_above > 0, average=ema > 0)
+    train_step, _ = compile_steps(task, optimizer, state, mesh, config.seed, stage.accumulation, skip_above, ema)
     return train_step.lower(state, batch), state, batch  # type: ignore[attr-defined]
 
 

@@ -15,6 +15,7 @@ from bert_jax.data.pipeline import evaluation_batches, pretraining_batches
 from bert_jax.errors import InputError
 from bert_jax.metrics import read_metrics
 from bert_jax.model.bert import PretrainingModel
+from bert_jax.model.flops import training_flops
 from bert_jax.model_directory import ModelDescription
 from bert_jax.objectives.masking import masked_slots
 from bert_jax.objectives.tasks import PretrainingTask
@@ -49,6 +50,7 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
     model = description.build(tokenizer.vocab_size, config.compute)
     assert isinstance(model, PretrainingModel)
     task = PretrainingTask(model, stage.masking, tokenizer.special_ids, tokenizer.mask_id, tuple(tokenizer.ordinary_ids.tolist()))
+    slots = masked_slots(stage.rows.length, stage.masking)
     batches = pretraining_batches(prepared.train, tokenizer, stage.rows, stage.batch_size, config.seed, **processes)
     try:
         real_tokens = train(
@@ -56,7 +58,7 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
                 name="pretrain",
                 directory=directory,
                 task=task,
-                init=lambda: _initial_parameters(model, held_out[0], masked_slots(stage.rows.length, stage.masking), config.seed),
+                init=lambda: _initial_parameters(model, held_out[0], slots, config.seed),
                 warm_start=_warm_start(Path(stage.checkpoint), stage) if stage.checkpoint else None,
                 optimizer=make_optimizer(stage.optimizer, stage.steps),
                 schedule=learning_rate_schedule(stage.optimizer, stage.steps),
@@ -69,6 +71,11 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
                 score=lambda metrics: -metrics["loss"],
                 loop=stage.loop,
                 data_fingerprint=prepared.path.name,
+                skip_above=stage.optimizer.skip_above,
+                ema=stage.optimizer.ema,
+                flops=training_flops(
+                    config.encoder, tokenizer.vocab_size, stage.batch_size, stage.rows.length, slots, stage.rows.examples_per_row
+                ),
             )
         )
     finally:
@@ -117,10 +124,12 @@ def _initial_parameters(model: PretrainingModel, batch: HostBatch, slots: int, s
 def _figures(directory: Path, steps: int, real_tokens: int, held_out: Sequence[HostBatch], tokenizer: Tokenizer) -> dict[str, Any]:
     lines = read_metrics(directory)
     last: Mapping[str, Any] = next((line for line in reversed(lines) if line["split"] == "valid"), {})
-    speeds = [line["real_tokens_per_second"] for line in lines if line["split"] == "train"]
+    training = [line for line in lines if line["split"] == "train"]
+    speeds = [line["real_tokens_per_second"] for line in training]
     return {
         "steps": steps,
         "real_tokens": real_tokens,
+        "skipped_updates": training[-1].get("skipped_updates", 0) if training else 0,
         "mlm_loss": last.get("mlm_loss"),
         "mlm_accuracy": last.get("mlm_accuracy"),
         "mlm_accuracy_floor": commonest_token_share(held_out, tokenizer),

@@ -101,7 +101,8 @@ def _figures(summary: Mapping[str, Any]) -> list[str]:
     if pretrain := summary.get("pretrain"):
         lines += [
             f"Pre-training        {pretrain['steps']:,} steps, {pretrain['real_tokens']:,} real tokens, "
-            f"{pretrain['real_tokens_per_second']:,.0f} a second",
+            f"{pretrain['real_tokens_per_second']:,.0f} a second"
+            + (f"; {pretrain['skipped_updates']:,} updates skipped" if pretrain.get("skipped_updates") else ""),
             f"Masked tokens       {pretrain['mlm_accuracy']:.1%} right "
             f"(always guessing the commonest token: {pretrain['mlm_accuracy_floor']:.1%})",
         ]

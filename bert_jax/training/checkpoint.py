@@ -1,4 +1,8 @@
-"""Orbax checkpoints of one stage: parameters, optimizer and the position in the data, the newest and the best kept."""
+"""Orbax checkpoints of one stage: parameters, optimizer and the position in the data, the newest and the best kept.
+
+The item `params` is the model as it is used, evaluated and exported: with `optimizer.ema` the averaged parameters. Those that
+training goes on from are then beside the optimizer's state.
+"""
 
 import math
 from collections.abc import Mapping
@@ -74,8 +78,8 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.PyTreeSave(state.params),
-                optimizer=ocp.args.PyTreeSave({"step": state.step, "state": state.optimizer_state}),
+                params=ocp.args.PyTreeSave(state.model),
+                optimizer=ocp.args.PyTreeSave(_beside_parameters(state)),
                 position=ocp.args.JsonSave(position),
             ),
             metrics={} if score is None else {"score": score},
@@ -90,14 +94,13 @@ class Checkpoints:
         step = self.latest if step is None else step
         target = abstract_state(state)
         _check_tree(self._directory, self._metadata(step), target.params)
-        optimizer = {"step": target.step, "state": target.optimizer_state}
+        beside = _pytree_restore(_beside_parameters(target))
         found = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                params=_pytree_restore(target.params), optimizer=_pytree_restore(optimizer), position=ocp.args.JsonRestore()
-            ),
+            step, args=ocp.args.Composite(params=_pytree_restore(target.model), optimizer=beside, position=ocp.args.JsonRestore())
         )
-        return TrainState(found["optimizer"]["step"], found["params"], found["optimizer"]["state"]), found["position"]
+        optimizer, model = found["optimizer"], found["params"]
+        params, average = (model, None) if state.average is None else (optimizer["params"], model)
+        return TrainState(optimizer["step"], params, optimizer["state"], optimizer.get("running_loss"), average), found["position"]
 
     def restore_params(self, params: Any, step: int | None = None) -> Any:
         """Saved parameters alone, for the sub-tree of shapes (with shardings) `params`; the newest by default.
@@ -144,6 +147,13 @@ def load_parameters(directory: Path, params: Any, kind: str = "pretraining", alo
         return checkpoints.restore_params(shapes, step)
     finally:
         checkpoints.close()
+
+
+def _beside_parameters(state: TrainState) -> dict[str, Any]:
+    # What a run does not use has no entry, so that its checkpoints are those of before there was such a thing.
+    running_loss = {} if state.running_loss is None else {"running_loss": state.running_loss}
+    params = {} if state.average is None else {"params": state.params}
+    return {"step": state.step, "state": state.optimizer_state} | running_loss | params
 
 
 def _pytree_restore(tree: Any, partial: bool = False) -> ocp.args.PyTreeRestore:

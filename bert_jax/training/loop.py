@@ -23,15 +23,20 @@ from bert_jax.config import LoopConfig
 from bert_jax.data.pipeline import Batches, merge_states
 from bert_jax.errors import InputError, Interrupted, TrainingError
 from bert_jax.metrics import MetricsWriter
+from bert_jax.model_directory import write_json
 from bert_jax.objectives.losses import Mean
 from bert_jax.objectives.tasks import Task
 from bert_jax.progress import TrainingProgress
 from bert_jax.training.checkpoint import Checkpoints, Position
+from bert_jax.training.peak import peak_flops
 from bert_jax.training.sharding import place_batch
 from bert_jax.training.state import create_state
 from bert_jax.training.steps import EvaluationStep, compile_steps
 
 HostBatch = Mapping[str, np.ndarray]
+
+# Written where too many updates in a row were skipped: which steps these were, and where in the data their batches are.
+SKIPPED = "skipped.json"
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,11 @@ class Job:
     loop: LoopConfig
     data_fingerprint: str
     """Names the data: a checkpoint is continued on the same data only."""
+    skip_above: float = 0.0
+    ema: float = 0.0
+    """Both: see `bert_jax.training.steps.train_step`; 0 is off."""
+    flops: int = 0
+    """Operations of the model in one step, for its rate and share of the devices' peak; 0 reports neither."""
 
 
 class _Window:
@@ -137,16 +147,25 @@ class _Training:
 
     def __init__(self, job: Job, checkpoints: Checkpoints) -> None:
         self.job, self.checkpoints = job, checkpoints
-        self.state = create_state(job.init, job.optimizer, job.mesh)
+        self.state = create_state(job.init, job.optimizer, job.mesh, follow_loss=job.skip_above > 0, average=job.ema > 0)
         self.window, self.real_tokens, self.step = _Window(), 0, 0
+        self.skipped, self.skipped_in_a_row = 0, list[dict[str, Any]]()
         if checkpoints.latest is not None:
             self._resume()
         elif job.warm_start:
-            self.state = dataclasses.replace(self.state, params=job.warm_start(self.state.params))
-        self.train_step, self.evaluation_step = compile_steps(job.task, job.optimizer, self.state, job.mesh, job.seed, job.accumulation)
+            params = job.warm_start(self.state.params)
+            # Another copy: the step is given its whole state's memory to write to.
+            average = None if self.state.average is None else jax.tree.map(jnp.copy, params)
+            self.state = dataclasses.replace(self.state, params=params, average=average)
+        self.train_step, self.evaluation_step = compile_steps(
+            job.task, job.optimizer, self.state, job.mesh, job.seed, job.accumulation, job.skip_above, job.ema
+        )
         self.writer = MetricsWriter(job.directory, resume_step=self.step) if jax.process_index() == 0 else None
-        self.clock, self.waited, self.clocked_tokens = time.perf_counter(), 0.0, 0
-        self.pending: tuple[int, Any] | None = None
+        self.peak = peak_flops() if self.writer and job.flops else None
+        first, _, last = job.loop.profile.partition(":")
+        self.profiled, self.tracing = range(int(first), int(last) + 1) if last else range(0), False
+        self.clock, self.waited, self.clocked_tokens, self.clocked_steps = time.perf_counter(), 0.0, 0, 0
+        self.pending: tuple[int, Any, dict[str, Any]] | None = None
 
     def _resume(self) -> None:
         self.state, position = self.checkpoints.restore(self.state)
@@ -157,6 +176,7 @@ class _Training:
             )
         self.step, self.real_tokens = int(self.state.step), position["real_tokens"]
         self.window = _Window(position["window"])
+        self.skipped, self.skipped_in_a_row = position.get("skipped", 0), position.get("skipped_in_a_row", [])
         self.job.batches.set_state(position["batches"])
 
     def position(self) -> Position:
@@ -165,57 +185,107 @@ class _Training:
             # A copy: the file is written while the next steps are added up.
             "window": {name: list(pair) for name, pair in self.window.sums.items()},
             "real_tokens": self.real_tokens,
+            "skipped": self.skipped,
+            "skipped_in_a_row": list(self.skipped_in_a_row),
             "data": self.job.data_fingerprint,
         }
 
     def advance(self) -> None:
         """Dispatches one step, then looks at the metrics of the one before: the device never waits for the host."""
+        if (self.step + 1 in self.profiled) != self.tracing:
+            self._turn_profile()
         begun = time.perf_counter()
+        place = self.job.batches.get_state()
         batch = next(self.job.batches)
         self.waited += time.perf_counter() - begun
         self.state, metrics = self.train_step(self.state, place_batch(batch, self.job.mesh))
         self.settle()
         self.step += 1
-        self.pending = (self.step, metrics)
+        self.pending = (self.step, metrics, place)
+
+    def _turn_profile(self) -> None:
+        """Begins a trace, or ends and writes it, between two steps: the one before is done."""
+        self.settle()
+        begun = time.perf_counter()
+        if self.tracing:
+            self.end_profile()
+        else:
+            jax.profiler.start_trace(str(self.job.directory / "profile"))
+            self.tracing = True
+        self.clock += time.perf_counter() - begun
+
+    def end_profile(self) -> None:
+        """Writes the trace that is under way, if there is one."""
+        if self.tracing:
+            self.tracing = False
+            jax.profiler.stop_trace()
 
     def settle(self) -> None:
-        """Takes in the metrics of the last dispatched step, and stops at a loss that is not finite."""
+        """Takes in the metrics of the last dispatched step, and stops where too many updates in a row were skipped."""
         if self.pending is None:
             return
-        step, metrics = self.pending
+        step, metrics, place = self.pending
         self.pending = None
         metrics = jax.device_get(metrics)
-        # The gradient too: it would spoil the parameters that are saved before the next loss shows it.
-        if not math.isfinite(sum(float(metrics[name].total) for name in (*self.job.task.losses, "gradient_norm"))):
-            raise TrainingError(
-                f"The loss of {self.job.name} is not finite at step {step}. The last checkpoint is whole. "
-                "Lower the learning rate, lengthen the warm-up or set clip_norm, and start in a new workdir."
-            )
         tokens = int(metrics["real_tokens"].total)
         self.real_tokens += tokens
         self.clocked_tokens += tokens
-        self.window.add(metrics)
+        self.clocked_steps += 1
+        if metrics.pop("skipped_updates").total:
+            self._skip(step, metrics, place)
+        else:
+            self.skipped_in_a_row = []
+            self.window.add(metrics)
+
+    def _skip(self, step: int, metrics: Mapping[str, Mean], place: dict[str, Any]) -> None:
+        # Its metrics stay out of the sums: one that is not finite would take those of the good steps with it.
+        window = _Window()
+        window.add(metrics)
+        numbers = {name: window.means().get(name, 0.0) for name in (*self.job.task.losses, "gradient_norm")}
+        finite = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+        self.skipped += 1
+        self.skipped_in_a_row.append({"step": step, **finite, "batch": _merged(place)})
+        if len(self.skipped_in_a_row) < self.job.loop.max_skipped:
+            return
+        path = self.job.directory / SKIPPED
+        if jax.process_index() == 0:
+            write_json(path, {"stage": self.job.name, "skipped": self.skipped_in_a_row})
+        saved, above = self.checkpoints.latest, f", or the loss above {self.job.skip_above:g} times its mean" * bool(self.job.skip_above)
+        raise TrainingError(
+            f"{self.job.name} stopped at step {step}: the loss or the gradient was not finite{above}, and {len(self.skipped_in_a_row)} "
+            "updates in a row were skipped. "
+            + ("Nothing was saved yet. " if saved is None else f"The last checkpoint, of step {saved}, is good. ")
+            + f"Look at the batches with python -m bert_jax inspect {path}. If they are as they should be, lower the learning rate, "
+            "lengthen the warm-up or set clip_norm, and start in a new workdir."
+        )
 
     def log(self) -> dict[str, float]:
         now = time.perf_counter()
         means = self.window.means()
         seconds = now - self.clock
+        model_flops = self.job.flops * self.clocked_steps / seconds
+        speed = {"model_flops_per_second": model_flops} if self.job.flops else {}
         fields = {
-            "loss": total_loss(means, self.job.task),
+            # Nothing is known of the loss where every update was skipped.
+            "loss": total_loss(means, self.job.task) if means else math.nan,
             **{name: value for name, value in means.items() if name != "real_tokens"},
-            "learning_rate": float(self.job.schedule(self.step - 1)),
+            # The optimizer does not count the updates that were skipped.
+            "learning_rate": float(self.job.schedule(max(0, self.step - 1 - self.skipped))),
+            "skipped_updates": self.skipped,
             "real_tokens": self.real_tokens,
             "real_tokens_per_second": self.clocked_tokens / seconds,
+            **speed,
+            **({"mfu": model_flops / self.peak} if self.peak else {}),
             "data_wait": self.waited / seconds,
         }
         if self.writer:
             self.writer.write(self.step, "train", fields)
-        self.window, self.clock, self.waited, self.clocked_tokens = _Window(), now, 0.0, 0
+        self.window, self.clock, self.waited, self.clocked_tokens, self.clocked_steps = _Window(), now, 0.0, 0, 0
         return fields
 
     def evaluate(self) -> dict[str, float]:
         begun = time.perf_counter()
-        held_out = evaluate(self.state.params, self.evaluation_step, self.job.evaluation_batches, self.job)
+        held_out = evaluate(self.state.model, self.evaluation_step, self.job.evaluation_batches, self.job)
         if self.writer:
             self.writer.write(self.step, "valid", held_out)
         self.clock += time.perf_counter() - begun
@@ -234,7 +304,7 @@ def train(job: Job) -> int:
     never interrupted: the state, the position in the data and the metrics that were being summed are all saved.
 
     Raises:
-        TrainingError: a loss or a gradient that is not finite.
+        TrainingError: `loop.max_skipped` updates in a row were skipped, for a loss or a gradient that is not finite.
         InputError: a checkpoint of another model, or of data that has changed since.
         Interrupted: SIGINT or SIGTERM came; a checkpoint has been saved.
     """
@@ -245,6 +315,7 @@ def train(job: Job) -> int:
             try:
                 _drive(run, signals, progress)
             finally:
+                run.end_profile()
                 if run.writer:
                     run.writer.close()
     finally:

@@ -1,5 +1,6 @@
 """The training and evaluation steps as pure functions, and the one place that compiles them."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -20,28 +21,47 @@ EvaluationStep = Callable[[Any, Batch, jax.Array], Metrics]
 # Streams of keys that must never meet: those of the training steps and those of evaluation's fixed masks.
 _TRAINING_STREAM, _EVALUATION_STREAM = 0, 1
 
+# What each loss weighs in the running mean.
+_RUNNING_SHARE = 0.01
+
 
 def _key(seed: int, stream: int, index: jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), index)
 
 
 def train_step(
-    state: TrainState, batch: Batch, *, task: Task, optimizer: optax.GradientTransformation, seed: int, accumulation: int = 1
+    state: TrainState,
+    batch: Batch,
+    *,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    accumulation: int = 1,
+    skip_above: float = 0.0,
+    ema: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step on a global batch of B rows; everything random comes from (seed, state.step).
 
     With accumulation the batch is taken in that many rounds of B / accumulation rows. The batch is prepared and its
     normalisers are counted before it is cut, so the gradient is that of the whole batch.
+
+    Where the loss or the gradient is not finite, or the loss above `skip_above` (if not 0) times its running mean, the
+    update is skipped: all but the step stays as it was, and the metric `skipped_updates` is 1.
+
+    A state with an average has it moved towards the new parameters, by 1 - `ema` of the way; further in the first steps,
+    so that it forgets what training started from.
     """
     prepare_key, dropout_key = jax.random.split(_key(seed, _TRAINING_STREAM, state.step))
     batch = task.prepare(batch, prepare_key)
     normalisers = task.normalisers(batch)
 
+    def normalised(metrics: Metrics) -> jax.Array:
+        # A batch with nothing to learn from one of the heads adds zero, not 0 / 0.
+        return sum((metrics[name].total / jnp.maximum(normalisers[name], 1.0) for name in task.losses), start=jnp.float32(0))
+
     def loss(params: Any, part: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         metrics = task.metrics(params, part, key)
-        # A batch with nothing to learn from one of the heads adds zero, not 0 / 0.
-        total = sum((metrics[name].total / jnp.maximum(normalisers[name], 1.0) for name in task.losses), start=jnp.float32(0))
-        return total, metrics
+        return normalised(metrics), metrics
 
     def gradients(part: Batch, key: jax.Array) -> tuple[Any, Metrics]:
         found, metrics = jax.grad(loss, has_aux=True)(state.params, part, key)
@@ -53,9 +73,26 @@ def train_step(
         grads, metrics = _accumulate(gradients, batch, dropout_key, accumulation)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats, which a program may have forbidden
         updates, optimizer_state = optimizer.update(grads, state.optimizer_state, state.params)
+    total, norm = normalised(metrics), optax.tree.norm(grads)
+    good = jnp.isfinite(total) & jnp.isfinite(norm)
+    running_loss = state.running_loss
+    if running_loss is not None:
+        good &= total <= skip_above * running_loss
+        running_loss = jnp.where(jnp.isinf(running_loss), total, running_loss + _RUNNING_SHARE * (total - running_loss))
     params = optax.apply_updates(state.params, updates)
-    metrics["gradient_norm"] = Mean(optax.tree.norm(grads), jnp.float32(1))
-    return TrainState(state.step + 1, params, optimizer_state), metrics
+    average = None if state.average is None else _averaged(state.average, params, ema, state.step)
+    after = TrainState(state.step, params, optimizer_state, running_loss, average)
+    after = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, state)
+    metrics["gradient_norm"] = Mean(norm, jnp.float32(1))
+    metrics["skipped_updates"] = Mean(1 - good.astype(jnp.float32), jnp.float32(1))
+    return dataclasses.replace(after, step=state.step + 1), metrics
+
+
+def _averaged(average: Any, params: Any, ema: float, step: jax.Array) -> Any:
+    # The first rates as in TensorFlow's ExponentialMovingAverage: 0.1, 0.18, 0.25, ...
+    steps = step.astype(jnp.float32)
+    rate = 1 - jnp.minimum(ema, (1 + steps) / (10 + steps))
+    return jax.tree.map(lambda mean, new: mean + rate.astype(mean.dtype) * (new - mean), average, params)
 
 
 def _accumulate(
@@ -86,7 +123,14 @@ def evaluation_step(params: Any, batch: Batch, index: jax.Array, *, task: Task, 
 
 
 def compile_steps(
-    task: Task, optimizer: optax.GradientTransformation, state: TrainState, mesh: Mesh, seed: int, accumulation: int = 1
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    mesh: Mesh,
+    seed: int,
+    accumulation: int = 1,
+    skip_above: float = 0.0,
+    ema: float = 0.0,
 ) -> tuple[TrainStep, EvaluationStep]:
     """Both steps, jitted over the mesh: state donated and kept where it lies, metrics on every device."""
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
@@ -94,7 +138,9 @@ def compile_steps(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for kernels, which XLA cannot cut over devices
-            return train_step(state, batch, task=task, optimizer=optimizer, seed=seed, accumulation=accumulation)
+            return train_step(
+                state, batch, task=task, optimizer=optimizer, seed=seed, accumulation=accumulation, skip_above=skip_above, ema=ema
+            )
 
     def evaluate(params: Any, batch: Batch, index: jax.Array) -> Metrics:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):

@@ -38,23 +38,32 @@ def shards(tree: Any) -> dict[str, list[int]]:
 def ten_steps(mesh: Mesh, accumulation: int) -> dict[str, Any]:
     optimizer = tiny.lenient(make_optimizer(OptimizerConfig(learning_rate=5e-3), 10))
     task = tiny.task(ENCODER)
-    state = create_state(lambda: jax.tree.map(jnp.asarray, tiny.initial_parameters(ENCODER)), optimizer, mesh)
+    state = create_state(lambda: jax.tree.map(jnp.asarray, tiny.initial_parameters(ENCODER)), optimizer, mesh, average=True)
     born = shards(state.params)
-    train, _ = compile_steps(task, optimizer, state, mesh, seed=0, accumulation=accumulation)
+    train, _ = compile_steps(task, optimizer, state, mesh, seed=0, accumulation=accumulation, ema=0.9)
     losses, rows = [], None
     for _ in range(10):
         batch = place_batch(tiny.batch(), mesh)
         rows = batch["tokens"].addressable_shards[0].data.shape[0]
         state, metrics = train(state, batch)
         losses.append([float(metrics[name].total / metrics[name].count) for name in METRICS])
+    spoilt = tiny.batch()
+    spoilt["example_weights"][0] = float("nan")
+    before = tiny.flat((state.params, state.optimizer_state, state.average))
+    state, metrics = train(state, place_batch(spoilt, mesh))
+    after = tiny.flat((state.params, state.optimizer_state, state.average))
     adam = next(part for part in jax.tree.leaves(state.optimizer_state, is_leaf=lambda part: hasattr(part, "mu")) if hasattr(part, "mu"))
     return {
         "losses": losses,
         "rows": rows,
         "born": born,
         "shards": shards(state.params),
+        "average": shards(state.average),
+        "average of a kernel": np.asarray(state.average["pooler"]["dense"]["kernel"]).tolist(),
         "moments": [shards(adam.mu), shards(adam.nu)],
         "programs": train._cache_size(),
+        "skipped": float(metrics["skipped_updates"].total),
+        "unchanged by a skip": all((after[path] == before[path]).all() for path in before),
     }
 
 

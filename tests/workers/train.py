@@ -1,5 +1,7 @@
 """A process that trains the tiny model, alone or with others, and may be struck down on the way. Its argument is JSON.
 
+A step has two rounds of accumulation, and the parameters are averaged.
+
 `runs` names the runs, one after the other: the directory, the number of steps, and perhaps `signal`, sent to itself
 before step `at`, once the checkpoint of step `after` is there; or a `mesh`. Every batch that it reads goes to a file of the directory.
 """
@@ -68,7 +70,8 @@ def main(arguments: dict[str, Any]) -> None:
             print(error, flush=True)
             continue
         loop = LoopConfig(**arguments["loop"])
-        job = tiny.job(directory, run["steps"], mesh, loop=loop, wrap=lambda batches, run=run: Batches(batches, run))
+        wrap = lambda batches, run=run: Batches(batches, run)  # noqa: E731
+        job = tiny.job(directory, run["steps"], mesh, loop=loop, accumulation=2, ema=0.9, wrap=wrap)
         try:
             train(job)
         except Interrupted as error:

@@ -1,0 +1,52 @@
+"""A look at the batches of updates that were skipped: the same rows again, from where they are in the data."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bert_jax import model_directory
+from bert_jax.config import RunConfig
+from bert_jax.data.labelled import classification_batches, load_labelled
+from bert_jax.data.pipeline import Batches, pretraining_batches
+from bert_jax.model_directory import read_json
+from bert_jax.overrides import from_dict
+from bert_jax.stages.run import CONFIG, prepare_data
+from bert_jax.tokenizer import Tokenizer
+
+
+def describe_skipped(path: Path) -> Iterator[str]:
+    """Lines for a person: each skipped step of a stage's `skipped.json`, and the examples of each row, before masking.
+
+    Raises:
+        InputError: the file, its run's configuration or the data has changed.
+    """
+    report: Any = read_json(path)
+    config = from_dict(RunConfig, read_json(path.parent.parent / CONFIG))
+    batches, tokenizer = _batches(config, path.parent)
+    try:
+        for skipped in report["skipped"]:
+            batches.set_state(skipped.pop("batch"))
+            batch = next(batches)
+            step = skipped.pop("step")
+            numbers = (f"{name} {'not finite' if value is None else f'{value:.4g}'}" for name, value in skipped.items())
+            yield f"step {step}  {'  '.join(numbers)}"
+            for row, (tokens, examples) in enumerate(zip(batch["tokens"], batch["example_ids"], strict=True)):
+                for example in range(1, int(examples.max()) + 1):
+                    yield f"  row {row}  {tokenizer.decode(tokens[examples == example])}"
+    finally:
+        batches.close()
+
+
+def _batches(config: RunConfig, directory: Path) -> tuple[Batches, Tokenizer]:
+    """The whole batches of a stage, as one process reads them."""
+    if directory.name == "pretrain":
+        assert config.pretrain is not None
+        tokenizer, prepared = prepare_data(config, directory.parent)
+        return pretraining_batches(prepared.train, tokenizer, config.pretrain.rows, config.pretrain.batch_size, config.seed), tokenizer
+    stage = config.finetune
+    assert stage is not None
+    _, tokenizer = model_directory.read(directory)
+    train = load_labelled(stage.data, config.seed).train
+    return classification_batches(
+        train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs
+    ), tokenizer

@@ -1,0 +1,104 @@
+"""The operations of the model: counted by hand, by the compiler, and held against a peak."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from bert_jax.config import EncoderConfig
+from bert_jax.model.bert import ClassificationModel
+from bert_jax.model.flops import classification_flops, forward_flops, training_flops
+from bert_jax.objectives.tasks import PretrainingTask
+from bert_jax.training import peak
+
+ROWS, LENGTH, EXAMPLES, SLOTS, VOCABULARY = 4, 64, 3, 10, 400
+# Wide enough that what is no product (norms, activations, softmaxes), which the compiler counts too, is little.
+ENCODER = EncoderConfig(layers=2, width=256, heads=2, feed_forward=1024, max_positions=64, dropout=0.0, attention_dropout=0.0)
+
+
+def test_a_layer_by_hand() -> None:
+    """Each product of one layer and of the heads, an operand's shape at a time."""
+    encoder = EncoderConfig(layers=1, width=8, heads=2, feed_forward=12, max_positions=16)
+    tokens, heads, head_width = 2 * 5, 2, 4
+    products = [
+        *[(tokens, 8, 8)] * 4,  # query, key, value, output
+        *[(5, head_width, 5), (5, 5, head_width)] * (2 * heads),  # scores and mixtures of every row and head
+        (tokens, 8, 12), (tokens, 12, 8),
+        (2 * 3, 8, 8), (2 * 3, 8, 21),  # covered tokens
+        (2 * 4, 8, 8), (2 * 4, 8, 2),  # [CLS] of the examples
+    ]  # fmt: skip
+    by_hand = sum(2 * m * k * n for m, k, n in products)
+    assert forward_flops(encoder, vocab_size=21, rows=2, length=5, covered=3, examples=4) == by_hand
+    assert training_flops(encoder, vocab_size=21, rows=2, length=5, covered=3, examples=4) == 3 * by_hand
+    classifier = sum(2 * m * k * n for m, k, n in products[:-4]) + 2 * (2 * 4) * (8 * 8 + 8 * 5)
+    assert classification_flops(encoder, classes=5, rows=2, length=5, examples=4, pooling="cls") == 3 * classifier
+
+
+def batch() -> dict[str, jax.ShapeDtypeStruct]:
+    shapes = dict.fromkeys(("tokens", "example_ids", "positions", "segments"), (ROWS, LENGTH))
+    shapes |= {"cls_positions": (ROWS, EXAMPLES), "masked_positions": (ROWS, SLOTS), "masked_labels": (ROWS, SLOTS)}
+    shapes |= {"is_next": (ROWS, EXAMPLES), "labels": (ROWS, EXAMPLES)}
+    fields = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()}
+    weights = {"masked_weights": (ROWS, SLOTS), "example_weights": (ROWS, EXAMPLES)}
+    return fields | {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in weights.items()}
+
+
+def test_a_training_step_as_the_compiler_counts_it() -> None:
+    task = tiny.task(ENCODER)
+    task = dataclasses.replace(task, model=type(task.model)(VOCABULARY, ENCODER, tiny.COMPUTE))
+    assert isinstance(task, PretrainingTask)
+    params = jax.eval_shape(lambda batch: task.model.init(jax.random.key(0), batch)["params"], batch())
+
+    def loss(params: object, batch: dict[str, jax.Array]) -> jax.Array:
+        metrics = task.metrics(params, batch, None)
+        return metrics["mlm_loss"].total + metrics["nsp_loss"].total
+
+    counted = jax.jit(jax.grad(loss)).lower(params, batch()).cost_analysis()["flops"]
+    assert training_flops(ENCODER, VOCABULARY, ROWS, LENGTH, SLOTS, EXAMPLES) == pytest.approx(counted, rel=0.05)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_classifier_as_the_compiler_counts_it(pooling: str) -> None:
+    model = ClassificationModel(VOCABULARY, ENCODER, tiny.COMPUTE, 3, pooling)  # type: ignore[arg-type]
+    params = jax.eval_shape(lambda batch: model.init(jax.random.key(0), batch)["params"], batch())
+    step = jax.jit(jax.grad(lambda params, batch: model.apply({"params": params}, batch).sum()))
+    counted = step.lower(params, batch()).cost_analysis()["flops"]
+    assert classification_flops(ENCODER, 3, ROWS, LENGTH, EXAMPLES, pooling) == pytest.approx(counted, rel=0.05)
+
+
+class Device:
+    platform = "gpu"
+
+    def __init__(self, kind: str) -> None:
+        self.device_kind = kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H200", 989e12),
+        ("TPU v4", 275e12),
+        ("TPU v5 lite", 197e12),
+        ("TPU v5p", 459e12),
+        ("TPU v5", 459e12),
+        ("TPU v6 lite", 918e12),
+        ("NVIDIA GeForce RTX 3060", None),
+    ],
+)
+def test_published_peaks(monkeypatch: pytest.MonkeyPatch, kind: str, wanted: float | None) -> None:
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device(kind)])
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    assert peak.peak_flops() == (None if wanted is None else 8 * wanted)
+
+
+def test_the_peak_of_a_cpu_is_measured_once() -> None:
+    found = peak.peak_flops()
+    assert found is not None and 1e8 < found < 1e15
+    assert peak.peak_flops() == found
+    assert np.isfinite(found)
