@@ -8,10 +8,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 from command_line import failure, ok
+from jax.sharding import NamedSharding, PartitionSpec
 
-from bert_jax.config import EncoderConfig
+from bert_jax.config import EncoderConfig, MeshConfig
 from bert_jax.model.flops import forward_flops, training_flops
+from bert_jax.model.fused_attention import splash_attention
+from bert_jax.stages import plan
 from bert_jax.training.compiled import collectives
+from bert_jax.training.sharding import BATCH_SPEC, make_mesh
 
 ROOT = Path(__file__).resolve().parents[1]
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
@@ -83,13 +87,13 @@ def test_the_step_is_compiled_for_a_slice_that_is_not_here(tmp_path: Path, capsy
     ok("compile", CONFIG, "--topology=v5e:4x4", f"--json={tmp_path / 'plan.json'}", *SMALL, "--config.mesh.fsdp=4")
     shown = capsys.readouterr().out
     assert "16 (v5e:4x4), data 4 x fsdp 4 x tensor 1" in shown and "MFU" in shown
-    plan = json.loads((tmp_path / "plan.json").read_text())
-    assert plan["fits"] and plan["chips"] == 16
+    found = json.loads((tmp_path / "plan.json").read_text())
+    assert found["fits"] and found["chips"] == 16
     # Two moments for each parameter, and the step.
-    assert plan["optimizer"] == pytest.approx(2 * plan["parameters"], rel=0.01)
+    assert found["optimizer"] == pytest.approx(2 * found["parameters"], rel=0.01)
     # The gradients are summed over all chips, whatever the compiler makes of it: at least 2 (n - 1) / n bytes a parameter's byte.
-    assert sum(c["sent_bytes"] for c in plan["collectives"]) > plan["parameters"]
-    assert 0 < plan["utilisation"] <= 1 and plan["step_seconds"] >= plan["compute_seconds"] > 0
+    assert sum(c["sent_bytes"] for c in found["collectives"]) > found["parameters"]
+    assert 0 < found["utilisation"] <= 1 and found["step_seconds"] >= found["compute_seconds"] > 0
 
 
 @needs_libtpu
@@ -104,3 +108,19 @@ def test_bad_topologies_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "v5e" in failure(capsys, "compile", CONFIG, "--topology=v9:2x2")
     assert "v5e:3x7" in failure(capsys, "compile", CONFIG, "--topology=v5e:3x7")
     assert "a multiple of" in failure(capsys, "compile", CONFIG, "--topology=v5e:4x4", "--config.pretrain.batch_size=250")
+
+
+@needs_libtpu
+def test_splash_attention_is_compiled_by_the_tpu_s_compiler_and_holds_no_weights() -> None:
+    devices = plan.topology_devices("v5e:2x2")
+    mesh = make_mesh(MeshConfig(fsdp=2, tensor=2), 4, devices)
+    rows, heads = NamedSharding(mesh, BATCH_SPEC), NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None, "tensor"))
+    made = [jax.ShapeDtypeStruct((4, 512, 4, 64), jnp.bfloat16, sharding=heads)] * 3
+    ids = jax.ShapeDtypeStruct((4, 512), jnp.int32, sharding=rows)
+
+    def gradients(example_ids: jax.Array, *made: jax.Array) -> tuple[jax.Array, ...]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return jax.grad(lambda *made: splash_attention(*made, example_ids).astype(jnp.float32).sum(), (0, 1, 2))(*made)
+
+    text = jax.jit(gradients).lower(ids, *made).compile().as_text()
+    assert "tpu_custom_call" in text and "512,512]" not in text

@@ -20,7 +20,7 @@ def attend_within(example_ids: jax.Array, kernel: Literal["dense", "splash", "cu
     # Imported here: Pallas takes a second to import.
     from bert_jax.model.fused_attention import library_attention, splash_attention
 
-    fused = {"splash": splash_attention, "cudnn": library_attention}[kernel]
+    fused = splash_attention if kernel == "splash" else library_attention
 
     def attend(query: jax.Array, key: jax.Array, value: jax.Array, rate: float = 0.0, dropout_key: jax.Array | None = None) -> jax.Array:
         assert rate == 0.0 or dropout_key is None, "a fused kernel drops no weights; the configuration sees to it"

@@ -24,17 +24,25 @@ def splash_attention(query: jax.Array, key: jax.Array, value: jax.Array, example
     def on_one_device(query: jax.Array, key: jax.Array, value: jax.Array, example_ids: jax.Array) -> jax.Array:
         _, length, heads, depth = query.shape
         block = next(size for size in (_LONGEST_BLOCK, 384, 256, LANES) if length % size == 0)
-        names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
         kernel = kernels.make_splash_mha(
             masks.MultiHeadMask([masks.FullMask((length, length))] * heads),
-            block_sizes=kernels.BlockSizes(**{f"block_{name}": block for name in names}),
+            block_sizes=kernels.BlockSizes(
+                block_q=block,
+                block_kv=block,
+                block_kv_compute=block,
+                block_q_dkv=block,
+                block_kv_dkv=block,
+                block_kv_dkv_compute=block,
+                block_q_dq=block,
+                block_kv_dq=block,
+            ),
             head_shards=1,
             q_seq_shards=1,
             interpret=interpret,
         )
         scaled = query * jnp.asarray(depth**-0.5, query.dtype)
-        by_head = (x.transpose(0, 2, 1, 3) for x in (scaled, key, value))
-        mixed = jax.vmap(lambda q, k, v, ids: kernel(q, k, v, kernels.SegmentIds(ids, ids)))(*by_head, example_ids)
+        by_head = [x.transpose(0, 2, 1, 3) for x in (scaled, key, value)]
+        mixed: jax.Array = jax.vmap(kernel)(*by_head, kernels.SegmentIds(example_ids, example_ids))
         return mixed.transpose(0, 2, 1, 3)
 
     mesh = jax.sharding.get_abstract_mesh()

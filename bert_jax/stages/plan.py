@@ -151,7 +151,7 @@ def plan_launch(config: RunConfig, topology: str) -> LaunchPlan:
     chip = CHIPS.get(topology.partition(":")[0])
     if chip is None:
         raise InputError(f"There is no TPU topology {topology!r}: name one as KIND:SHAPE, such as v5e:4x4, of {', '.join(CHIPS)}.")
-    mesh = make_mesh(config.mesh, stage.batch_size // stage.accumulation, _devices(topology))
+    mesh = make_mesh(config.mesh, stage.batch_size // stage.accumulation, topology_devices(topology))
     lowered, state, batch = lower_step(config, stage, mesh)
     begun = time.perf_counter()
     problem, temporary, moved, found = "", 0, 0.0, list[Collective]()
@@ -171,13 +171,37 @@ def plan_launch(config: RunConfig, topology: str) -> LaunchPlan:
     flops = training_flops(config.encoder, config.vocabulary.size, rows, length, slots, stage.rows.examples_per_row) / mesh.size
     times = (flops / chip.matrix_flops, moved / chip.memory_bandwidth, sum(c.sent_bytes for c in found) / chip.link_bandwidth)
     return LaunchPlan(
-        topology, mesh.size, dict(mesh.shape), rows, length, seconds, not problem, problem,
-        bytes_per_device((state.params, state.average)), bytes_per_device(state.optimizer_state), bytes_per_device(batch), temporary, int(chip.memory),
-        flops, moved, found, *times, max(times), rows * length / max(times), flops / max(times) / chip.matrix_flops,
-    )  # fmt: skip
+        topology,
+        chips=mesh.size,
+        mesh=dict(mesh.shape),
+        rows=rows,
+        length=length,
+        compile_seconds=seconds,
+        fits=not problem,
+        problem=problem,
+        parameters=bytes_per_device((state.params, state.average)),
+        optimizer=bytes_per_device(state.optimizer_state),
+        batch=bytes_per_device(batch),
+        temporary=temporary,
+        memory=int(chip.memory),
+        flops=flops,
+        moved_bytes=moved,
+        collectives=found,
+        compute_seconds=times[0],
+        memory_seconds=times[1],
+        communication_seconds=times[2],
+        step_seconds=max(times),
+        tokens_per_second=rows * length / max(times),
+        utilisation=flops / max(times) / chip.matrix_flops,
+    )
 
 
-def _devices(topology: str) -> list[Any]:
+def topology_devices(topology: str) -> list[Any]:
+    """The chips of a TPU topology, for which programs can be compiled.
+
+    Raises:
+        InputError: libtpu is missing, or knows no such topology.
+    """
     if importlib.util.find_spec("libtpu") is None:
         raise InputError("The TPU's compiler is missing: pip install libtpu (Linux, x86-64).")
     for name, value in _WITHOUT_A_TPU.items():

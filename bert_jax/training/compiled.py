@@ -54,7 +54,7 @@ def collectives(text: str) -> list[Collective]:
 
 
 def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
-    name, lines = "", []
+    name, lines = "", list[str]()
     for line in text.splitlines():
         header = _COMPUTATION.match(line)
         if header:
