@@ -134,10 +134,9 @@ def prepare_data(config: RunConfig, workdir: Path, beam: Sequence[str] | None = 
     """The vocabulary and the prepared records of a run, made where they are missing; `beam` as in `prepare`."""
     tokenizer = make_vocabulary(config, workdir)
     data_dir = Path(config.corpus.data_dir) if config.corpus.data_dir else workdir / "data"
-    if jax.process_index() == 0:
-        prepare(config.corpus, tokenizer, data_dir, beam=beam)
+    prepared = prepare(config.corpus, tokenizer, data_dir, beam=beam) if jax.process_index() == 0 else None
     _wait_for_all("records prepared")
-    return tokenizer, prepare(config.corpus, tokenizer, data_dir, show_progress=False)
+    return tokenizer, prepared or prepare(config.corpus, tokenizer, data_dir, show_progress=False)
 
 
 def make_vocabulary(config: RunConfig, workdir: Path) -> Tokenizer:
