@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bert_jax.config import CorpusConfig, VocabularyConfig
-from bert_jax.data import encoding, text
+from bert_jax.data import encoding, files
 from bert_jax.data.corpora import documents, prepare
 from bert_jax.errors import InputError
 from bert_jax.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -262,7 +262,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(encoding, "_BATCH_CHARACTERS", 4000)
     monkeypatch.setattr(encoding, "_BATCHES_BEFORE_PROCESSES", 2)
     monkeypatch.setattr(encoding, "cores", lambda: 1)
-    monkeypatch.setattr(text, "_CHUNK", 4096)
+    monkeypatch.setattr(files, "_CHUNK", 4096)
     peaks = []
     for count in (200, 1600):
         write_corpus(tmp_path / f"{count}.txt", count, sentences=20)

@@ -20,6 +20,7 @@ from bert_jax.config import CorpusConfig
 from bert_jax.data.encoding import DocumentEncoder, TokenizedDocument, encode, token_dtype
 from bert_jax.data.held_out import divide
 from bert_jax.data.sources import content_hash
+from bert_jax.data.text import count_dropped
 from bert_jax.errors import InputError
 
 SPLITS = ("train", "valid")
@@ -45,12 +46,15 @@ class Counts:
     sentences: int = 0
     tokens: int = 0
     unknown_tokens: int = 0
+    dropped_characters: int = 0
+    """Control characters, and U+FFFD for bytes that were not UTF-8."""
     bytes: int = 0
     """UTF-8 bytes of the text."""
 
     def add(self, paragraphs: list[str], document: TokenizedDocument, unk_id: int) -> None:
         """Count a document in."""
         self.bytes += sum(len(paragraph.encode()) for paragraph in paragraphs)
+        self.dropped_characters += sum(map(count_dropped, paragraphs))
         if not len(document.tokens):
             self.empty_documents += 1
             return
