@@ -133,8 +133,10 @@ def _add_text_commands(add: Add) -> None:
         help="on Apache Beam, for a corpus beyond one machine: --beam='--runner=DataflowRunner --project=...' (default: this process)",
     )
 
-    inspect = add("inspect", _inspect, "look at a corpus before training on it", "corpus/ --vocab vocab", "demo --evaluation-file test.tsv")
-    inspect.add_argument("corpus", metavar="CORPUS", help=_CORPUS)
+    inspect = add(
+        "inspect", _inspect, "look at a corpus before training on it", "corpus/ --vocab vocab", "train.tsv --evaluation-file test.tsv"
+    )
+    inspect.add_argument("corpus", metavar="CORPUS", help=f"{_CORPUS}; or a labelled .tsv, .csv or .jsonl file")
     inspect.add_argument("--vocab", type=Path, help="a vocabulary, for counts in tokens; without one in characters")
     inspect.add_argument("--length", type=int, default=128, help="row length of the training (default: %(default)s)")
     inspect.add_argument("--batch-size", type=int, default=256, help="rows in a step of the training (default: %(default)s)")

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from bert_jax.data.packing import pack
 from bert_jax.data.pairs import make_examples
 from bert_jax.data.sentences import WORD_MARK
 from bert_jax.data.sources import Source, open_source
-from bert_jax.data.tables import read_lines, read_records
+from bert_jax.data.tables import TABLES, file_format, read_lines, read_records
 from bert_jax.data.text import SUFFIXES, count_dropped
 from bert_jax.errors import InputError
 from bert_jax.progress import WorkProgress
@@ -122,7 +122,7 @@ def inspect(
     """Read the whole of `config.source` once, on all cores.
 
     Args:
-        config: the text.
+        config: the text; its source may be a labelled .tsv, .csv or .jsonl file too, each text a document.
         rows: the rows of the training, for the length of an epoch.
         batch_size: rows of a step.
         tokenizer: for counts in tokens.
@@ -133,7 +133,7 @@ def inspect(
         InputError: the corpus or an evaluation file is missing, empty or cannot be read.
     """
     evaluations = [_Evaluation(path) for path in evaluation_files]
-    source = open_source(config.source, config)
+    source = _Table(Path(config.source)) if file_format(Path(config.source)) in TABLES else open_source(config.source, config)
     documents, sentences = _Repeats(), _Repeats()
     counts: Counter[str] = Counter()
     lengths: Counter[int] = Counter()
@@ -178,8 +178,24 @@ def inspect(
     )
 
 
+@dataclass(frozen=True)
+class _Table:
+    """The texts of a labelled file as documents."""
+
+    path: Path
+
+    @property
+    def stored_bytes(self) -> int | None:
+        return None
+
+    def documents(self, on_read: Callable[[int], None]) -> Iterator[list[str]]:
+        for _, text in _texts_of_records(self.path.expanduser()):
+            on_read(len(text.encode()))
+            yield [paragraph.strip() for paragraph in text.splitlines() if paragraph.strip()]
+
+
 def _read(
-    source: Source, config: CorpusConfig, tokenizer: Tokenizer | None, show_progress: bool
+    source: Source | _Table, config: CorpusConfig, tokenizer: Tokenizer | None, show_progress: bool
 ) -> Iterator[tuple[list[str], TokenizedDocument | None]]:
     with WorkProgress("inspect", "B", source.stored_bytes, show_progress) as progress:
         texts = source.documents(progress.update)

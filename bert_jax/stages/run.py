@@ -91,7 +91,10 @@ def _warn_of_copies(labelled: Labelled) -> None:
         print(f"Left out {labelled.duplicates:,} training examples: repeated texts, or texts with several labels.")
     for split, count in labelled.overlaps.items():
         if count:
-            print(f"Beware: {count:,} {split} examples stand in the training examples too; the score is in part one of memory.")
+            print(
+                f"Beware: {count:,} {split} examples stand in the training examples too; the score is in part one of memory. "
+                "--config.finetune.data.leaks=leave_out trains without them."
+            )
 
 
 def _fresh_encoder(config: RunConfig, workdir: Path) -> tuple[ModelDescription, Tokenizer, None]:
