@@ -145,8 +145,14 @@ def _add_text_commands(add: Add) -> None:
     plan.add_argument("--topology", required=True, metavar="KIND:SHAPE", help="v4:4x4x4, v5e:16x16, v5p:4x4x4 or v6e:16x16, say")
     plan.add_argument("--json", type=Path, metavar="FILE", help="write the plan to this file too")
 
-    inspect = add("inspect", _inspect, "look at a corpus before training on it", "corpus/ --vocab vocab", "demo --evaluation-file test.tsv")
-    inspect.add_argument("corpus", metavar="CORPUS", help=f"{_CORPUS}; or the skipped.json of a run that stopped, to see its batches")
+    inspect = add(
+        "inspect", _inspect, "look at a corpus before training on it", "corpus/ --vocab vocab", "train.tsv --evaluation-file test.tsv"
+    )
+    inspect.add_argument(
+        "corpus",
+        metavar="CORPUS",
+        help=f"{_CORPUS}; or a labelled .tsv, .csv or .jsonl file; or the skipped.json of a run that stopped, to see its batches",
+    )
     inspect.add_argument("--vocab", type=Path, help="a vocabulary, for counts in tokens; without one in characters")
     inspect.add_argument("--length", type=int, default=128, help="row length of the training (default: %(default)s)")
     inspect.add_argument("--batch-size", type=int, default=256, help="rows in a step of the training (default: %(default)s)")

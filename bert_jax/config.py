@@ -300,6 +300,8 @@ class LabelledConfig:
     labels: tuple[str, ...] = ()
     """The values of the label column in class order; empty takes them, sorted, from the training file."""
     dev_fraction: float = 0.1
+    leaks: Literal["report", "leave_out", "refuse"] = "report"
+    """What is done about training examples that stand in dev or test too: told, left out of training, or not trained with."""
     max_train_examples: int = 0
     """Train on a random sample of this many examples; 0 takes all."""
 

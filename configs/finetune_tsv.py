@@ -3,8 +3,9 @@
     python train.py --config=configs/finetune_tsv.py --workdir=runs/mine --config.finetune.checkpoint=runs/demo/pretrain \
         --config.finetune.data.train=train.tsv --config.finetune.data.text=text --config.finetune.data.label=label
 
-Add --config.finetune.data.dev and .test for files of your own, .text_pair for pairs of texts, .labels=negative,positive to
-fix the order of the classes, and --config.finetune.compare_from_scratch=true to see what pre-training gave.
+Add --config.finetune.data.dev and .test for files of your own, .leaks=leave_out to train without what is in them, .text_pair
+for pairs of texts, .labels=negative,positive to fix the order of the classes, and --config.finetune.compare_from_scratch=true
+to see what pre-training gave.
 """
 
 from bert_jax.config import FinetuneConfig, LabelledConfig, LoopConfig, OptimizerConfig, RunConfig

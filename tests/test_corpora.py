@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bert_jax.config import CorpusConfig, VocabularyConfig
-from bert_jax.data import encoding, text
+from bert_jax.data import encoding, files
 from bert_jax.data.corpora import documents, prepare
 from bert_jax.errors import InputError
 from bert_jax.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -178,15 +178,49 @@ def test_a_separate_held_out_text_is_held_out_whole(config, tokenizer, tmp_path)
     assert (len(prepared.train), len(prepared.valid)) == (60, 7)
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "foreign"])
 def test_a_damaged_shard_is_named_with_the_remedy(prepared, config, tokenizer, tmp_path, damage):
     shard = next(prepared.path.glob("*train*"))
+    whole = shard.read_bytes()
     if damage == "cut":
-        shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
-    else:
+        shard.write_bytes(whole[: len(whole) // 2])
+    elif damage == "flipped":
+        shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # in the padding, which no reader looks at
+    elif damage == "gone":
         shard.unlink()
-    with pytest.raises(InputError, match=f"{shard} holds 0 records.*delete the folder {prepared.path}"):
+    else:
+        other = prepare(replace(config, valid_fraction=0.3), tokenizer, tmp_path / "other", show_progress=False)
+        shard.write_bytes(next(other.path.glob("*train*")).read_bytes())
+        assert shard.stat().st_size == len(whole)  # and sound in itself
+    what = {"cut": "bytes where", "flipped": "another SHA-256", "gone": "is missing", "foreign": "another SHA-256"}[damage]
+    with pytest.raises(InputError, match=f"{shard} .*{what}.*delete the folder {prepared.path}"):
         prepare(config, tokenizer, tmp_path / "data", show_progress=False)
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "metadata.json"])
+@pytest.mark.parametrize("content", ["", "null", '{"split', '{"shards": {}, "splits": [], "train": 1}'])
+def test_a_damaged_description_is_named_with_the_remedy(prepared, config, tokenizer, tmp_path, name, content):
+    (prepared.path / name).write_text(content)
+    with pytest.raises(InputError, match=f"prepared corpus in {prepared.path} is damaged.*delete the folder"):
+        prepare(config, tokenizer, tmp_path / "data", show_progress=False)
+
+
+def test_a_shard_that_is_damaged_after_the_start_is_named_when_it_is_read(prepared):
+    shard = next(prepared.path.glob("*train*"))
+    shard.write_bytes(bytes(shard.stat().st_size))
+    with pytest.raises(InputError, match=f"{shard} was damaged after the start.*delete the folder {prepared.path}"):
+        prepared.train.fetch([3, 4])
+
+
+def test_text_that_changes_while_it_is_read_is_not_kept(config, tokenizer, tmp_path, monkeypatch):
+    def growing(documents, encoder):
+        write_corpus(tmp_path / "text" / "b.txt", 3)
+        return encoding.encode(documents, encoder)
+
+    monkeypatch.setattr("bert_jax.data.builder.encode", growing)
+    with pytest.raises(InputError, match="changed while it was prepared"):
+        prepare(config, tokenizer, tmp_path / "data", show_progress=False)
+    assert not list((tmp_path / "data").rglob("*.array_record*"))
 
 
 def test_a_folder_without_its_description_is_made_anew(prepared, config, tokenizer, tmp_path):
@@ -228,7 +262,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(encoding, "_BATCH_CHARACTERS", 4000)
     monkeypatch.setattr(encoding, "_BATCHES_BEFORE_PROCESSES", 2)
     monkeypatch.setattr(encoding, "cores", lambda: 1)
-    monkeypatch.setattr(text, "_CHUNK", 4096)
+    monkeypatch.setattr(files, "_CHUNK", 4096)
     peaks = []
     for count in (200, 1600):
         write_corpus(tmp_path / f"{count}.txt", count, sentences=20)

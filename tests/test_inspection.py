@@ -79,6 +79,24 @@ def test_overlap_with_evaluation_files(corpus, tmp_path):
     assert (second.texts, second.found, [line for line, _ in second.examples]) == (2, 2, [3, 2])
 
 
+def test_a_labelled_file_is_looked_at_as_a_corpus(tmp_path):
+    (tmp_path / "train.csv").write_text('label,text\n0,"早餐不错。\n房间也很 干净!"\n1,好。\n1,The hotel was clean.\n', encoding="utf-8")
+    (tmp_path / "test.tsv").write_text("label\ttext\n1\t房间也很干净!\n0\tThe hotel was clean. \n0\t没有\n", encoding="utf-8")
+    seen = look(CorpusConfig(source=str(tmp_path / "train.csv")), None, tmp_path / "test.tsv")
+    assert (seen.documents, seen.sentences) == (3, 4)
+    assert (seen.overlaps[0].texts, seen.overlaps[0].found) == (3, 2)
+
+
+@pytest.mark.parametrize(("dev", "found"), [("dev", 340), ("dev.clean", 0)])
+def test_the_known_leak_of_a_published_set_is_found(dev, found):
+    """338 rows of ChnSentiCorp's dev set are copies of training rows to the letter, and two more but for white space."""
+    folder = Path(__file__).parents[2] / "shared" / "data" / "sentiment" / "zh"
+    if not folder.exists():
+        pytest.skip("needs the shared data")
+    seen = look(CorpusConfig(source=str(folder / "chnsenticorp.train.tsv")), None, folder / f"chnsenticorp.{dev}.tsv")
+    assert (seen.documents, seen.overlaps[0].found) == (9600, found)
+
+
 def test_the_report_is_text_and_json(corpus, tokenizer, tmp_path):
     (tmp_path / "test.txt").write_text("The hotel was clean.\nelsewhere")
     seen = look(corpus, tokenizer, tmp_path / "test.txt")

@@ -1,6 +1,7 @@
 """Labelled text: reading and splitting it, its faults, and the rows it becomes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,24 @@ def test_named_sets_are_taken_as_they_are(tmp_path: Path) -> None:
     assert [len(part) for part in (labelled.train, labelled.dev, labelled.test)] == [25, 10, 2]
     assert labelled.overlaps == {"dev": 4, "test": 1}
     assert labelled.duplicates == 0
+
+
+def test_leaks_are_told_left_out_or_refused(tmp_path: Path) -> None:
+    train = tsv(tmp_path / "train.tsv", numbered(20))
+    dev = tsv(tmp_path / "dev.tsv", [("new", "a"), ("text  3", "b"), ("text 4", "a")])
+    test = tsv(tmp_path / "test.tsv", [("text 4", "a"), ("text 5", "b")])
+    config = LabelledConfig(train=train, dev=dev, test=test)
+    assert load_labelled(config, 0).overlaps == {"dev": 2, "test": 2}
+    labelled = load_labelled(replace(config, leaks="leave_out"), 0)
+    assert labelled.overlaps == {"dev": 0, "test": 0}
+    assert {text for text, _ in numbered(20)}.difference(labelled.train.texts) == {"text 3", "text 4", "text 5"}
+    with pytest.raises(InputError, match=r"2 of the 3 dev examples of .*dev\.tsv \(the first in line 3\) stand in .*train\.tsv.*leave_out"):
+        load_labelled(replace(config, leaks="refuse"), 0)
+    with pytest.raises(InputError, match=r"2 of the 2 test examples of .*test\.tsv"):
+        load_labelled(replace(config, dev=tsv(tmp_path / "clean.tsv", [("new", "a")]), leaks="refuse"), 0)
+    with pytest.raises(InputError, match=r"leave_out leaves no example: name another"):
+        load_labelled(replace(config, dev=train, leaks="leave_out"), 0)
+    assert load_labelled(LabelledConfig(train=train, leaks="refuse"), 0).overlaps == {"dev": 0, "test": 0}
 
 
 def test_a_sample_of_the_training_examples(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from bert_jax.data import text
+from bert_jax.data import files, text
 from bert_jax.data.text import list_files, read_documents
 from bert_jax.errors import InputError
 
@@ -71,7 +71,7 @@ def test_a_damaged_archive_is_named(tmp_path, ending, pack, damage):
 
 def test_text_without_blank_lines_or_line_ends_is_cut_not_held_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(text, "LONGEST_DOCUMENT", 1 << 10)
-    monkeypatch.setattr(text, "_CHUNK", 1 << 10)
+    monkeypatch.setattr(files, "_CHUNK", 1 << 10)
     content = "汉" * 1_000_000 + "\n" + "word " * 200_000 + "\n" + "短。\n" * 100_000
     (tmp_path / "a.txt").write_text(content)
     tracemalloc.start()

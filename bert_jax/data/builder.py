@@ -19,6 +19,8 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from bert_jax.config import CorpusConfig
 from bert_jax.data.encoding import DocumentEncoder, TokenizedDocument, encode, token_dtype
 from bert_jax.data.held_out import divide
+from bert_jax.data.sources import content_hash
+from bert_jax.data.text import count_dropped
 from bert_jax.errors import InputError
 
 SPLITS = ("train", "valid")
@@ -44,12 +46,15 @@ class Counts:
     sentences: int = 0
     tokens: int = 0
     unknown_tokens: int = 0
+    dropped_characters: int = 0
+    """Control characters, and U+FFFD for bytes that were not UTF-8."""
     bytes: int = 0
     """UTF-8 bytes of the text."""
 
     def add(self, paragraphs: list[str], document: TokenizedDocument, unk_id: int) -> None:
         """Count a document in."""
         self.bytes += sum(len(paragraph.encode()) for paragraph in paragraphs)
+        self.dropped_characters += sum(map(count_dropped, paragraphs))
         if not len(document.tokens):
             self.empty_documents += 1
             return
@@ -87,9 +92,15 @@ class Documents(tfds.core.GeneratorBasedBuilder):
             builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True, metadata=tfds.core.MetadataDict()
         )
 
-    def build(self, on_read: Callable[[int], None], beam: Sequence[str] | None) -> None:
-        """Write the records, here or on Apache Beam; `on_read` hears of the bytes that were read here."""
-        self._on_read, self._beam, self._started = on_read, beam is not None, time.monotonic()
+    def build(self, on_read: Callable[[int], None], on_written: Callable[[], None], beam: Sequence[str] | None) -> None:
+        """Write the records, here or on Apache Beam.
+
+        Args:
+            on_read: hears of the bytes that were read here.
+            on_written: called before the folder takes its place; what it raises leaves nothing there.
+            beam: options of a pipeline, or None to write here.
+        """
+        self._on_read, self._on_written, self._beam, self._started = on_read, on_written, beam is not None, time.monotonic()
         download_config = None
         if beam is not None:
             from bert_jax.data.beam import pipeline_options
@@ -115,8 +126,14 @@ class Documents(tfds.core.GeneratorBasedBuilder):
         self._finish({split: Counts(**counted(pipeline_result, split)) for split in SPLITS})
 
     def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[tfds.core.SplitInfo]:
-        if self._beam:
-            return super()._generate_splits(dl_manager, download_config)
+        splits = super()._generate_splits(dl_manager, download_config) if self._beam else self._write_splits()
+        self._on_written()
+        # What every later start checks; a folder that was not finished has none.
+        paths = [Path(path) for split in splits for path in split.filepaths]
+        self.info.metadata["shards"] = {path.name: {"bytes": path.stat().st_size, "sha256": content_hash(path)} for path in paths}
+        return splits
+
+    def _write_splits(self) -> list[tfds.core.SplitInfo]:
         encoder = self.builder_config.encoder
         serializer = ExampleSerializer(self.info.features.get_serialized_info())
         counts = {split: Counts() for split in SPLITS}

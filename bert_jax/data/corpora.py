@@ -1,24 +1,32 @@
 """A corpus, from the configuration's source to documents: raw (lists of sentences) or prepared (tokens on disk)."""
 
+import bisect
 import fcntl
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import re
 import shutil
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bert_jax.config import CorpusConfig
-from bert_jax.data.encoding import DocumentEncoder, TokenizedDocument, document_sentences
+from bert_jax.data.encoding import DocumentEncoder, TokenizedDocument, cores, document_sentences
 from bert_jax.data.held_out import Split, divide
-from bert_jax.data.sources import Source, open_source, quiet_tfds
+from bert_jax.data.sources import Source, content_hash, open_source, quiet_tfds
 from bert_jax.errors import InputError
 from bert_jax.progress import WorkProgress, duration
 from bert_jax.tokenizer import Tokenizer
+
+_DAMAGE = (OSError, RuntimeError, ValueError)
+_WORTH_SHOWING = 1 << 30
+"""Bytes that take a second to check, or many from a slow disk."""
 
 
 def documents(config: CorpusConfig, split: Split) -> Iterator[list[str]]:
@@ -47,6 +55,8 @@ class DocumentSource:
         self.sentences: int = builder.info.metadata[split]["sentences"]
         self.single_sentence_documents: int = builder.info.metadata[split]["single_sentence_documents"]
         self._records = builder.as_data_source(split)
+        self._shards: list[str] = [str(path) for path in builder.info.splits[split].filepaths]
+        self._ends = list(itertools.accumulate(builder.info.splits[split].shard_lengths))
 
     def __len__(self) -> int:
         return len(self._records)
@@ -57,10 +67,26 @@ class DocumentSource:
         return self.fetch([index])[0]
 
     def fetch(self, indices: Iterable[int]) -> list[TokenizedDocument]:
-        """Several documents at once, which is faster than one by one."""
+        """Several documents at once, which is faster than one by one.
+
+        Raises:
+            InputError: a shard was damaged after the start.
+        """
         from bert_jax.data.builder import from_record
 
-        return [from_record(record) for record in self._records.__getitems__([int(i) for i in indices])]
+        wanted = [int(i) for i in indices]
+        try:
+            return [from_record(record) for record in self._records.__getitems__(wanted)]
+        except _DAMAGE as error:
+            # ArrayRecord checks the sums of what it reads, and does not say in which file they are wrong.
+            shard = self._shards[bisect.bisect_right(self._ends, next((i for i in wanted if not self._is_sound(i)), wanted[0]))]
+            raise InputError(f"The prepared file {shard} was damaged after the start ({error}): {_remedy(Path(shard).parent)}") from error
+
+    def _is_sound(self, index: int) -> bool:
+        try:
+            return self._records[index] is not None
+        except _DAMAGE:
+            return False
 
 
 @dataclass(frozen=True)
@@ -71,7 +97,7 @@ class Prepared:
         train: the training documents.
         valid: the held-out documents.
         info: per split `documents`, `sentences`, `tokens`, `unknown_tokens`, `single_sentence_documents`,
-            `empty_documents` (dropped) and `bytes` of text, and the `seconds` that the preparation took.
+            `empty_documents` and `dropped_characters`, and `bytes` of text, and the `seconds` that the preparation took.
         path: the folder of the records.
     """
 
@@ -103,11 +129,16 @@ def prepare(
             all cores; the records are the same.
 
     Raises:
-        InputError: the text cannot be read or has no document for a split, the records are damaged, or Apache Beam is
-            asked for and not installed.
+        InputError: the text cannot be read, changes while it is read or has no document for a split, the records are damaged,
+            or Apache Beam is asked for and not installed.
     """
     sources = [open_source(name, config) for name in (config.source, config.valid_source) if name]
     identity = _identity(config, sources, tokenizer)
+
+    def unchanged() -> None:
+        if _identity(config, sources, tokenizer) != identity:
+            raise InputError(f"The text of {config.source} changed while it was prepared: prepare a copy, or when nothing writes to it.")
+
     data_dir.mkdir(parents=True, exist_ok=True)
     with _lock(data_dir / "prepare.lock"), quiet_tfds():
         import tensorflow_datasets as tfds
@@ -117,18 +148,22 @@ def prepare(
         tfds.disable_progress_bar()
         name = f"{_slug(config.source)}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
         builder_config = DocumentsConfig(name=name, description=identity, corpus=config, encoder=DocumentEncoder(tokenizer, config))
-        builder = Documents(data_dir=data_dir, config=builder_config, file_format="array_record")
-        path = Path(builder.data_dir)
-        if not builder.is_prepared():
+        path = data_dir / Documents.name / name / str(Documents.VERSION)
+        with _description_of(path):
+            builder = Documents(data_dir=data_dir, config=builder_config, file_format="array_record")
+            finished = builder.is_prepared() and "shards" in builder.info.metadata
+        if not finished:
             for leftover in (*path.parent.glob("*incomplete*"), *path.parent.glob(path.name)):
                 shutil.rmtree(leftover)
             sizes = [source.stored_bytes for source in sources]
             total = None if None in sizes else sum(size or 0 for size in sizes)
             with WorkProgress("prepare", "B", total, show_progress) as progress:
-                builder.build(progress.update, beam)
+                builder.build(progress.update, unchanged, beam)
             progress.message(_summary(builder.info.metadata))
-    _check_records(builder, path)
-    return Prepared(DocumentSource(builder, "train"), DocumentSource(builder, "valid"), dict(builder.info.metadata), path)
+    with _description_of(path):
+        _check_shards(builder, path, show_progress)
+        info = {name: value for name, value in builder.info.metadata.items() if name != "shards"}
+        return Prepared(DocumentSource(builder, "train"), DocumentSource(builder, "valid"), info, path)
 
 
 def _identity(config: CorpusConfig, sources: list[Source], tokenizer: Tokenizer) -> str:
@@ -160,18 +195,56 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _check_records(builder: Any, path: Path) -> None:
-    """ArrayRecord opens a truncated shard without complaint and finds nothing in it."""
+def _check_shards(builder: Any, path: Path, show_progress: bool) -> None:
+    """Every shard must be the one that was written, by its number of records, size and SHA-256.
+
+    ArrayRecord opens a truncated shard without complaint and finds nothing in it; one of another preparation is as good to
+    it. Everything is read, once in a start: a core reads and hashes 0.7 GB in a second, BERT's whole corpus is about 10 GB,
+    and training would read all of it anyway.
+    """
+    written = builder.info.metadata["shards"]
+    shards = {
+        Path(file): (records, written[Path(file).name]["bytes"], written[Path(file).name]["sha256"])
+        for split in builder.info.splits.values()
+        for file, records in zip(split.filepaths, split.shard_lengths, strict=True)
+    }
+    total = sum(size for _, size, _ in shards.values())
+    with (
+        ThreadPoolExecutor(cores()) as pool,
+        WorkProgress("check", "B", total, show_progress and total > _WORTH_SHOWING) as progress,
+    ):
+        problems = pool.map(lambda item: _problem(item[0], *item[1]), shards.items())
+        for (shard, (_, size, _)), problem in zip(shards.items(), problems, strict=True):
+            if problem:
+                raise InputError(f"The prepared file {shard} {problem}: {_remedy(path)}")
+            progress.update(size)
+
+
+def _problem(shard: Path, records: int, size: int, sha256: str) -> str:
+    """What is wrong with a shard, or nothing."""
     from array_record.python.array_record_module import ArrayRecordReader
 
-    for split in builder.info.splits.values():
-        for shard, length in zip(split.filepaths, split.shard_lengths, strict=True):
-            try:
-                found = ArrayRecordReader(str(shard)).num_records()
-            except (OSError, RuntimeError, ValueError):
-                found = 0
-            if found != length:
-                raise InputError(
-                    f"The prepared file {shard} holds {found:,} records where {length:,} were written, so it is damaged: "
-                    f"delete the folder {path} and run again to prepare it anew."
-                )
+    if not shard.is_file():
+        return "is missing"
+    if (found := shard.stat().st_size) != size:
+        return f"has {found:,} bytes where {size:,} were written, so it is damaged"
+    if content_hash(shard) != sha256:
+        return "is not the one that was written (another SHA-256): it is damaged, or of another preparation"
+    found = ArrayRecordReader(str(shard)).num_records()
+    return "" if found == records else f"holds {found:,} records where {records:,} were written, so it is damaged"
+
+
+@contextmanager
+def _description_of(path: Path) -> Iterator[None]:
+    """What TFDS, protobuf and JSON say of the damaged description of a prepared corpus as a user should read it."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InputError) or not path.exists():
+            raise
+        told = textwrap.shorten(str(error), 200)
+        raise InputError(f"The description of the prepared corpus in {path} is damaged ({told}): {_remedy(path)}") from error
+
+
+def _remedy(path: Path) -> str:
+    return f"delete the folder {path} and run again to prepare it anew."

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from bert_jax.data.packing import pack
 from bert_jax.data.pairs import make_examples
 from bert_jax.data.sentences import WORD_MARK
 from bert_jax.data.sources import Source, open_source
-from bert_jax.data.tables import read_lines, read_records
-from bert_jax.data.text import SUFFIXES
+from bert_jax.data.tables import TABLES, file_format, read_lines, read_records
+from bert_jax.data.text import SUFFIXES, count_dropped
 from bert_jax.errors import InputError
 from bert_jax.progress import WorkProgress
 from bert_jax.tokenizer import Tokenizer
@@ -51,6 +51,8 @@ class Inspection:
     documents: int
     sentences: int
     characters: int
+    dropped_characters: int
+    """Control characters, and U+FFFD for bytes that were not UTF-8: they never become tokens."""
     single_sentence_documents: int
     """They cannot give a next-sentence pair."""
     repeated_documents: int
@@ -87,7 +89,8 @@ class Inspection:
             f"documents        {self.documents:,}: {about}{_share(self.repeated_documents, self.documents)} repeated, "
             f"{_share(self.single_sentence_documents, self.documents)} of one sentence, too short for a next-sentence pair",
             f"sentences        {self.sentences:,}: {about}{_share(self.repeated_sentences, self.sentences)} repeated",
-            f"characters       {self.characters:,}",
+            f"characters       {self.characters:,}"
+            + (f": {_share(self.dropped_characters, self.characters)} dropped, for they are no text" if self.dropped_characters else ""),
         ]
         if self.tokens is None or self.unknown_tokens is None or self.rows is None or self.fill is None:
             lines.append("tokens           not counted: no vocabulary was given, so neither are [UNK] and the steps of an epoch")
@@ -119,7 +122,7 @@ def inspect(
     """Read the whole of `config.source` once, on all cores.
 
     Args:
-        config: the text.
+        config: the text; its source may be a labelled .tsv, .csv or .jsonl file too, each text a document.
         rows: the rows of the training, for the length of an epoch.
         batch_size: rows of a step.
         tokenizer: for counts in tokens.
@@ -130,7 +133,7 @@ def inspect(
         InputError: the corpus or an evaluation file is missing, empty or cannot be read.
     """
     evaluations = [_Evaluation(path) for path in evaluation_files]
-    source = open_source(config.source, config)
+    source = _Table(Path(config.source)) if file_format(Path(config.source)) in TABLES else open_source(config.source, config)
     documents, sentences = _Repeats(), _Repeats()
     counts: Counter[str] = Counter()
     lengths: Counter[int] = Counter()
@@ -144,7 +147,7 @@ def inspect(
         for evaluation in evaluations:
             evaluation.look_for([*keys, *map(_key, paragraphs), "".join(keys)])
         size = sum(map(len, paragraphs))
-        counts.update(characters=size, single=len(split) < 2)
+        counts.update(characters=size, dropped=sum(map(count_dropped, paragraphs)), single=len(split) < 2)
         if tokenizer and tokenized:
             size = len(tokenized.tokens)
             counts.update(tokens=size, unknown=int(np.count_nonzero(tokenized.tokens == tokenizer.unk_id)))
@@ -159,6 +162,7 @@ def inspect(
         documents=documents.seen,
         sentences=sentences.seen,
         characters=counts["characters"],
+        dropped_characters=counts["dropped"],
         single_sentence_documents=counts["single"],
         repeated_documents=documents.repeats,
         repeated_sentences=sentences.repeats,
@@ -174,8 +178,24 @@ def inspect(
     )
 
 
+@dataclass(frozen=True)
+class _Table:
+    """The texts of a labelled file as documents."""
+
+    path: Path
+
+    @property
+    def stored_bytes(self) -> int | None:
+        return None
+
+    def documents(self, on_read: Callable[[int], None]) -> Iterator[list[str]]:
+        for _, text in _texts_of_records(self.path.expanduser()):
+            on_read(len(text.encode()))
+            yield [paragraph.strip() for paragraph in text.splitlines() if paragraph.strip()]
+
+
 def _read(
-    source: Source, config: CorpusConfig, tokenizer: Tokenizer | None, show_progress: bool
+    source: Source | _Table, config: CorpusConfig, tokenizer: Tokenizer | None, show_progress: bool
 ) -> Iterator[tuple[list[str], TokenizedDocument | None]]:
     with WorkProgress("inspect", "B", source.stored_bytes, show_progress) as progress:
         texts = source.documents(progress.update)

@@ -82,7 +82,7 @@ def load_labelled(config: LabelledConfig, seed: int) -> Labelled:
 
     Raises:
         InputError: a fault in a file, named with its line: a missing column, an unknown label, an empty text, bytes that
-            are not UTF-8, no examples at all.
+            are not UTF-8, no examples at all; or a leak that the configuration refuses.
     """
     on_demo = config.train == "demo"
     sources = {"train": config.train, "dev": config.dev or "demo" * on_demo, "test": config.test or "demo" * on_demo}
@@ -97,10 +97,19 @@ def load_labelled(config: LabelledConfig, seed: int) -> Labelled:
         duplicates = len(train) - len(kept)
         train, parts["dev"] = _hold_out(train.select(kept), config)
     parts.setdefault("test", parts["dev"])
+    if config.leaks == "leave_out":
+        train = _without(train, {*parts["dev"].keys(), *parts["test"].keys()}, config)
     if config.max_train_examples:
         train = train.select(np.random.default_rng(seed).permutation(len(train))[: config.max_train_examples])
     seen = set(train.keys())
     overlaps = {role: sum(key in seen for key in parts[role].keys()) for role in ("dev", "test")}  # noqa: SIM118  # not a dict
+    for role, count in overlaps.items():
+        if count and config.leaks == "refuse":
+            line = next(line for key, line in zip(parts[role].keys(), parts[role].lines.tolist(), strict=True) if key in seen)
+            raise InputError(
+                f"{count:,} of the {len(parts[role]):,} {role} examples of {sources[role]} (the first in line {line}) stand "
+                f"in {config.train} too, and finetune.data.leaks=refuse: clean the files, or set it to leave_out to train without them."
+            )
     return Labelled(train, parts["dev"], parts["test"], names, duplicates, overlaps)
 
 
@@ -154,6 +163,13 @@ def _distinct(examples: LabelledExamples) -> np.ndarray:
         labels.setdefault(key, set()).add(label)
         first.setdefault(key, i)
     return np.array([i for key, i in first.items() if len(labels[key]) == 1], np.int64)
+
+
+def _without(examples: LabelledExamples, keys: set[str], config: LabelledConfig) -> LabelledExamples:
+    kept = np.array([i for i, key in enumerate(examples.keys()) if key not in keys], np.int64)
+    if not len(kept):
+        raise InputError(f"All of {config.train} is in dev or test too: finetune.data.leaks=leave_out leaves no example: name another.")
+    return examples.select(kept)
 
 
 def _hold_out(examples: LabelledExamples, config: LabelledConfig) -> tuple[LabelledExamples, LabelledExamples]:

@@ -75,7 +75,7 @@ class FilesSource:
         if sum(stat.st_size for stat in stats) > _HASH_CONTENTS_UP_TO:
             marks: list[Any] = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
         else:
-            marks = [_content_hash(path) for path in files]
+            marks = [content_hash(path) for path in files]
         return {"files": dict(zip(names, marks, strict=True)), "encoding_errors": self.encoding_errors}
 
     def documents(self, on_read: Callable[[int], None] | None = None) -> Iterator[list[str]]:
@@ -189,7 +189,8 @@ def prepared_tfds(name: str) -> Any:
     return builder
 
 
-def _content_hash(path: Path) -> str:
+def content_hash(path: Path) -> str:
+    """The SHA-256 of a file, which common processors compute at more than a gigabyte a second."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

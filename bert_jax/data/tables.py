@@ -5,21 +5,23 @@ stop there.
 """
 
 import csv
-import gzip
+import itertools
 import json
-import lzma
-import os
-import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from bert_jax.data.files import PACKED, open_bytes
 from bert_jax.errors import InputError
 
 TABLES = (".tsv", ".csv", ".jsonl")
-_OPENERS: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}
+LONGEST_LINE = 1 << 24
+"""Bytes; no model reads as much of one text, and a file without line ends need not fit in memory."""
+
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_TOO_LONG = "\udc00"
+"""Stands for a line of more than `LONGEST_LINE` bytes."""
 
 T = TypeVar("T")
 
@@ -40,7 +42,7 @@ class BadRow(NamedTuple):
 
 def file_format(path: Path) -> str:
     """The ending that says what a file holds: `.tsv` of `reviews.tsv.gz`."""
-    return Path(path.stem).suffix if path.suffix in _OPENERS else path.suffix
+    return Path(path.stem).suffix if path.suffix in PACKED else path.suffix
 
 
 def read_rows(source: str, columns: Mapping[str, str], split: str) -> Iterator[Row]:
@@ -90,7 +92,7 @@ def scan_lines(path: Path) -> Iterator[Row | BadRow]:
     """
     for line, text in _lines(path):
         if text.strip():
-            problem = _not_utf8(text)
+            problem = _unusable(text)
             yield BadRow(line, problem) if problem else Row(line, (text.rstrip("\r\n"),))
 
 
@@ -164,7 +166,7 @@ def _records(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict
 def _tsv(path: Path) -> Iterator[tuple[int, list[str]] | BadRow]:
     for line, text in _lines(path):
         if fields := text.rstrip("\r\n"):
-            problem = _not_utf8(text)
+            problem = _unusable(text)
             yield BadRow(line, problem) if problem else (line, fields.split("\t"))
 
 
@@ -194,7 +196,7 @@ def _csv(path: Path) -> Iterator[tuple[int, list[str]] | BadRow]:
         if fields is None:
             return
         if fields:
-            problem = _not_utf8("".join(record))
+            problem = _unusable("".join(record))
             yield BadRow(line, problem) if problem else (line, fields)
         line += len(record)
 
@@ -208,7 +210,7 @@ def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, str]] | BadRow]:
 
 def _json_object(text: str) -> dict[str, str] | str:
     """The object in a line, its values as texts; or what is wrong with the line."""
-    if problem := _not_utf8(text):
+    if problem := _unusable(text):
         return problem
     try:
         record = json.loads(text)
@@ -217,26 +219,32 @@ def _json_object(text: str) -> dict[str, str] | str:
     if not isinstance(record, dict):
         return "is not a JSON object with the columns as its keys."
     values = {name: value or "" if isinstance(value, str | None) else json.dumps(value) for name, value in record.items()}
-    return _not_utf8("".join(values.values())) or values
+    return _unusable("".join(values.values())) or values
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines, decoded. A byte that is not UTF-8 becomes a lone surrogate, as in the names of files: see `_not_utf8`."""
-    try:
-        with _OPENERS.get(path.suffix, open)(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                skipped = len(_BYTE_ORDER_MARK) if number == 1 and line.startswith(_BYTE_ORDER_MARK) else 0
-                yield number, line[skipped:].decode("utf-8", errors="surrogateescape")
-    except FileNotFoundError as error:
-        raise InputError(f"The file {path} does not exist: check its path.") from error
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path} is damaged ({error}): fetch or compress it again.") from error
-    except OSError as error:
-        raise InputError(f"The file {path} cannot be read ({os.strerror(error.errno or 0)}).") from error
+    """Numbered lines, decoded. A byte that is not UTF-8 becomes a lone surrogate, as in the names of files; so does an endless line.
+
+    `_unusable` finds both.
+    """
+    with open_bytes(path) as file:
+        for number in itertools.count(1):
+            line = file.readline(LONGEST_LINE)
+            if not line:
+                return
+            if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(LONGEST_LINE)
+                yield number, _TOO_LONG
+                continue
+            skipped = len(_BYTE_ORDER_MARK) if number == 1 and line.startswith(_BYTE_ORDER_MARK) else 0
+            yield number, line[skipped:].decode("utf-8", errors="surrogateescape")
 
 
-def _not_utf8(text: str) -> str:
-    """What is wrong with a text that UTF-8 cannot express, or nothing."""
+def _unusable(text: str) -> str:
+    """What is wrong with a text that is too long or that UTF-8 cannot express, or nothing."""
+    if _TOO_LONG in text:
+        return f"is longer than {LONGEST_LINE:,} bytes: shorten its text or remove the line."
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -5,23 +5,19 @@ streams: no more than one document is in memory.
 """
 
 import glob
-import gzip
-import io
-import lzma
-import os
-import zlib
+import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import Literal
 
+from bert_jax.data.files import open_bytes
 from bert_jax.errors import InputError
 
 SUFFIXES = (".txt", ".txt.gz", ".txt.xz")
 LONGEST_DOCUMENT = 1 << 17
 """A document is cut after so many characters and a line after so many bytes: a file without breaks need not fit in memory."""
 
-_CHUNK = 1 << 20
+_DROPPED = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd\ud800-\udfff]")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -61,7 +57,7 @@ def read_documents(
         on_read: called with the number of (compressed) bytes each time some were read from a file.
 
     Raises:
-        InputError: a file cannot be read, is not UTF-8, or is a damaged .gz or .xz file.
+        InputError: a file cannot be read, is not UTF-8, or is a .gz or .xz file that is damaged or unpacks without end.
     """
     for path in files:
         paragraphs: list[str] = []
@@ -78,61 +74,24 @@ def read_documents(
             yield paragraphs
 
 
-class _Counted(io.RawIOBase):
-    """A file that tells how many bytes were read from it."""
-
-    def __init__(self, file: io.FileIO, on_read: Callable[[int], None]) -> None:
-        self._file = file
-        self._on_read = on_read
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int | None:  # type: ignore[no-untyped-def]  # the buffer protocol has no name before Python 3.12
-        count = self._file.readinto(buffer)
-        self._on_read(count or 0)
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-@contextmanager
-def _open(path: Path, on_read: Callable[[int], None] | None) -> Iterator[IO[bytes]]:
-    with io.FileIO(path) as file, io.BufferedReader(_Counted(file, on_read) if on_read else file, _CHUNK) as stored:
-        if path.suffix == ".txt":
-            yield stored
-            return
-        # Their own readline is several times slower.
-        with io.BufferedReader(cast(io.RawIOBase, _unpacked(stored, path)), _CHUNK) as stream:
-            yield stream
-
-
-def _unpacked(stored: IO[bytes], path: Path) -> gzip.GzipFile | lzma.LZMAFile:
-    return gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else lzma.LZMAFile(stored)
+def count_dropped(text: str) -> int:
+    """Characters that are no text and never become tokens: NUL and its like, and U+FFFD, for which bytes that are not UTF-8 were read."""
+    return len(_DROPPED.findall(text))
 
 
 def _lines(path: Path, encoding_errors: str, on_read: Callable[[int], None] | None) -> Iterator[str]:
     """The decoded lines of a file; a line longer than a document may be comes in pieces."""
     offset = 0
     rest = b""
-    try:
-        with _open(path, on_read) as stream:
-            while line := stream.readline(LONGEST_DOCUMENT):
-                line = rest + line
-                cut = len(line) if line.endswith(b"\n") or len(line) < LONGEST_DOCUMENT else _last_break(line)
-                line, rest = line[:cut], line[cut:]
-                yield _decode(line, path, offset, encoding_errors)
-                offset += cut
-            if rest:
-                yield _decode(rest, path, offset, encoding_errors)
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"The corpus file {path} is damaged ({error}): fetch or compress it again; `gzip -t` or `xz -t` will tell when it is whole."
-        ) from error
-    except OSError as error:
-        raise InputError(f"The corpus file {path} cannot be read ({os.strerror(error.errno or 0)}).") from error
+    with open_bytes(path, on_read) as stream:
+        while line := stream.readline(LONGEST_DOCUMENT):
+            line = rest + line
+            cut = len(line) if line.endswith(b"\n") or len(line) < LONGEST_DOCUMENT else _last_break(line)
+            line, rest = line[:cut], line[cut:]
+            yield _decode(line, path, offset, encoding_errors)
+            offset += cut
+        if rest:
+            yield _decode(rest, path, offset, encoding_errors)
 
 
 def _last_break(line: bytes) -> int:

@@ -91,7 +91,10 @@ def _warn_of_copies(labelled: Labelled) -> None:
         print(f"Left out {labelled.duplicates:,} training examples: repeated texts, or texts with several labels.")
     for split, count in labelled.overlaps.items():
         if count:
-            print(f"Beware: {count:,} {split} examples stand in the training examples too; the score is in part one of memory.")
+            print(
+                f"Beware: {count:,} {split} examples stand in the training examples too; the score is in part one of memory. "
+                "--config.finetune.data.leaks=leave_out trains without them."
+            )
 
 
 def _fresh_encoder(config: RunConfig, workdir: Path) -> tuple[ModelDescription, Tokenizer, None]:
@@ -134,10 +137,9 @@ def prepare_data(config: RunConfig, workdir: Path, beam: Sequence[str] | None = 
     """The vocabulary and the prepared records of a run, made where they are missing; `beam` as in `prepare`."""
     tokenizer = make_vocabulary(config, workdir)
     data_dir = Path(config.corpus.data_dir) if config.corpus.data_dir else workdir / "data"
-    if jax.process_index() == 0:
-        prepare(config.corpus, tokenizer, data_dir, beam=beam)
+    prepared = prepare(config.corpus, tokenizer, data_dir, beam=beam) if jax.process_index() == 0 else None
     _wait_for_all("records prepared")
-    return tokenizer, prepare(config.corpus, tokenizer, data_dir, show_progress=False)
+    return tokenizer, prepared or prepare(config.corpus, tokenizer, data_dir, show_progress=False)
 
 
 def make_vocabulary(config: RunConfig, workdir: Path) -> Tokenizer:
