@@ -49,6 +49,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+LONG_ROWS = ("long_rows.length=32", "long_rows.batch_size=4", "long_rows.accumulation=2")
+
+
 @pytest.fixture(scope="module")
 def finished(files: Path) -> Path:
     """The workdir of a run that has ended."""
@@ -59,17 +62,31 @@ def finished(files: Path) -> Path:
 
 def test_a_run_that_stops_for_skipped_updates_shows_their_batches(files: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workdir = files / "diverged"
-    fast = ["--config.pretrain.optimizer.learning_rate=1e30", "--config.pretrain.loop.max_skipped=2", "--config.finetune=none"]
+    fast = [f"--config.pretrain.{value}" for value in ("rows.length=16", "long_rows.share=0.9", *LONG_ROWS)]
+    fast += ["--config.pretrain.optimizer.learning_rate=1e30", "--config.pretrain.loop.max_skipped=2", "--config.finetune=none"]
     fast += [f"--config.corpus.data_dir={finished / 'data'}", f"--config.vocabulary.path={finished / 'vocabulary'}"]
     assert train.main([f"--config={files / 'config.py'}", f"--workdir={workdir}", *fast]) == 1
     report = workdir / "pretrain" / "skipped.json"
+    assert [skipped["step"] for skipped in json.loads(report.read_text())["skipped"]] == [2, 3], "on long rows"
     assert str(report) in capsys.readouterr().err
     assert bert_jax.cli.main(["inspect", str(report)]) == 0
     shown = capsys.readouterr().out.splitlines()
     steps = [skipped["step"] for skipped in json.loads(report.read_text())["skipped"]]
     assert [line[:6] for line in shown if line.startswith("step")] == [f"step {step}" for step in steps]
-    assert {int(line.split()[1]) for line in shown if line.startswith("  row")} == set(range(8))
+    assert {int(line.split()[1]) for line in shown if line.startswith("  row")} == set(range(4))
     assert all("[CLS]" in line and "[SEP]" in line and "[PAD]" not in line for line in shown if line.startswith("  row"))
+
+
+@pytest.mark.slow
+def test_rows_that_grow_within_a_run(files: Path, finished: Path, tmp_path: Path) -> None:
+    values = [f"pretrain.{value}" for value in ("rows.length=16", "steps=4", "loop.evaluate_every=2", "long_rows.share=0.5", *LONG_ROWS)]
+    values += [f"corpus.data_dir={finished / 'data'}", f"vocabulary.path={finished / 'vocabulary'}", "finetune=none"]
+    assert train.main([f"--config={files / 'config.py'}", f"--workdir={tmp_path}", *(f"--config.{value}" for value in values)]) == 0
+    assert json.loads((tmp_path / "pretrain" / "model.json").read_text())["length"] == 32
+    short, held_out, long, _ = read_metrics(tmp_path / "pretrain")
+    assert (short["step"], held_out["step"], long["step"]) == (2, 2, 4)
+    assert 0.8 * 2 * 8 * 16 < short["real_tokens"] <= 2 * 8 * 16
+    assert 0.8 * 2 * 4 * 32 < long["real_tokens"] - short["real_tokens"] <= 2 * 4 * 32
 
 
 def test_debugging_looks_for_nans_and_leaks(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
