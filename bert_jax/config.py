@@ -256,6 +256,29 @@ class LoopConfig:
 
 
 @dataclass(frozen=True)
+class LongRowsConfig:
+    """Longer rows for the last part of pre-training (Devlin et al. 2019, appendix A.2: 512 tokens for the last tenth)."""
+
+    share: float = 0.0
+    """Share of the steps; 0 keeps `rows.length` to the end."""
+    length: int = 512
+    examples_per_row: int = 8
+    batch_size: int = 256
+    accumulation: int = 1
+
+    def __post_init__(self) -> None:
+        _fraction(self, "share")
+        _require(self.length >= 8, "length", self.length, "it must be at least 8 tokens.")
+        _positive(self, "examples_per_row", "batch_size", "accumulation")
+        _require(
+            self.batch_size % self.accumulation == 0,
+            "accumulation",
+            self.accumulation,
+            f"it must divide the batch size, {self.batch_size}.",
+        )
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """The pre-training stage."""
 
@@ -269,6 +292,7 @@ class PretrainConfig:
     blanks: tuple[str, ...] = ()
     """Sentences with [MASK] to fill at the end of the run; empty covers words of held-out text."""
     rows: RowsConfig = field(default_factory=RowsConfig)
+    long_rows: LongRowsConfig = field(default_factory=LongRowsConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
@@ -370,6 +394,7 @@ class RunConfig:
         )
         lengths = {
             "pretrain.rows.length": self.pretrain and self.pretrain.rows.length,
+            "pretrain.long_rows.length": self.pretrain and self.pretrain.long_rows.share and self.pretrain.long_rows.length,
             "finetune.length": self.finetune and self.finetune.length,
         }
         for name, length in lengths.items():

@@ -7,9 +7,19 @@ from pathlib import Path
 import pytest
 
 from bert_jax import config as config_room
-from bert_jax.config import EncoderConfig, FinetuneConfig, LoopConfig, OptimizerConfig, PretrainConfig, RowsConfig, RunConfig
+from bert_jax.config import (
+    EncoderConfig,
+    FinetuneConfig,
+    LongRowsConfig,
+    LoopConfig,
+    OptimizerConfig,
+    PretrainConfig,
+    RowsConfig,
+    RunConfig,
+)
 from bert_jax.errors import InputError
 from bert_jax.overrides import load_config
+from bert_jax.stages.pretrain import stage_parts
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -71,6 +81,8 @@ def test_shipped_configurations_load_and_say_what_they_cost(path: Path) -> None:
         (lambda: PretrainConfig(batch_size=10, accumulation=3), ("accumulation", "10")),
         (lambda: FinetuneConfig(from_scratch=True, checkpoint="x"), ("from_scratch",)),
         (lambda: RunConfig(pretrain=PretrainConfig(rows=RowsConfig(length=1024))), ("pretrain.rows.length", "512")),
+        (lambda: RunConfig(pretrain=PretrainConfig(long_rows=LongRowsConfig(0.1, 1024))), ("pretrain.long_rows.length", "512")),
+        (lambda: LongRowsConfig(accumulation=3), ("accumulation", "256")),
     ],
 )
 def test_impossible_values_are_refused_by_name(build: object, names: tuple[str, ...]) -> None:
@@ -90,3 +102,12 @@ def test_steps_to_trace_are_a_first_and_a_last(profile: str) -> None:
 def test_a_loss_below_its_mean_is_never_too_high(share: float) -> None:
     with pytest.raises(InputError, match="skip_above"):
         OptimizerConfig(skip_above=share)
+
+
+@pytest.mark.parametrize(
+    ("share", "wanted"),
+    [(0.0, [(10, 128, 256)]), (0.04, [(10, 128, 256)]), (0.1, [(9, 128, 256), (1, 512, 64)]), (0.97, [(1, 128, 256), (9, 512, 64)])],
+)
+def test_the_parts_of_pre_training(share: float, wanted: list[tuple[int, int, int]]) -> None:
+    parts = stage_parts(PretrainConfig(steps=10, long_rows=LongRowsConfig(share, batch_size=64)))
+    assert [(part.steps, part.rows.length, part.batch_size) for part in parts] == wanted

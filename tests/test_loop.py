@@ -27,8 +27,9 @@ from bert_jax.errors import InputError, Interrupted, TrainingError
 from bert_jax.metrics import read_metrics
 from bert_jax.objectives.losses import Mean
 from bert_jax.objectives.tasks import Metrics, row_metrics
+from bert_jax.training import loop as loop_room
 from bert_jax.training.checkpoint import Checkpoints
-from bert_jax.training.loop import Job, evaluate, train
+from bert_jax.training.loop import Job, Then, evaluate, train
 from bert_jax.training.steps import evaluation_step
 
 TIMINGS = ("real_tokens_per_second", "data_wait")
@@ -110,6 +111,8 @@ def run() -> Iterator[Callable[[Job], int]]:
     yield train_and_remember
     for job in jobs:
         job.batches.close()
+        if job.then:
+            job.then.batches.close()
 
 
 def lines(directory: Path) -> list[dict[str, Any]]:
@@ -393,6 +396,56 @@ def test_the_models_operations_and_their_share_of_the_peak_are_logged(
         assert line["mfu"] == pytest.approx(line["model_flops_per_second"] / 4e9)
     line = read_metrics(tmp_path / "unknown")[-2]
     assert line["model_flops_per_second"] > 0 and "mfu" not in line
+
+
+# Long rows at the end.
+
+
+def two_shapes(directory: Path, before: Before = nothing, shapes: dict[int, tuple[int, ...]] | None = None) -> Job:
+    """Six steps on 8 rows of 32 tokens, and four on 4 rows of 24."""
+
+    def look(step: int, batch: dict[str, np.ndarray]) -> None:
+        before(step, batch)
+        if shapes is not None:
+            shapes[step] = batch["tokens"].shape
+
+    other = tiny.job(directory, 10, rows=dataclasses.replace(tiny.ROWS, length=24), batch_size=4)
+    batches = Batches(other.batches, look)
+    batches.step = 6
+    return toy(directory, before=look, then=Then(6, 2, batches, other.evaluation_batches))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("at", [5, 6, 7, 9])
+def test_a_run_with_two_shapes_goes_on_from_anywhere(
+    two_shaped: Path, tmp_path: Path, run: Callable[[Job], int], at: int
+) -> None:
+    def stop(step: int, batch: Any) -> None:
+        if step == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match=f"step {at} of 10"):
+        run(two_shapes(tmp_path, before=stop))
+    run(two_shapes(tmp_path))
+    assert lines(tmp_path) == lines(two_shaped)
+    assert same_bits(parameters(tmp_path, 10, toy_parameters()), parameters(two_shaped, 10, toy_parameters()))
+
+
+@pytest.fixture(scope="module")
+def two_shaped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run with two shapes: each is compiled once, before its first step, and evaluated on held-out rows of its own."""
+    directory = tmp_path_factory.mktemp("two shapes")
+    shapes: dict[int, tuple[int, ...]] = {}
+    job = two_shapes(directory, shapes=shapes)
+    calls: list[tuple[Any, ...]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        compile_once = loop_room.compile_steps
+        patch.setattr(loop_room, "compile_steps", lambda *arguments: calls.append(compile_once(*arguments)) or calls[-1])  # type: ignore[func-returns-value]
+        train(job)
+    for batches in (job.batches, job.then and job.then.batches):
+        batches.close()  # type: ignore[union-attr]
+    assert shapes == {step: (8, 32) if step <= 6 else (4, 24) for step in range(1, 11)}
+    assert [[step._cache_size() for step in steps] for steps in calls] == [[1, 1], [1, 1]]
+    return directory
 
 
 # Checkpoints.

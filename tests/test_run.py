@@ -7,7 +7,6 @@ from pathlib import Path
 
 import foreign
 import jax
-import jax.numpy as jnp
 import pytest
 import tiny
 
@@ -50,6 +49,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+LONG_ROWS = ("long_rows.length=32", "long_rows.batch_size=4", "long_rows.accumulation=2")
+
+
 @pytest.fixture(scope="module")
 def finished(files: Path) -> Path:
     """The workdir of a run that has ended."""
@@ -58,34 +60,68 @@ def finished(files: Path) -> Path:
     return workdir
 
 
-def test_a_run_that_stops_for_skipped_updates_shows_their_batches(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_stops_for_skipped_updates_shows_their_batches(files: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workdir = files / "diverged"
-    fast = ["--config.pretrain.optimizer.learning_rate=1e30", "--config.pretrain.loop.max_skipped=2"]
+    fast = [f"--config.pretrain.{value}" for value in ("rows.length=16", "long_rows.share=0.9", *LONG_ROWS)]
+    fast += ["--config.pretrain.optimizer.learning_rate=1e30", "--config.pretrain.loop.max_skipped=2", "--config.finetune=none"]
+    fast += [f"--config.corpus.data_dir={finished / 'data'}", f"--config.vocabulary.path={finished / 'vocabulary'}"]
     assert train.main([f"--config={files / 'config.py'}", f"--workdir={workdir}", *fast]) == 1
     report = workdir / "pretrain" / "skipped.json"
+    assert [skipped["step"] for skipped in json.loads(report.read_text())["skipped"]] == [2, 3], "on long rows"
     assert str(report) in capsys.readouterr().err
     assert bert_jax.cli.main(["inspect", str(report)]) == 0
     shown = capsys.readouterr().out.splitlines()
     steps = [skipped["step"] for skipped in json.loads(report.read_text())["skipped"]]
     assert [line[:6] for line in shown if line.startswith("step")] == [f"step {step}" for step in steps]
-    assert {int(line.split()[1]) for line in shown if line.startswith("  row")} == set(range(8))
+    assert {int(line.split()[1]) for line in shown if line.startswith("  row")} == set(range(4))
     assert all("[CLS]" in line and "[SEP]" in line and "[PAD]" not in line for line in shown if line.startswith("  row"))
 
 
-def test_debugging_stops_where_a_nan_arises(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def log_of_minus_one(*_: object, **__: object) -> None:
-        jax.jit(jnp.log)(jnp.float32(-1)).block_until_ready()
+@pytest.mark.slow
+def test_rows_that_grow_within_a_run(files: Path, finished: Path, tmp_path: Path) -> None:
+    values = [f"pretrain.{value}" for value in ("rows.length=16", "steps=4", "loop.evaluate_every=2", "long_rows.share=0.5", *LONG_ROWS)]
+    values += [f"corpus.data_dir={finished / 'data'}", f"vocabulary.path={finished / 'vocabulary'}", "finetune=none"]
+    assert train.main([f"--config={files / 'config.py'}", f"--workdir={tmp_path}", *(f"--config.{value}" for value in values)]) == 0
+    assert json.loads((tmp_path / "pretrain" / "model.json").read_text())["length"] == 32
+    short, held_out, long, _ = read_metrics(tmp_path / "pretrain")
+    assert (short["step"], held_out["step"], long["step"]) == (2, 2, 4)
+    assert 0.8 * 2 * 8 * 16 < short["real_tokens"] <= 2 * 8 * 16
+    assert 0.8 * 2 * 4 * 32 < long["real_tokens"] - short["real_tokens"] <= 2 * 4 * 32
 
-    monkeypatch.setattr("bert_jax.stages.run.run", log_of_minus_one)
+
+def test_debugging_looks_for_nans_and_leaks(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = ("jax_debug_nans", "jax_check_tracer_leaks")
+    seen: list[tuple[bool, ...]] = []
+    monkeypatch.setattr("bert_jax.stages.run.run", lambda *_, **__: seen.append(tuple(getattr(jax.config, check) for check in checks)))
     arguments = [f"--config={files / 'config.py'}", f"--workdir={tmp_path}"]
-    assert train.main(arguments) == 0
     try:
-        with pytest.raises(FloatingPointError, match="nan"):
-            train.main([*arguments, "--debug"])
-        assert jax.config.jax_check_tracer_leaks
+        assert train.main(arguments) == train.main([*arguments, "--debug"]) == 0
     finally:
-        jax.config.update("jax_debug_nans", False)
-        jax.config.update("jax_check_tracer_leaks", False)
+        for check in checks:
+            jax.config.update(check, False)
+    assert seen == [(False, False), (True, True)]
+
+
+@pytest.mark.slow
+def test_the_two_commands_of_a_large_batch_recipe(files: Path, tmp_path: Path) -> None:
+    """Short rows, then long ones from the first command's encoder, vocabulary and records: both configurations, made small."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    small = [f"--config.corpus.source={files / 'text'}", "--config.corpus.segmenter=characters", "--config.corpus.sentence_ends=clauses"]
+    small += ["--config.corpus.valid_fraction=0.1", "--config.pretrain.steps=2", "--config.pretrain.batch_size=8"]
+    small += ["--config.pretrain.accumulation=2", "--config.compute.dtype=float32", "--config.compute.remat=none"]
+    encoder = ["layers=1", "width=32", "heads=2", "feed_forward=64", "max_positions=32"]
+    made = [f"--config.encoder.{value}" for value in encoder] + ["--config.vocabulary.kind=characters", "--config.vocabulary.size=1500"]
+    config = ROOT / "configs" / "pretrain_large_lamb_en.py"
+    assert train.main([f"--config={config}", f"--workdir={first}", *small, *made, "--config.pretrain.rows.length=16"]) == 0
+    places = [f"--config.corpus.data_dir={first / 'data'}", f"--config.pretrain.checkpoint={first / 'pretrain'}"]
+    config = ROOT / "configs" / "pretrain_large_lamb_en_512.py"
+    assert train.main([f"--config={config}", f"--workdir={second}", *small, *places, "--config.pretrain.rows.length=32"]) == 0
+    assert not (second / "data").exists() and len(list((first / "data" / "documents").iterdir())) == 1, "the records of the first"
+    short, long = (json.loads((path / "pretrain" / "model.json").read_text()) for path in (first, second))
+    assert (short["length"], long["length"]) == (16, 32) and short["encoder"] == long["encoder"]
+    before, after = (next(line for line in read_metrics(path / "pretrain") if line["split"] == "train") for path in (first, second))
+    assert 0 < after["real_tokens"] / before["real_tokens"] - 1.5 < 1, "rows of twice the length"
+    assert all(line["model_flops_per_second"] > 0 and 0 < line["mfu"] < 2 for line in (before, after))
 
 
 def test_the_summary_holds_every_figure(finished: Path) -> None:

@@ -104,8 +104,8 @@ def unbroken_and_stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     unbroken, stopped = tmp_path_factory.mktemp("unbroken"), tmp_path_factory.mktemp("stopped")
     runs = [
         {"directory": str(unbroken), "steps": STEPS, "mesh": {"tensor": 2}},
-        {"directory": str(unbroken), "steps": STEPS},
-        {"directory": str(stopped), "steps": STEPS, "signal": "SIGTERM", "at": 13, "after": 10, "process": 1},
+        {"directory": str(unbroken), "steps": STEPS, "short_until": 30},
+        {"directory": str(stopped), "steps": STEPS, "short_until": 30, "signal": "SIGTERM", "at": 13, "after": 10, "process": 1},
     ]
     return unbroken, stopped, children.train(runs, LOOP, processes=2)
 
@@ -127,10 +127,10 @@ def test_a_mesh_may_not_cut_rows_over_processes(unbroken_and_stopped: tuple[Path
 def test_two_processes_resume_to_the_result_of_an_unbroken_run(unbroken_and_stopped: tuple[Path, Path, list[str]], tmp_path: Path) -> None:
     unbroken, stopped, _ = unbroken_and_stopped
     resumed = Path(shutil.copytree(stopped, tmp_path / "resumed"))
-    children.train([{"directory": str(resumed), "steps": STEPS}], LOOP, processes=2)
+    children.train([{"directory": str(resumed), "steps": STEPS, "short_until": 30}], LOOP, processes=2)
     assert lines(resumed) == lines(unbroken)
     assert all((tokens(resumed, step) == tokens(unbroken, step)).all() for step in range(1, STEPS + 1))
-    assert len(tokens(unbroken, 1)) == 8
+    assert (tokens(unbroken, 30).shape, tokens(unbroken, 31).shape) == ((8, 32), (4, 40)), "long rows at the end"
 
 
 def test_one_process_resumes_what_two_began(unbroken_and_stopped: tuple[Path, Path, list[str]], tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_one_process_resumes_what_two_began(unbroken_and_stopped: tuple[Path, Pa
     begun = max(int(path.name) for path in (stopped / "checkpoints").iterdir())
     for path in resumed.glob("tokens-*"):
         path.unlink()
-    children.train([{"directory": str(resumed), "steps": STEPS}], LOOP)
+    children.train([{"directory": str(resumed), "steps": STEPS, "short_until": 30}], LOOP)
     assert all((tokens(resumed, step) == tokens(unbroken, step)).all() for step in range(begun + 1, STEPS + 1))
     found, wanted = lines(resumed), lines(unbroken)
     assert [(line["step"], line["split"], line.get("real_tokens")) for line in found] == [

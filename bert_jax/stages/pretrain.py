@@ -1,5 +1,6 @@
 """Pre-training: prepared documents in, an encoder with its two heads out."""
 
+import dataclasses
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from bert_jax.objectives.masking import masked_slots
 from bert_jax.objectives.tasks import PretrainingTask
 from bert_jax.tokenizer import Tokenizer
 from bert_jax.training.checkpoint import load_parameters
-from bert_jax.training.loop import HostBatch, Job, train
+from bert_jax.training.loop import HostBatch, Job, Then, train
 from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from bert_jax.training.sharding import make_mesh
 
@@ -40,25 +41,31 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
     stage = config.pretrain
     assert stage is not None
     mesh = make_mesh(config.mesh, stage.batch_size // stage.accumulation)
-    processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-    held_out = evaluation_batches(
-        prepared.valid, tokenizer, stage.rows, stage.batch_size, config.seed, count=stage.evaluation_batches, **processes
-    )
-    description = ModelDescription("pretraining", config.encoder, stage.rows.length, stage.rows.next_sentence)
+    parts = stage_parts(stage)
+    if parts[1:]:
+        make_mesh(config.mesh, stage.long_rows.batch_size // stage.long_rows.accumulation)  # refused now rather than in days
+    description = ModelDescription("pretraining", config.encoder, parts[-1].rows.length, stage.rows.next_sentence)
     if jax.process_index() == 0:
         model_directory.write(directory, description, tokenizer)
     model = description.build(tokenizer.vocab_size, config.compute)
     assert isinstance(model, PretrainingModel)
     task = PretrainingTask(model, stage.masking, tokenizer.special_ids, tokenizer.mask_id, tuple(tokenizer.ordinary_ids.tolist()))
-    slots = masked_slots(stage.rows.length, stage.masking)
-    batches = pretraining_batches(prepared.train, tokenizer, stage.rows, stage.batch_size, config.seed, **processes)
+    held_out = [_held_out(part, prepared, tokenizer, config.seed) for part in parts]
+    slots = [masked_slots(part.rows.length, stage.masking) for part in parts]
+    flops = [
+        training_flops(config.encoder, tokenizer.vocab_size, part.batch_size, part.rows.length, count, part.rows.examples_per_row)
+        for part, count in zip(parts, slots, strict=True)
+    ]
+    batches = [
+        pretraining_batches(prepared.train, tokenizer, part.rows, part.batch_size, config.seed, **_processes()) for part in parts
+    ]
     try:
         real_tokens = train(
             Job(
                 name="pretrain",
                 directory=directory,
                 task=task,
-                init=lambda: _initial_parameters(model, held_out[0], slots, config.seed),
+                init=lambda: _initial_parameters(model, held_out[0][0], slots[0], config.seed),
                 warm_start=_warm_start(Path(stage.checkpoint), stage) if stage.checkpoint else None,
                 optimizer=make_optimizer(stage.optimizer, stage.steps),
                 schedule=learning_rate_schedule(stage.optimizer, stage.steps),
@@ -66,24 +73,46 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
                 seed=config.seed,
                 steps=stage.steps,
                 accumulation=stage.accumulation,
-                batches=batches,
-                evaluation_batches=held_out,
+                batches=batches[0],
+                evaluation_batches=held_out[0],
                 score=lambda metrics: -metrics["loss"],
                 loop=stage.loop,
                 data_fingerprint=prepared.path.name,
                 skip_above=stage.optimizer.skip_above,
                 ema=stage.optimizer.ema,
-                flops=training_flops(
-                    config.encoder, tokenizer.vocab_size, stage.batch_size, stage.rows.length, slots, stage.rows.examples_per_row
-                ),
+                flops=flops[0],
+                then=Then(parts[0].steps, parts[1].accumulation, batches[1], held_out[1], flops[1]) if parts[1:] else None,
             )
         )
     finally:
-        batches.close()
-    result = _figures(directory, stage.steps, real_tokens, held_out, tokenizer)
+        for part in batches:
+            part.close()
+    result = _figures(directory, stage.steps, real_tokens, held_out[-1], tokenizer)
     if jax.process_index() == 0:
         model_directory.write_json(directory / RESULT, result)
     return result
+
+
+def stage_parts(stage: PretrainConfig) -> list[PretrainConfig]:
+    """The stage, or its steps on short rows and those on long ones, each with rows, batch size and accumulation of its own."""
+    long = stage.long_rows
+    steps = min(round(long.share * stage.steps), stage.steps - 1)
+    if not steps:
+        return [stage]
+    rows = dataclasses.replace(stage.rows, length=long.length, examples_per_row=long.examples_per_row)
+    return [
+        dataclasses.replace(stage, steps=stage.steps - steps),
+        dataclasses.replace(stage, steps=steps, rows=rows, batch_size=long.batch_size, accumulation=long.accumulation),
+    ]
+
+
+def _processes() -> dict[str, int]:
+    return {"process_index": jax.process_index(), "process_count": jax.process_count()}
+
+
+def _held_out(part: PretrainConfig, prepared: Prepared, tokenizer: Tokenizer, seed: int) -> list[HostBatch]:
+    count = part.evaluation_batches
+    return [*evaluation_batches(prepared.valid, tokenizer, part.rows, part.batch_size, seed, count=count, **_processes())]
 
 
 def pretrained_description(checkpoint: Path, stage: PretrainConfig) -> ModelDescription:

@@ -10,6 +10,7 @@ from bert_jax.data.labelled import classification_batches, load_labelled
 from bert_jax.data.pipeline import Batches, pretraining_batches
 from bert_jax.model_directory import read_json
 from bert_jax.overrides import from_dict
+from bert_jax.stages.pretrain import stage_parts
 from bert_jax.stages.run import CONFIG, prepare_data
 from bert_jax.tokenizer import Tokenizer
 
@@ -22,31 +23,36 @@ def describe_skipped(path: Path) -> Iterator[str]:
     """
     report: Any = read_json(path)
     config = from_dict(RunConfig, read_json(path.parent.parent / CONFIG))
-    batches, tokenizer = _batches(config, path.parent)
+    parts, tokenizer = _batches(config, path.parent)
     try:
         for skipped in report["skipped"]:
+            step = skipped.pop("step")
+            batches = next(batches for last, batches in parts if step <= last)
             batches.set_state(skipped.pop("batch"))
             batch = next(batches)
-            step = skipped.pop("step")
             numbers = (f"{name} {'not finite' if value is None else f'{value:.4g}'}" for name, value in skipped.items())
             yield f"step {step}  {'  '.join(numbers)}"
             for row, (tokens, examples) in enumerate(zip(batch["tokens"], batch["example_ids"], strict=True)):
                 for example in range(1, int(examples.max()) + 1):
                     yield f"  row {row}  {tokenizer.decode(tokens[examples == example])}"
     finally:
-        batches.close()
+        for _, batches in parts:
+            batches.close()
 
 
-def _batches(config: RunConfig, directory: Path) -> tuple[Batches, Tokenizer]:
-    """The whole batches of a stage, as one process reads them."""
+def _batches(config: RunConfig, directory: Path) -> tuple[list[tuple[float, Batches]], Tokenizer]:
+    """The whole batches of a stage, as one process reads them: with the last step of each shape of them."""
     if directory.name == "pretrain":
         assert config.pretrain is not None
         tokenizer, prepared = prepare_data(config, directory.parent)
-        return pretraining_batches(prepared.train, tokenizer, config.pretrain.rows, config.pretrain.batch_size, config.seed), tokenizer
+        parts = stage_parts(config.pretrain)
+        batches = [pretraining_batches(prepared.train, tokenizer, part.rows, part.batch_size, config.seed) for part in parts]
+        return list(zip((parts[0].steps, config.pretrain.steps), batches, strict=False)), tokenizer
     stage = config.finetune
     assert stage is not None
     _, tokenizer = model_directory.read(directory)
     train = load_labelled(stage.data, config.seed).train
-    return classification_batches(
+    examples = classification_batches(
         train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs
-    ), tokenizer
+    )
+    return [(examples.steps, examples)], tokenizer

@@ -31,7 +31,7 @@ from bert_jax.training.checkpoint import Checkpoints, Position
 from bert_jax.training.peak import peak_flops
 from bert_jax.training.sharding import place_batch
 from bert_jax.training.state import create_state
-from bert_jax.training.steps import EvaluationStep, compile_steps
+from bert_jax.training.steps import EvaluationStep, TrainStep, compile_steps
 
 HostBatch = Mapping[str, np.ndarray]
 
@@ -68,6 +68,18 @@ class Job:
     """Both: see `bert_jax.training.steps.train_step`; 0 is off."""
     flops: int = 0
     """Operations of the model in one step, for its rate and share of the devices' peak; 0 reports neither."""
+    then: "Then | None" = None
+
+
+@dataclass(frozen=True)
+class Then:
+    """What a job goes on with after its step `after`: batches of another shape, all else as it was."""
+
+    after: int
+    accumulation: int
+    batches: Batches
+    evaluation_batches: Sequence[HostBatch]
+    flops: int = 0
 
 
 class _Window:
@@ -157,15 +169,27 @@ class _Training:
             # Another copy: the step is given its whole state's memory to write to.
             average = None if self.state.average is None else jax.tree.map(jnp.copy, params)
             self.state = dataclasses.replace(self.state, params=params, average=average)
-        self.train_step, self.evaluation_step = compile_steps(
-            job.task, job.optimizer, self.state, job.mesh, job.seed, job.accumulation, job.skip_above, job.ema
-        )
+        self.train_step, self.evaluation_step = self._compiled()
         self.writer = MetricsWriter(job.directory, resume_step=self.step) if jax.process_index() == 0 else None
         self.peak = peak_flops() if self.writer and job.flops else None
         first, _, last = job.loop.profile.partition(":")
         self.profiled, self.tracing = range(int(first), int(last) + 1) if last else range(0), False
-        self.clock, self.waited, self.clocked_tokens, self.clocked_steps = time.perf_counter(), 0.0, 0, 0
+        self.clock, self.waited, self.clocked_tokens, self.clocked_flops = time.perf_counter(), 0.0, 0, 0
         self.pending: tuple[int, Any, dict[str, Any]] | None = None
+
+    def _compiled(self) -> tuple[TrainStep, EvaluationStep]:
+        job = self.job
+        return compile_steps(job.task, job.optimizer, self.state, job.mesh, job.seed, job.accumulation, job.skip_above, job.ema)
+
+    def _go_on(self, then: Then) -> None:
+        self.job = dataclasses.replace(
+            self.job,
+            accumulation=then.accumulation,
+            batches=then.batches,
+            evaluation_batches=then.evaluation_batches,
+            flops=then.flops,
+            then=None,
+        )
 
     def _resume(self) -> None:
         self.state, position = self.checkpoints.restore(self.state)
@@ -177,6 +201,9 @@ class _Training:
         self.step, self.real_tokens = int(self.state.step), position["real_tokens"]
         self.window = _Window(position["window"])
         self.skipped, self.skipped_in_a_row = position.get("skipped", 0), position.get("skipped_in_a_row", [])
+        # What was saved at the very end of the first batches is their position; those that follow begin at their beginning.
+        if self.job.then and self.step > self.job.then.after:
+            self._go_on(self.job.then)
         self.job.batches.set_state(position["batches"])
 
     def position(self) -> Position:
@@ -192,6 +219,10 @@ class _Training:
 
     def advance(self) -> None:
         """Dispatches one step, then looks at the metrics of the one before: the device never waits for the host."""
+        if self.job.then and self.step == self.job.then.after:
+            self.settle()
+            self._go_on(self.job.then)
+            self.train_step, self.evaluation_step = self._compiled()
         if (self.step + 1 in self.profiled) != self.tracing:
             self._turn_profile()
         begun = time.perf_counter()
@@ -230,7 +261,7 @@ class _Training:
         tokens = int(metrics["real_tokens"].total)
         self.real_tokens += tokens
         self.clocked_tokens += tokens
-        self.clocked_steps += 1
+        self.clocked_flops += self.job.flops
         if metrics.pop("skipped_updates").total:
             self._skip(step, metrics, place)
         else:
@@ -263,7 +294,7 @@ class _Training:
         now = time.perf_counter()
         means = self.window.means()
         seconds = now - self.clock
-        model_flops = self.job.flops * self.clocked_steps / seconds
+        model_flops = self.clocked_flops / seconds
         speed = {"model_flops_per_second": model_flops} if self.job.flops else {}
         fields = {
             # Nothing is known of the loss where every update was skipped.
@@ -280,7 +311,7 @@ class _Training:
         }
         if self.writer:
             self.writer.write(self.step, "train", fields)
-        self.window, self.clock, self.waited, self.clocked_tokens, self.clocked_steps = _Window(), now, 0.0, 0, 0
+        self.window, self.clock, self.waited, self.clocked_tokens, self.clocked_flops = _Window(), now, 0.0, 0, 0
         return fields
 
     def evaluate(self) -> dict[str, float]:

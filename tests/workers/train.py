@@ -3,9 +3,11 @@
 A step has two rounds of accumulation, and the parameters are averaged.
 
 `runs` names the runs, one after the other: the directory, the number of steps, and perhaps `signal`, sent to itself
-before step `at`, once the checkpoint of step `after` is there; or a `mesh`. Every batch that it reads goes to a file of the directory.
+before step `at`, once the checkpoint of step `after` is there; or a `mesh`; or `short_until`, the last step before rows grow longer.
+Every batch that it reads goes to a file of the directory.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -23,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 class Batches:
     """The batches of this process, with a record of them and a blow at one step."""
 
-    def __init__(self, inner: Any, run: dict[str, Any]) -> None:
-        self._inner, self._run, self._step = inner, run, 0
+    def __init__(self, inner: Any, run: dict[str, Any], step: int = 0) -> None:
+        self._inner, self._run, self._step = inner, run, step
         self.get_state, self.close = inner.get_state, inner.close
 
     def set_state(self, state: Any) -> None:
@@ -57,7 +59,7 @@ def main(arguments: dict[str, Any]) -> None:
 
     from bert_jax.config import LoopConfig, MeshConfig
     from bert_jax.errors import InputError, Interrupted
-    from bert_jax.training.loop import train
+    from bert_jax.training.loop import Then, train
     from bert_jax.training.sharding import make_mesh
 
     for run in arguments["runs"]:
@@ -72,12 +74,19 @@ def main(arguments: dict[str, Any]) -> None:
         loop = LoopConfig(**arguments["loop"])
         wrap = lambda batches, run=run: Batches(batches, run)  # noqa: E731
         job = tiny.job(directory, run["steps"], mesh, loop=loop, accumulation=2, ema=0.9, wrap=wrap)
+        if after := run.get("short_until"):
+            rows = dataclasses.replace(tiny.ROWS, length=40)
+            wrap = lambda batches, run=run, after=after: Batches(batches, run, after)  # noqa: E731
+            long = tiny.job(directory, run["steps"], mesh, rows=rows, batch_size=4, wrap=wrap)
+            job = dataclasses.replace(job, then=Then(after, 1, long.batches, long.evaluation_batches))
         try:
             train(job)
         except Interrupted as error:
             print(error, flush=True)
         finally:
             job.batches.close()
+            if job.then:
+                job.then.batches.close()
 
 
 if __name__ == "__main__":
