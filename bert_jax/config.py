@@ -22,6 +22,12 @@ def _positive(config: Any, *names: str) -> None:
         _require(getattr(config, name) > 0, name, getattr(config, name), "it must be greater than zero.")
 
 
+def _at_most(config: Any, **limits: int) -> None:
+    """Sizes beyond any BERT: what is made from them would fill every memory, or never be compiled."""
+    for name, most in limits.items():
+        _require(getattr(config, name) <= most, name, getattr(config, name), f"it must be at most {most:,}.")
+
+
 def _not_negative(config: Any, *names: str) -> None:
     for name in names:
         _require(getattr(config, name) >= 0, name, getattr(config, name), "it must not be negative.")
@@ -58,6 +64,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         _positive(self, "layers", "width", "heads", "feed_forward", "max_positions", "segment_types", "norm_epsilon")
         _positive(self, "initializer_range")
+        _at_most(self, layers=1 << 10, width=1 << 17, heads=1 << 17, feed_forward=1 << 17, max_positions=1 << 20, segment_types=1 << 17)
         _fraction(self, "dropout", "attention_dropout")
         _require(self.width % self.heads == 0, "heads", self.heads, f"it must divide the width, {self.width}.")
         _require(

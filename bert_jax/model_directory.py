@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from bert_jax import small_files
 from bert_jax.config import ComputeConfig, EncoderConfig, to_dict
 from bert_jax.errors import InputError
 from bert_jax.model.bert import ClassificationModel, PretrainingModel
@@ -70,7 +71,8 @@ def read(directory: Path) -> tuple[ModelDescription, Tokenizer]:
     """The description and the tokenizer of a model directory.
 
     Raises:
-        InputError: there is no model in the directory, naming those below it if there are any.
+        InputError: there is no model in the directory, naming those below it if there are any; or its files are damaged, or not
+            files at all.
     """
     if not (directory / FILE).is_file():
         below = sorted(str(path.parent) for path in directory.glob(f"*/{FILE}"))
@@ -78,7 +80,11 @@ def read(directory: Path) -> tuple[ModelDescription, Tokenizer]:
             f"Name one of the models in it: {', '.join(below)}." if below else "Name the directory of a stage, such as runs/demo/pretrain."
         )
         raise InputError(f"There is no model in {directory}: it has no {FILE}. {remedy}")
-    return from_dict(ModelDescription, read_json(directory / FILE)), Tokenizer.load(directory)
+    small_files.refuse_special_files(directory / "checkpoints")
+    try:
+        return from_dict(ModelDescription, read_json(directory / FILE)), Tokenizer.load(directory)
+    except TypeError as error:  # a value that has no default
+        raise InputError(f"{directory / FILE} is not whole ({error}). It was damaged or edited: restore it.") from error
 
 
 def fingerprint(directory: Path) -> str:
@@ -107,10 +113,8 @@ def read_json(path: Path) -> dict[str, object]:
     Raises:
         InputError: the file is not a JSON object.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}). It was damaged or edited: restore it, or start in a new workdir.") from error
+    remedy = "It was damaged or edited: restore it, or start in a new workdir."
+    value = small_files.read_json(path, remedy)
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds no JSON object. It was damaged or edited: restore it, or start in a new workdir.")
+        raise InputError(f"{path} holds no JSON object. {remedy}")
     return value

@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import math
 import re
-import runpy
+import runpy  # noqa: TID251  # a configuration file is the program of the user who names it
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -23,8 +23,11 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from bert_jax.bulk_encoding import BulkEncoder
 from bert_jax.config import VocabularyConfig
 from bert_jax.errors import InputError
+from bert_jax.small_files import read_json, read_text
 from bert_jax.vocabulary import CHINESE_BLOCKS, LONGEST_WORD, learn_characters, learn_wordpieces
 
+MOST_TOKENS = 1 << 24
+"""Beyond any vocabulary, and few enough that what is made for each of them fits a memory."""
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -81,6 +84,8 @@ class Tokenizer:
     def __init__(self, backend: tokenizers.Tokenizer, source: str) -> None:
         """Wrap a `tokenizers` object that `train` or `load` has made; `source` names it in errors."""
         vocabulary = backend.get_vocab(with_added_tokens=True)
+        if (largest := max(vocabulary.values(), default=0)) >= MOST_TOKENS:
+            raise InputError(f"The vocabulary {source} has the id {largest:,}; it must be below {MOST_TOKENS:,}. Save it again.")
         missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
         if missing:
             raise InputError(
@@ -135,7 +140,7 @@ class Tokenizer:
             InputError: nothing there, not readable, not a WordPiece, or special tokens missing.
         """
         file = _vocabulary_file(Path(path))
-        settings = _read_json(file.with_name("tokenizer_config.json")) if file.with_name("tokenizer_config.json").is_file() else {}
+        settings = _settings(file.with_name("tokenizer_config.json"))
         if lowercase is None:
             lowercase = settings.get("do_lower_case")
         backend = _from_json(file, lowercase) if file.suffix == ".json" else _from_vocabulary(file, lowercase, settings)
@@ -263,22 +268,25 @@ def _vocabulary_file(path: Path) -> Path:
     for file in candidates:
         if file.is_file():
             return file
+        if file.exists() or file.is_symlink():
+            raise InputError(f"The vocabulary {file} is no regular file. Put the file itself there, or name another.")
     what = "holds neither tokenizer.json nor vocab.txt" if path.is_dir() else "does not exist"
     raise InputError(f"The vocabulary {path} {what}. Name a vocab.txt, a tokenizer.json or a directory with one of them.")
 
 
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"The vocabulary {file} is not UTF-8 (byte {error.start}). Convert it to UTF-8.") from None
+def _settings(file: Path) -> dict[str, bool | None]:
+    """What a `tokenizer_config.json` says of how text is normalised, where there is one."""
+    if not file.exists():
+        return {}
+    settings = _read_json(file)
+    for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
+        if not isinstance(settings.get(name), bool | None):
+            raise InputError(f"{file} has {name}={settings[name]!r}, which is not true, false or null. Mend it.")
+    return settings
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_read_text(file))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file} is not JSON (line {error.lineno}: {error.msg}). Save it again or use the vocab.txt.") from None
+    content = read_json(file, "Save it again or use the vocab.txt.")
     if not isinstance(content, dict):
         raise InputError(f"{file} does not hold a JSON object. Save it again or use the vocab.txt.")
     return content
@@ -304,9 +312,9 @@ def _from_json(file: Path, lowercase: bool | None) -> tokenizers.Tokenizer:
     return backend
 
 
-def _from_vocabulary(file: Path, lowercase: bool | None, settings: dict[str, Any]) -> tokenizers.Tokenizer:
+def _from_vocabulary(file: Path, lowercase: bool | None, settings: dict[str, bool | None]) -> tokenizers.Tokenizer:
     # Not splitlines(): published vocabularies hold U+2028 and U+0085 as tokens.
-    lines = [line.removesuffix("\r") for line in _read_text(file).split("\n")]
+    lines = [line.removesuffix("\r") for line in read_text(file, "Name a vocab.txt of BERT: a token a line, in UTF-8.").split("\n")]
     while lines and not lines[-1]:
         lines.pop()
     vocabulary = {token: i for i, token in enumerate(lines) if token}
@@ -316,6 +324,6 @@ def _from_vocabulary(file: Path, lowercase: bool | None, settings: dict[str, Any
     normalizer = normalizers.BertNormalizer(
         lowercase=lowercase,
         strip_accents=settings.get("strip_accents"),
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        handle_chinese_chars=settings.get("tokenize_chinese_chars") is not False,
     )
     return _backend(vocabulary, normalizer, characters=all(len(token) == 1 for token in ordinary))

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from bert_jax import small_files
 from bert_jax.errors import InputError
 from bert_jax.model_directory import EmbeddingConfig, read_json, write_json
 
@@ -64,10 +65,7 @@ def write_modules(directory: Path, embedding: EmbeddingConfig, width: int) -> No
 
 
 def _modules(file: Path) -> list[dict[str, Any]]:
-    try:
-        modules = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON ({error}). Fetch it again.") from error
+    modules = small_files.read_json(file, "Fetch it again.")
     whole = isinstance(modules, list) and all(isinstance(module, dict) and {"type", "path"} <= module.keys() for module in modules)
     if not whole or not modules:
         raise InputError(f"{file} is not a list of modules with a type and a path. Fetch it again.")
