@@ -1,4 +1,4 @@
-"""Commands of python -m bert_jax: train-vocab, prepare, inspect; import, export; fill-mask, next-sentence, embed, classify, score.
+"""Commands of python -m bert_jax: train-vocab, prepare, inspect, verify; import, export; fill-mask, next-sentence, embed, classify, score.
 
 What a command needs is imported when it runs, so that --help answers at once.
 """
@@ -132,6 +132,15 @@ def _add_text_commands(add: Add) -> None:
         metavar="OPTIONS",
         help="on Apache Beam, for a corpus beyond one machine: --beam='--runner=DataflowRunner --project=...' (default: this process)",
     )
+
+    command = add(
+        "verify",
+        _verify,
+        "tell whether checkpoints, models, vocabularies and records are what was written",
+        "runs/demo",
+        "runs/demo/pretrain",
+    )
+    command.add_argument("workdir", metavar="WORKDIR", type=Path, help="that of a run, or the directory of a model")
 
     inspect = add("inspect", _inspect, "look at a corpus before training on it", "corpus/ --vocab vocab", "demo --evaluation-file test.tsv")
     inspect.add_argument("corpus", metavar="CORPUS", help=_CORPUS)
@@ -312,6 +321,17 @@ def _columns(info: Mapping[str, Any]) -> str:
     others = max(len(cell) for line in lines for cell in line[1:])
     table = [f"{line[0]:{first}}" + "".join(f"  {cell:>{others}}" for cell in line[1:]) for line in lines]
     return "\n".join(table + [f"{name.replace('_', ' ')}  {value}" for name, value in info.items() if name not in splits])
+
+
+def _verify(flags: argparse.Namespace) -> None:
+    from bert_jax.verify import verify
+
+    found, files = verify(flags.workdir)
+    for fault in found:
+        print(fault)
+    if found:
+        raise InputError(f"{flags.workdir} is damaged: {len(found):,} fault{'s' * (len(found) > 1)}, {files:,} files are whole.")
+    print(f"{flags.workdir} is whole: {files:,} files are what was written.")
 
 
 def _inspect(flags: argparse.Namespace) -> None:

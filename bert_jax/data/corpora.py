@@ -17,6 +17,7 @@ from bert_jax.data.encoding import DocumentEncoder, TokenizedDocument, document_
 from bert_jax.data.held_out import Split, divide
 from bert_jax.data.sources import Source, open_source, quiet_tfds
 from bert_jax.errors import InputError
+from bert_jax.files import SEAL, check_seal, seal
 from bert_jax.progress import WorkProgress, duration
 from bert_jax.tokenizer import Tokenizer
 
@@ -127,6 +128,10 @@ def prepare(
             with WorkProgress("prepare", "B", total, show_progress) as progress:
                 builder.build(progress.update, beam)
             progress.message(_summary(builder.info.metadata))
+        if not (path / SEAL).exists():
+            seal(path)
+    # What is read from a shard has checksums of its own; the files beside them have not, and say how it is cut into batches.
+    check_seal(path, only=lambda file: "array_record" not in file.name)
     _check_records(builder, path)
     return Prepared(DocumentSource(builder, "train"), DocumentSource(builder, "valid"), dict(builder.info.metadata), path)
 

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -58,6 +58,8 @@ class Job:
     loop: LoopConfig
     data_fingerprint: str
     """Names the data: a checkpoint is continued on the same data only."""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """What the manifests of the checkpoints say of the model (`model_directory.identity`)."""
 
 
 class _Window:
@@ -238,7 +240,7 @@ def train(job: Job) -> int:
         InputError: a checkpoint of another model, or of data that has changed since.
         Interrupted: SIGINT or SIGTERM came; a checkpoint has been saved.
     """
-    checkpoints = Checkpoints(job.directory / "checkpoints", job.loop.keep)
+    checkpoints = Checkpoints(job.directory / "checkpoints", job.loop.keep, job.model)
     try:
         run = _Training(job, checkpoints)
         with _stop_signals() as signals, TrainingProgress(job.steps, run.step, job.name, show=jax.process_index() == 0) as progress:
