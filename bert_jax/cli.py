@@ -8,14 +8,15 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bert_jax.errors import InputError, Interrupted, TrainingError
+from bert_jax.errors import InputError, Interrupted, TrainingError, storage_failure
 
-INPUT_ERROR, TRAINING_ERROR, INTERRUPTED, PIPE_CLOSED = 2, 1, 130, 141
+INPUT_ERROR, TRAINING_ERROR, INTERRUPTED, PIPE_CLOSED = 2, 1, 128, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,9 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_command(command: Callable[[], None]) -> int:
-    """Runs it and returns the exit status: 0, or 2 for bad input, 1 for training that cannot go on, 130 for an interruption.
+    """Runs it and returns the exit status: 0, or 2 for bad input, 1 for training that cannot go on or storage that fails.
 
-    These are told in one paragraph on stderr; any other exception is a fault of the program and keeps its traceback.
+    An interruption that lost nothing is 128 + the signal: 130 for Ctrl-C, 143 for SIGTERM. All these are told in one paragraph
+    on stderr; any other exception is a fault of the program and keeps its traceback.
     """
     try:
         command()
@@ -48,11 +50,17 @@ def run_command(command: Callable[[], None]) -> int:
         return TRAINING_ERROR
     except (Interrupted, KeyboardInterrupt) as error:
         print(f"interrupted{f': {error}' if str(error) else ''}", file=sys.stderr)
-        return INTERRUPTED
+        return INTERRUPTED + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
     except BrokenPipeError:
         # Whoever read the output has enough; Python would complain once more while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except Exception as error:
+        failure = storage_failure(error)
+        if not failure:
+            raise
+        print(f"error: A file cannot be read or written ({failure}). Mend that and run the same command again.", file=sys.stderr)
+        return TRAINING_ERROR
     return 0
 
 

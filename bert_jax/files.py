@@ -24,7 +24,7 @@ def write_whole(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    except Exception:
         temporary.unlink(missing_ok=True)
         raise
 
@@ -100,7 +100,7 @@ def check_seal(directory: Path, made_anew_without: Path | None = None, only: Cal
 def seal_faults(
     directory: Path, only: Callable[[Path], bool] = lambda path: True, on_read: Callable[[int], None] = lambda size: None
 ) -> list[str]:
-    """What is no longer as it was sealed, a line for each file; nothing if there is no seal. `on_read` hears of the bytes of each whole file."""
+    """What is no longer as it was sealed, a line for each file; nothing if there is no seal. Arguments as in `manifest.faults`."""
     path = directory / SEAL
     if not path.exists():
         return []

@@ -48,6 +48,7 @@ class DocumentSource:
         self.sentences: int = builder.info.metadata[split]["sentences"]
         self.single_sentence_documents: int = builder.info.metadata[split]["single_sentence_documents"]
         self._records = builder.as_data_source(split)
+        self._path = builder.data_dir
 
     def __len__(self) -> int:
         return len(self._records)
@@ -58,10 +59,20 @@ class DocumentSource:
         return self.fetch([index])[0]
 
     def fetch(self, indices: Iterable[int]) -> list[TokenizedDocument]:
-        """Several documents at once, which is faster than one by one."""
+        """Several documents at once, which is faster than one by one.
+
+        Raises:
+            InputError: the records are damaged.
+        """
         from bert_jax.data.builder import from_record
 
-        return [from_record(record) for record in self._records.__getitems__([int(i) for i in indices])]
+        try:
+            return [from_record(record) for record in self._records.__getitems__([int(i) for i in indices])]
+        except (OSError, RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
+            raise InputError(
+                f"The prepared records in {self._path} cannot be read, so they are damaged ({str(error)[:200]}): delete that folder and "
+                "run again to prepare it anew."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,9 @@ def prepare(
 
         tfds.disable_progress_bar()
         name = f"{_slug(config.source)}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+        # What is read from a shard has checksums of its own; the files beside them have not, and say how it is cut into batches.
+        for found in data_dir.glob(f"*/{name}/*/{SEAL}"):
+            check_seal(found.parent, only=lambda file: "array_record" not in file.name)
         builder_config = DocumentsConfig(name=name, description=identity, corpus=config, encoder=DocumentEncoder(tokenizer, config))
         builder = Documents(data_dir=data_dir, config=builder_config, file_format="array_record")
         path = Path(builder.data_dir)
@@ -130,8 +144,6 @@ def prepare(
             progress.message(_summary(builder.info.metadata))
         if not (path / SEAL).exists():
             seal(path)
-    # What is read from a shard has checksums of its own; the files beside them have not, and say how it is cut into batches.
-    check_seal(path, only=lambda file: "array_record" not in file.name)
     _check_records(builder, path)
     return Prepared(DocumentSource(builder, "train"), DocumentSource(builder, "valid"), dict(builder.info.metadata), path)
 

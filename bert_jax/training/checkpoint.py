@@ -5,11 +5,13 @@ and verified before anything of it is used. One that fails is set aside as `STEP
 """
 
 import json
+import logging
 import math
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,18 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from bert_jax.errors import InputError
+from bert_jax.errors import InputError, TrainingError, storage_failure
 from bert_jax.model_directory import check_identity
 from bert_jax.training import manifest
 from bert_jax.training.manifest import Arrays, DamagedError, Manifest
 from bert_jax.training.state import TrainState, abstract_state
 
 Position = dict[str, Any]
+
+
+def _not_raised_too(record: logging.LogRecord) -> bool:
+    """Orbax's threads log the traceback of every failure that `wait` raises."""
+    return not (record.exc_info and "orbax" in record.pathname)
 
 
 class UnverifiedCheckpointWarning(UserWarning):
@@ -65,6 +72,8 @@ class Checkpoints:
         self._directory, self._model = directory.resolve(), model or {}
         self._saving: tuple[int, Arrays, str, float | None]
         _on_one_process(lambda: _set_damaged_aside(self._directory))
+        # For good: threads of a failed save may end after it was closed.
+        logging.getLogger("absl").addFilter(_not_raised_too)
         # Named handlers let each item be read by itself.
         handlers = {
             "params": ocp.PyTreeCheckpointHandler(),
@@ -85,15 +94,29 @@ class Checkpoints:
         # The manifest of a save that is under way is still to be written.
         self.wait()
         self._saving = step, _arrays({"params": state.params, "optimizer": optimizer}), str(position.get("data", "")), score
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.PyTreeSave(state.params),
-                optimizer=ocp.args.PyTreeSave(optimizer),
-                position=ocp.args.JsonSave(position),
-            ),
-            metrics={} if score is None else {"score": score},
-        )
+        with self._told():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.PyTreeSave(state.params),
+                    optimizer=ocp.args.PyTreeSave(optimizer),
+                    position=ocp.args.JsonSave(position),
+                ),
+                metrics={} if score is None else {"score": score},
+            )
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Raises what storage refuses as a TrainingError."""
+        try:
+            yield
+        except Exception as error:
+            if failure := storage_failure(error):
+                raise TrainingError(
+                    f"The checkpoint of step {self._saving[0]} in {self._directory} could not be written ({failure}). Those before it are "
+                    "whole. Mend that and run the same command again, which goes on from the newest."
+                ) from error
+            raise
 
     def _write_manifest(self) -> None:
         step, arrays, data, score = self._saving
@@ -122,10 +145,20 @@ class Checkpoints:
         )
         return TrainState(found["optimizer"]["step"], found["params"], found["optimizer"]["state"]), found["position"]
 
+    def check(self) -> None:
+        """Raises the failure of a save that is under way, if it has failed already; as `wait`."""
+        with self._told():
+            self._manager.check_for_errors()
+
     def wait(self) -> None:
-        """Waits for a save that is under way and raises its failure."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        """Waits for a save that is under way and raises its failure.
+
+        Raises:
+            TrainingError: storage refused it.
+        """
+        with self._told():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
 
     def stop_requested(self, step: int) -> bool:
         """Whether the cluster has announced that this job is about to be preempted (needs `jax.distributed`)."""
@@ -133,8 +166,11 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits, raises the failure of the last save if it had one, and lets go of the directory."""
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            with self._told():
+                self._manager.close()
 
 
 def load_parameters(directory: Path, params: Any, model: Mapping[str, Any], alone: bool = False) -> Any:

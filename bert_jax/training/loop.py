@@ -236,7 +236,7 @@ def train(job: Job) -> int:
     never interrupted: the state, the position in the data and the metrics that were being summed are all saved.
 
     Raises:
-        TrainingError: a loss or a gradient that is not finite.
+        TrainingError: a loss or a gradient that is not finite, or a checkpoint that cannot be written.
         InputError: a checkpoint of another model, or of data that has changed since.
         Interrupted: SIGINT or SIGTERM came; a checkpoint has been saved.
     """
@@ -259,6 +259,7 @@ def _drive(run: _Training, signals: Sequence[int], progress: TrainingProgress) -
     shown: dict[str, float] = {}
     while run.step < job.steps:
         run.advance()
+        run.checkpoints.check()
         last = run.step == job.steps
         stop = run.checkpoints.stop_requested(run.step) if several else bool(signals)
         log, check = last or run.step % job.loop.log_every == 0, last or run.step % job.loop.evaluate_every == 0
@@ -276,4 +277,7 @@ def _drive(run: _Training, signals: Sequence[int], progress: TrainingProgress) -
             run.save(score)
         if stop and not last:
             run.checkpoints.wait()
-            raise Interrupted(f"{job.name} stopped at step {run.step} of {job.steps} and saved it. Run the same command again to continue.")
+            raise Interrupted(
+                f"{job.name} stopped at step {run.step} of {job.steps} and saved it. Run the same command again to continue.",
+                signals[0] if signals else signal.SIGTERM,
+            )
