@@ -312,11 +312,13 @@ def _train_vocab(flags: argparse.Namespace) -> None:
 
 
 def _prepare(flags: argparse.Namespace) -> None:
+    from bert_jax.files import only_writer
     from bert_jax.overrides import apply_overrides, load_config
     from bert_jax.stages.run import prepare_data
 
     config = apply_overrides(load_config(flags.config), flags.overrides)
-    tokenizer, prepared = prepare_data(config, flags.workdir, beam=shlex.split(flags.beam) if flags.beam else None)
+    with only_writer(flags.workdir):
+        tokenizer, prepared = prepare_data(config, flags.workdir, beam=shlex.split(flags.beam) if flags.beam else None)
     print(f"{prepared.path}\n\n{_columns(prepared.info)}\nvocabulary  {tokenizer.vocab_size:,} tokens")
 
 

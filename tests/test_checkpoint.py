@@ -17,7 +17,7 @@ from command_line import failure, ok
 import bert_jax
 from bert_jax import model_directory
 from bert_jax.cli import main
-from bert_jax.errors import InputError
+from bert_jax.errors import InputError, TrainingError
 from bert_jax.files import seal
 from bert_jax.tokenizer import Tokenizer
 from bert_jax.training import manifest
@@ -127,6 +127,19 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_goes_on(
     assert resumed(copy)[0] == 3
 
 
+def test_what_is_no_longer_kept_leaves_at_once_and_wholly(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoints = Checkpoints(copy, keep=1)
+    checkpoints.save(4, state(4), position(4))
+    checkpoints.close()
+    assert {path.name for path in copy.iterdir()} == {"1", "4"}, "the best and the newest"
+    # A blow in the midst of removing one.
+    (copy / "removed").mkdir()
+    shutil.copytree(copy / "1", copy / "removed" / "2")
+    largest(copy / "removed" / "2").unlink()
+    assert resumed(copy)[0] == 4
+    assert {path.name for path in copy.iterdir()} == {"1", "4"} and not capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "commit_success.txt"])
 def test_what_orbax_writes_last_is_not_needed(copy: Path, name: str) -> None:
     for damage in DAMAGES.values():
@@ -161,7 +174,7 @@ def test_the_last_good_checkpoint_outlives_a_save_that_fails(copy: Path, monkeyp
 
     monkeypatch.setattr(manifest, "write", fail)
     checkpoints.save(4, state(4), position(4))
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(TrainingError, match=r"step 4 .* could not be written \(No space left"):
         checkpoints.close()
     monkeypatch.undo()
     assert resumed(copy)[0] == 1

@@ -217,8 +217,9 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(
         if step == 5:
             os.kill(os.getpid(), number)
 
-    with pytest.raises(Interrupted, match="step 5 of 10 and saved it"):
+    with pytest.raises(Interrupted, match="step 5 of 10 and saved it") as raised:
         run(toy(tmp_path, before=stop))
+    assert raised.value.number == number
     assert steps_kept(tmp_path)[-1] == 5
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     assert run(toy(tmp_path)) == undisturbed.real_tokens

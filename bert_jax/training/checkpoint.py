@@ -29,6 +29,9 @@ from bert_jax.training.state import TrainState, abstract_state
 
 Position = dict[str, Any]
 
+_REMOVED = "removed"
+"""Where checkpoints that are no longer kept go first."""
+
 
 def _not_raised_too(record: logging.LogRecord) -> bool:
     """Orbax's threads log the traceback of every failure that `wait` raises."""
@@ -50,9 +53,12 @@ def _options(keep: int, processes: ocp.options.MultiprocessingOptions, finish: C
         best_fn=score,  # Orbax writes no metrics without it.
         preservation_policy=preservation_policy.AnyPreservationPolicy([newest, best]),
         cleanup_tmp_directories=True,
+        # What is half removed when a run is killed must not look like a damaged checkpoint.
+        todelete_subdir=_REMOVED,
         multiprocessing_options=processes,
-        # After the last file was written and before the directory gets its name, on one process.
-        async_options=ocp.options.AsyncOptions(post_finalization_callback=finish),
+        # The manifest is written after the last file and before the directory gets its name, on one process. Directories made in
+        # the background would be waited for without end where they cannot be made.
+        async_options=ocp.options.AsyncOptions(post_finalization_callback=finish, create_directories_asynchronously=False),
     )
 
 
@@ -159,6 +165,8 @@ class Checkpoints:
         with self._told():
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
+        if jax.process_index() == 0:
+            shutil.rmtree(self._directory / _REMOVED, ignore_errors=True)
 
     def stop_requested(self, step: int) -> bool:
         """Whether the cluster has announced that this job is about to be preempted (needs `jax.distributed`)."""
@@ -267,6 +275,7 @@ def _steps(directory: Path) -> list[int]:
 
 def _set_damaged_aside(directory: Path) -> None:
     """Leaves none but whole checkpoints; those of an older version get the manifest that they lack."""
+    shutil.rmtree(directory / _REMOVED, ignore_errors=True)
     steps = _steps(directory)
     paths = {step: directory / str(step) for step in steps}
     if steps and not any((path / manifest.FILE).exists() for path in paths.values()):
