@@ -178,6 +178,31 @@ def test_a_separate_held_out_text_is_held_out_whole(config, tokenizer, tmp_path)
     assert (len(prepared.train), len(prepared.valid)) == (60, 7)
 
 
+def test_a_flipped_bit_of_the_records_is_told(prepared, config, tokenizer, tmp_path):
+    data = tmp_path / "data"
+    wanted = [document.tokens.tolist() for document in prepared.train.fetch(range(len(prepared.train)))]
+    [shard] = data.rglob("*train*array_record*")
+    whole = shard.read_bytes()
+    told = 0
+    used = [place for place, byte in enumerate(whole) if byte]  # most of so small a shard is padding
+    for place in used[:: len(used) // 40]:
+        shard.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            found = prepare(config, tokenizer, data, show_progress=False).train
+            assert [document.tokens.tolist() for document in found.fetch(range(len(found)))] == wanted, "it lies in what is not used"
+        except InputError as error:
+            assert str(data) in str(error) and "delete" in str(error)
+            told += 1
+    assert told > 30
+
+
+def test_what_is_known_of_the_records_is_checked(prepared, config, tokenizer, tmp_path):
+    file = prepared.path / "metadata.json"
+    file.write_text(file.read_text().replace('"tokens": ', '"tokens": 1'))
+    with pytest.raises(InputError, match=r"metadata\.json is not what was written.*remove .* and run the same command again"):
+        prepare(config, tokenizer, tmp_path / "data", show_progress=False)
+
+
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_damaged_shard_is_named_with_the_remedy(prepared, config, tokenizer, tmp_path, damage):
     shard = next(prepared.path.glob("*train*"))

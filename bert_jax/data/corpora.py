@@ -129,7 +129,8 @@ def prepare(
         tfds.disable_progress_bar()
         name = f"{_slug(config.source)}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
         # What is read from a shard has checksums of its own; the files beside them have not, and say how it is cut into batches.
-        for found in data_dir.glob(f"*/{name}/*/{SEAL}"):
+        # Without its description a folder is made anew.
+        for found in data_dir.glob(f"*/{name}/*/dataset_info.json"):
             check_seal(found.parent, only=lambda file: "array_record" not in file.name)
         builder_config = DocumentsConfig(name=name, description=identity, corpus=config, encoder=DocumentEncoder(tokenizer, config))
         builder = Documents(data_dir=data_dir, config=builder_config, file_format="array_record")

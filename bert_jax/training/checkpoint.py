@@ -302,11 +302,18 @@ def _tell(message: str) -> None:
 
 
 def _without_manifest(path: Path) -> Manifest:
-    """What a checkpoint of an older version says of itself."""
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        trees = {item: checkpointer.metadata(path / item).item_metadata.tree for item in ("params", "optimizer")}
-    position = json.loads((path / "position" / "metadata").read_text(encoding="utf-8"))
-    score = _score_without_manifest(path)
+    """What a checkpoint of an older version says of itself.
+
+    Raises:
+        DamagedError: it cannot be read.
+    """
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            trees = {item: checkpointer.metadata(path / item).item_metadata.tree for item in ("params", "optimizer")}
+        position = json.loads((path / "position" / "metadata").read_text(encoding="utf-8"))
+        score = _score_without_manifest(path)
+    except Exception as error:  # Orbax has many words for a file that is not what it should be.
+        raise DamagedError(f"The checkpoint {path} has no {manifest.FILE} and cannot be read ({str(error)[:200]})") from error
     return Manifest({}, _arrays(trees), {}, str(position.get("data", "")), None if score == -math.inf else score)
 
 
