@@ -139,9 +139,10 @@ def random_tensors(encoder: EncoderConfig, vocabulary: int) -> Tensors:
 
 def save_model(directory: Path, encoder: EncoderConfig, tokenizer: Tokenizer, tensors: Tensors) -> None:
     """A model directory, with the tokenizer that the peers read too."""
-    model_directory.write(directory, ModelDescription("pretraining", encoder, encoder.max_positions, "nsp"), tokenizer)
+    description = ModelDescription("pretraining", encoder, encoder.max_positions, "nsp")
+    model_directory.write(directory, description, tokenizer)
     params = jax.tree.map(jnp.asarray, to_parameters(tensors, encoder.layers))
-    checkpoints = Checkpoints(directory / "checkpoints", keep=1)
+    checkpoints = Checkpoints(directory / "checkpoints", 1, model_directory.identity(description, tokenizer))
     checkpoints.save(1, TrainState(jnp.int32(1), params, optimizer_state=()), {"step": 1})
     checkpoints.close()
 

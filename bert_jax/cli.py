@@ -1,4 +1,4 @@
-"""Commands of python -m bert_jax: train-vocab, prepare, compile, inspect; import, export; fill-mask, next-sentence, embed, classify, score.
+"""Commands of python -m bert_jax: train-vocab, prepare, compile, inspect, verify; import, export; and one for each use of a model.
 
 What a command needs is imported when it runs, so that --help answers at once.
 """
@@ -8,14 +8,15 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bert_jax.errors import InputError, Interrupted, TrainingError
+from bert_jax.errors import InputError, Interrupted, TrainingError, storage_failure
 
-INPUT_ERROR, TRAINING_ERROR, INTERRUPTED, PIPE_CLOSED = 2, 1, 130, 141
+INPUT_ERROR, TRAINING_ERROR, INTERRUPTED, PIPE_CLOSED = 2, 1, 128, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,9 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_command(command: Callable[[], None]) -> int:
-    """Runs it and returns the exit status: 0, or 2 for bad input, 1 for training that cannot go on, 130 for an interruption.
+    """Runs it and returns the exit status: 0, or 2 for bad input, 1 for training that cannot go on or storage that fails.
 
-    These are told in one paragraph on stderr; any other exception is a fault of the program and keeps its traceback.
+    An interruption that lost nothing is 128 + the signal: 130 for Ctrl-C, 143 for SIGTERM. All these are told in one paragraph
+    on stderr; any other exception is a fault of the program and keeps its traceback.
     """
     try:
         command()
@@ -48,11 +50,17 @@ def run_command(command: Callable[[], None]) -> int:
         return TRAINING_ERROR
     except (Interrupted, KeyboardInterrupt) as error:
         print(f"interrupted{f': {error}' if str(error) else ''}", file=sys.stderr)
-        return INTERRUPTED
+        return INTERRUPTED + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
     except BrokenPipeError:
         # Whoever read the output has enough; Python would complain once more while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except Exception as error:
+        failure = storage_failure(error)
+        if not failure:
+            raise
+        print(f"error: A file cannot be read or written ({failure}). Mend that and run the same command again.", file=sys.stderr)
+        return TRAINING_ERROR
     return 0
 
 
@@ -144,6 +152,15 @@ def _add_text_commands(add: Add) -> None:
     plan.add_argument("--config", required=True, help="the configuration of the run; --config.a.b=value changes a value")
     plan.add_argument("--topology", required=True, metavar="KIND:SHAPE", help="v4:4x4x4, v5e:16x16, v5p:4x4x4 or v6e:16x16, say")
     plan.add_argument("--json", type=Path, metavar="FILE", help="write the plan to this file too")
+
+    command = add(
+        "verify",
+        _verify,
+        "tell whether checkpoints, models, vocabularies and records are what was written",
+        "runs/demo",
+        "runs/demo/pretrain",
+    )
+    command.add_argument("workdir", metavar="WORKDIR", type=Path, help="that of a run, or the directory of a model")
 
     inspect = add(
         "inspect", _inspect, "look at a corpus before training on it", "corpus/ --vocab vocab", "train.tsv --evaluation-file test.tsv"
@@ -313,11 +330,13 @@ def _train_vocab(flags: argparse.Namespace) -> None:
 
 
 def _prepare(flags: argparse.Namespace) -> None:
+    from bert_jax.files import only_writer
     from bert_jax.overrides import apply_overrides, load_config
     from bert_jax.stages.run import prepare_data
 
     config = apply_overrides(load_config(flags.config), flags.overrides)
-    tokenizer, prepared = prepare_data(config, flags.workdir, beam=shlex.split(flags.beam) if flags.beam else None)
+    with only_writer(flags.workdir):
+        tokenizer, prepared = prepare_data(config, flags.workdir, beam=shlex.split(flags.beam) if flags.beam else None)
     print(f"{prepared.path}\n\n{_columns(prepared.info)}\nvocabulary  {tokenizer.vocab_size:,} tokens")
 
 
@@ -341,6 +360,17 @@ def _columns(info: Mapping[str, Any]) -> str:
     others = max(len(cell) for line in lines for cell in line[1:])
     table = [f"{line[0]:{first}}" + "".join(f"  {cell:>{others}}" for cell in line[1:]) for line in lines]
     return "\n".join(table + [f"{name.replace('_', ' ')}  {value}" for name, value in info.items() if name not in splits])
+
+
+def _verify(flags: argparse.Namespace) -> None:
+    from bert_jax.verify import verify
+
+    found, files = verify(flags.workdir)
+    for fault in found:
+        print(fault)
+    if found:
+        raise InputError(f"{flags.workdir} is damaged: {len(found):,} fault{'s' * (len(found) > 1)}, {files:,} files are whole.")
+    print(f"{flags.workdir} is whole: {files:,} files are what was written.")
 
 
 def _inspect(flags: argparse.Namespace) -> None:

@@ -1,5 +1,9 @@
 """Exceptions that a user is meant to read: a message in one paragraph, printed without a traceback."""
 
+import errno
+import os
+import signal
+
 
 class InputError(ValueError):
     """Bad input: what is wrong, where, and what to do about it, in one paragraph.
@@ -22,4 +26,24 @@ class TrainingError(RuntimeError):
 
 
 class Interrupted(Exception):
-    """A run was asked to stop, and has saved what it had. The command line exits with status 130."""
+    """A run was asked to stop, and has saved what it had. The command line exits with 128 + the signal: 130 for Ctrl-C, 143 for SIGTERM."""
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+# What a disk or a network drive may answer to a program that did nothing wrong.
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE)
+
+
+def storage_failure(error: BaseException) -> str:
+    """What storage said, if it made this exception (or one that it came from); else nothing. Libraries in C++ tell it in words alone."""
+    for one in (error, error.__cause__, error.__context__):
+        if isinstance(one, OSError) and one.errno in _STORAGE:
+            return f"{os.strerror(one.errno)}{f': {one.filename}' if one.filename else ''}"
+        if one is not None:
+            for number in _STORAGE:
+                if os.strerror(number) in str(one):
+                    return os.strerror(number)
+    return ""

@@ -94,7 +94,8 @@ def load(path: str | Path, compute: ComputeConfig | None = None) -> "Bert":
         directory = Path(path).expanduser()
         description, tokenizer = model_directory.read(directory)
         shapes = model_directory.parameter_shapes(description, tokenizer.vocab_size)
-        params = load_parameters(directory, jax.tree.map(lambda leaf: leaf.update(sharding=whole), shapes), description.kind, alone=True)
+        shapes = jax.tree.map(lambda leaf: leaf.update(sharding=whole), shapes)
+        params = load_parameters(directory, shapes, model_directory.identity(description, tokenizer), alone=True)
     model = description.build(tokenizer.vocab_size, compute or ComputeConfig())
     return Bert(description, tokenizer, model, params, mesh)
 

@@ -20,26 +20,20 @@ class MetricsWriter:
     """
 
     def __init__(self, directory: str | Path, resume_step: int | None = None) -> None:
-        from tensorboardX import SummaryWriter  # 0.3 s that readers of metrics need not wait for
-
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         _keep(directory, resume_step)
         self._file = (directory / FILE).open("a", encoding="utf-8")
         # TensorBoard forgets the events from the purge step on.
         purge_step = None if resume_step is None else resume_step + 1 if resume_step else 0
-        # Its file names count whole seconds: a quick restart would overwrite the file of the run before.
-        self._events = SummaryWriter(str(directory / "tensorboard"), purge_step=purge_step, filename_suffix=f".{time.time_ns()}")
+        self._events = _Events(directory / "tensorboard", purge_step)
 
     def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         """Store the metrics of one split ("train", "valid", …) at one step. Numbers that are not finite become null."""
         plain = {name: _plain(value) for name, value in values.items()}
         self._file.write(json.dumps({"step": int(step), "split": split, **plain}, ensure_ascii=False, allow_nan=False) + "\n")
         self._file.flush()
-        for name, value in plain.items():
-            if isinstance(value, int | float):
-                self._events.add_scalar(f"{name}/{split}", value, int(step))
-        self._events.flush()
+        self._events.write(int(step), {f"{name}/{split}": value for name, value in plain.items() if isinstance(value, int | float)})
 
     def close(self) -> None:
         self._file.close()
@@ -50,6 +44,35 @@ class MetricsWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Events:
+    """TensorBoard's events, written at once: the thread of tensorboardX's `SummaryWriter` dies of a full disk, and `add_scalar` then waits
+    for it forever.
+    """
+
+    def __init__(self, directory: Path, purge_step: int | None) -> None:
+        # 0.3 s that readers of metrics need not wait for
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        directory.mkdir(parents=True, exist_ok=True)
+        # Its file names count whole seconds: a quick restart would overwrite the file of the run before.
+        self._writer = EventsWriter(str(directory / "events"), f".{time.time_ns()}")
+        if purge_step is not None:
+            self._writer.write_event(Event(step=purge_step, file_version="brain.Event:2"))
+            self._writer.write_event(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        for name, value in scalars.items():
+            self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def read_metrics(directory: str | Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +13,12 @@ import jax.numpy as jnp
 from bert_jax import small_files
 from bert_jax.config import ComputeConfig, EncoderConfig, to_dict
 from bert_jax.errors import InputError
+from bert_jax.files import check_seal, seal, write_whole
 from bert_jax.model.bert import ClassificationModel, PretrainingModel
-from bert_jax.overrides import from_dict
+from bert_jax.overrides import differences, from_dict
 from bert_jax.tokenizer import Tokenizer
 
-FILE = "model.json"
+FILE, RESULT = "model.json", "result.json"
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,63 @@ def read(directory: Path) -> tuple[ModelDescription, Tokenizer]:
         )
         raise InputError(f"There is no model in {directory}: it has no {FILE}. {remedy}")
     small_files.refuse_special_files(directory / "checkpoints")
+    values = read_json(directory / FILE)
     try:
-        return from_dict(ModelDescription, read_json(directory / FILE)), Tokenizer.load(directory)
-    except TypeError as error:  # a value that has no default
-        raise InputError(f"{directory / FILE} is not whole ({error}). It was damaged or edited: restore it.") from error
+        description = from_dict(ModelDescription, values)
+    except (InputError, TypeError) as error:  # a TypeError is a value that is missing and has no default
+        raise InputError(f"{directory / FILE}: {error} The file was damaged or edited: restore it.") from error
+    tokenizer = Tokenizer.load(directory)
+    tokens, whole = directory / "vocab.txt", directory / "tokenizer.json"
+    if tokens.is_file() and whole.is_file() and tokens.read_bytes() != tokenizer.token_lines():
+        raise InputError(f"{tokens} and {whole} do not hold the same vocabulary: one was edited or swapped. Restore it.")
+    return description, tokenizer
+
+
+def identity(description: ModelDescription, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What the manifest of a checkpoint says of the model that it belongs to."""
+    return {"description": to_dict(description), "vocabulary": tokenizer.fingerprint}
+
+
+def check_identity(saved: Mapping[str, Any], now: Mapping[str, Any], checkpoint: Path) -> None:
+    """That a checkpoint belongs to this model; one that says nothing may belong to any.
+
+    Raises:
+        InputError: the vocabulary or the description has been changed or swapped.
+    """
+    if not saved or not now:
+        return
+    directory = checkpoint.parent.parent
+    if saved["vocabulary"] != now["vocabulary"]:
+        raise InputError(
+            f"The vocabulary in {directory} is not the one that the checkpoint {checkpoint} was trained with: tokenizer.json or "
+            "tokenizer_config.json was edited or swapped. Restore them, for instance from the folder vocabulary of the workdir."
+        )
+    # Not as texts: a later version may describe the same model with more words.
+    before, after = (from_dict(ModelDescription, model["description"]) for model in (saved, now))
+    changed = differences(before, after)
+    if changed:
+        raise InputError(
+            f"{directory / FILE} does not describe the model of the checkpoint {checkpoint} (checkpoint -> file): {'; '.join(changed)}. "
+            "It was edited or swapped: restore it."
+        )
+
+
+def finish(directory: Path, result: Mapping[str, Any]) -> None:
+    """Writes the figures of a stage, with which it is finished."""
+    write_json(directory / RESULT, result)
+    seal(directory)
+
+
+def finished(directory: Path) -> dict[str, Any] | None:
+    """The figures of a stage that is finished; None of one that is not.
+
+    Raises:
+        InputError: a file of it is no longer what was written.
+    """
+    if not (directory / RESULT).exists():
+        return None
+    check_seal(directory)
+    return read_json(directory / RESULT)
 
 
 def fingerprint(directory: Path) -> str:
@@ -102,9 +157,7 @@ def fingerprint(directory: Path) -> str:
 
 def write_json(path: Path, value: object) -> None:
     """Writes JSON so that the file is whole or not there at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, object]:

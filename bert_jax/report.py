@@ -236,13 +236,15 @@ def _charts(charts: Sequence[Chart]) -> str:
 
 def _pretrain_charts(lines: Lines, summary: Json) -> str:
     floor = _number(summary, "mlm_accuracy_floor")
-    return _charts([
-        Chart("Loss", _splits(lines, "loss")),
-        Chart("Masked-token loss", _splits(lines, "mlm_loss")),
-        Chart("Masked tokens found", _splits(lines, "mlm_accuracy"), True, None if floor is None else ("always the commonest", floor)),
-        Chart("Next sentences recognised", _splits(lines, "nsp_accuracy"), True, ("chance", 0.5)),
-        *_how_it_ran(lines),
-    ])
+    return _charts(
+        [
+            Chart("Loss", _splits(lines, "loss")),
+            Chart("Masked-token loss", _splits(lines, "mlm_loss")),
+            Chart("Masked tokens found", _splits(lines, "mlm_accuracy"), True, None if floor is None else ("always the commonest", floor)),
+            Chart("Next sentences recognised", _splits(lines, "nsp_accuracy"), True, ("chance", 0.5)),
+            *_how_it_ran(lines),
+        ]
+    )
 
 
 def _finetune_charts(pretrained: Lines, scratch: Lines) -> str:

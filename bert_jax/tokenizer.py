@@ -151,11 +151,7 @@ class Tokenizer:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         self._backend.save(str(directory / "tokenizer.json"))
-        # An id without a token (a repeated line in the vocabulary that was loaded) still needs its line.
-        lines = [f"[unused-{i}]" for i in range(self.vocab_size)]
-        for token, i in self._vocabulary.items():
-            lines[i] = token
-        (directory / "vocab.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+        (directory / "vocab.txt").write_bytes(self.token_lines())
         normalizer = self._backend.normalizer
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast" if self._characters else "BertTokenizer",
@@ -164,6 +160,14 @@ class Tokenizer:
             "tokenize_chinese_chars": normalizer.handle_chinese_chars,
         } | {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
         (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    def token_lines(self) -> bytes:
+        """The content of a `vocab.txt`."""
+        # An id without a token (a repeated line in the vocabulary that was loaded) still needs its line.
+        lines = [f"[unused-{i}]" for i in range(self.vocab_size)]
+        for token, i in self._vocabulary.items():
+            lines[i] = token
+        return ("\n".join(lines) + "\n").encode()
 
     def encode(self, text: str) -> Encoding:
         """The tokens of one text; special tokens written in it are recognised, none are added."""

@@ -50,7 +50,7 @@ def write_model(directory: Path, description: ModelDescription, seeds: tuple[int
     """A model directory with a scored checkpoint of random parameters for each seed."""
     tokenizer = Tokenizer.train(_TEXT, VocabularyConfig(size=100, min_frequency=1), show_progress=False)
     model_directory.write(directory, description, tokenizer)
-    checkpoints = Checkpoints(directory / "checkpoints", keep=len(seeds))
+    checkpoints = Checkpoints(directory / "checkpoints", len(seeds), model_directory.identity(description, tokenizer))
     for step, (seed, score) in enumerate(zip(seeds, scores, strict=True), 1):
         state = TrainState(jnp.int32(step), random_parameters(description, tokenizer.vocab_size, seed), optimizer_state=())
         checkpoints.save(step, state, {"step": step}, score)

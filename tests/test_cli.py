@@ -160,6 +160,11 @@ def test_preparing_ahead_makes_what_training_looks_for(corpus, tmp_path, capsys)
         (InputError("name it"), 2, "error: name it\n"),
         (TrainingError("not finite"), 1, "error: not finite\n"),
         (Interrupted("saved step 3"), 130, "interrupted: saved step 3\n"),
+        (Interrupted("saved step 3", 15), 143, "interrupted: saved step 3\n"),
+        (
+            OSError(28, "", "x"), 1,
+            "error: A file cannot be read or written (No space left on device: x). Mend that and run the same command again.\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )

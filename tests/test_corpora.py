@@ -178,6 +178,13 @@ def test_a_separate_held_out_text_is_held_out_whole(config, tokenizer, tmp_path)
     assert (len(prepared.train), len(prepared.valid)) == (60, 7)
 
 
+def test_what_is_known_of_the_records_is_checked(prepared, config, tokenizer, tmp_path):
+    file = prepared.path / "metadata.json"
+    file.write_text(file.read_text().replace('"tokens": ', '"tokens": 1'))
+    with pytest.raises(InputError, match=r"metadata\.json is not what was written.*remove .* and run the same command again"):
+        prepare(config, tokenizer, tmp_path / "data", show_progress=False)
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "foreign"])
 def test_a_damaged_shard_is_named_with_the_remedy(prepared, config, tokenizer, tmp_path, damage):
     shard = next(prepared.path.glob("*train*"))

@@ -28,7 +28,7 @@ from bert_jax.metrics import read_metrics
 from bert_jax.objectives.losses import Mean
 from bert_jax.objectives.tasks import Metrics, row_metrics
 from bert_jax.training import loop as loop_room
-from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.checkpoint import Checkpoints, chosen, restore_parameters
 from bert_jax.training.loop import Job, Then, evaluate, train
 from bert_jax.training.steps import evaluation_step
 
@@ -130,14 +130,10 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
-def parameters(directory: Path, step: int | None, shapes: Any) -> dict[str, np.ndarray]:
-    checkpoints = Checkpoints(directory / "checkpoints", keep=2)
+def parameters(directory: Path, step: int, shapes: Any) -> dict[str, np.ndarray]:
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    try:
-        wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
-        return tiny.flat(checkpoints.restore_params(wanted, step))
-    finally:
-        checkpoints.close()
+    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
+    return tiny.flat(restore_parameters(directory / "checkpoints" / str(step), wanted))
 
 
 def same_bits(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
@@ -225,8 +221,9 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(
         if step == 5:
             os.kill(os.getpid(), number)
 
-    with pytest.raises(Interrupted, match="step 5 of 10 and saved it"):
+    with pytest.raises(Interrupted, match="step 5 of 10 and saved it") as raised:
         run(toy(tmp_path, before=stop))
+    assert raised.value.number == number
     assert steps_kept(tmp_path)[-1] == 5
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     assert run(toy(tmp_path)) == undisturbed.real_tokens
@@ -463,12 +460,9 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path, run: Callable[[Job], i
     assert best_and_newest(tmp_path) == (4, 8)
 
 
-def best_and_newest(directory: Path) -> tuple[int | None, int | None]:
-    checkpoints = Checkpoints(directory / "checkpoints", keep=2)
-    try:
-        return checkpoints.best(), checkpoints.latest
-    finally:
-        checkpoints.close()
+def best_and_newest(directory: Path) -> tuple[int, int]:
+    best, newest = (chosen(directory / "checkpoints", best)[0].name for best in (True, False))
+    return int(best), int(newest)
 
 
 def test_of_equal_scores_the_later_is_the_best(tmp_path: Path, run: Callable[[Job], int]) -> None:
@@ -480,9 +474,8 @@ def test_of_equal_scores_the_later_is_the_best(tmp_path: Path, run: Callable[[Jo
 
 
 def test_an_empty_directory_has_no_checkpoint(tmp_path: Path) -> None:
-    assert best_and_newest(tmp_path) == (None, None)
     with pytest.raises(InputError, match=r"no committed checkpoint in .*checkpoints"):
-        parameters(tmp_path, None, toy_parameters())
+        best_and_newest(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import bert_jax
 import bert_jax.cli
 from bert_jax.convert.imports import import_model
 from bert_jax.data import demo
+from bert_jax.files import only_writer
 from bert_jax.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -159,6 +160,21 @@ def test_a_second_start_says_that_it_is_done(finished: Path, files: Path, capsys
     assert train.main([f"--config={files / 'config.py'}", f"--workdir={finished}"]) == 0
     assert "is done" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+
+
+def test_a_second_process_is_refused(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with only_writer(tmp_path / "run"):
+        assert train.main([f"--config={files / 'config.py'}", f"--workdir={tmp_path / 'run'}"]) == 2
+    assert "Another process is writing" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"lock"}
+
+
+def test_a_figure_that_was_edited_is_not_shown(finished: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = Path(shutil.copytree(finished, tmp_path / "run"))
+    summary = (copy / "summary.json").read_text()
+    (copy / "summary.json").write_text(summary.replace('"steps": 8', '"steps": 9'))
+    assert train.main([f"--config={files / 'config.py'}", f"--workdir={copy}"]) == 2
+    assert "summary.json is not what was written" in capsys.readouterr().err
 
 
 def test_a_stage_that_is_done_is_not_run_again(finished: Path, files: Path, tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ def export_model(directory: Path, out: Path, license_name: str = "", architectur
         raise InputError(f"{out} exists already and is not an empty directory: name another one.")
     description, tokenizer = model_directory.read(directory)
     architecture, parts = _architecture(directory, description, architecture)
-    params = load_parameters(directory, _shapes(description, tokenizer.vocab_size, parts), description.kind, alone=True)
+    shapes = _shapes(description, tokenizer.vocab_size, parts)
+    params = load_parameters(directory, shapes, model_directory.identity(description, tokenizer), alone=True)
     tensors = to_tensors(jax.tree.map(np.asarray, params), description.encoder.layers, parts)
     if architecture == "BertModel":
         tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}

@@ -26,6 +26,7 @@ from bert_jax.convert.huggingface import (
 from bert_jax.convert.sentence_transformers import embedding_config
 from bert_jax.convert.tensor_files import INDEX, PICKLES, SINGLE, TensorFiles
 from bert_jax.errors import InputError
+from bert_jax.files import seal
 from bert_jax.model_directory import EmbeddingConfig, ModelDescription, read_json, write_json
 from bert_jax.tokenizer import Tokenizer
 from bert_jax.training.checkpoint import Checkpoints
@@ -108,13 +109,14 @@ def import_model(source: str | Path, directory: Path, initialize_missing: bool =
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} exists already and is not an empty directory: name another one.")
     imported = read_source(source, initialize_missing)
-    checkpoints = Checkpoints(directory / "checkpoints", keep=1)
+    checkpoints = Checkpoints(directory / "checkpoints", keep=1, model=model_directory.identity(imported.description, imported.tokenizer))
     state = TrainState(jnp.int32(0), jax.tree.map(jnp.asarray, imported.params), optimizer_state=())
     checkpoints.save(0, state, {"imported": str(source)})
     checkpoints.close()
     write_json(directory / ORIGIN, {"source": str(source), "initialized": imported.initialized, "unused": imported.unused})
     # Last: what makes it a model.
     model_directory.write(directory, imported.description, imported.tokenizer)
+    seal(directory)
     return imported
 
 

@@ -71,7 +71,8 @@ def export_model_to_onnx(directory: Path, path: Path) -> None:
     description, tokenizer = model_directory.read(directory)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = model_directory.parameter_shapes(description, tokenizer.vocab_size)
-    params = load_parameters(directory, jax.tree.map(lambda leaf: leaf.update(sharding=device), shapes), description.kind, alone=True)
+    shapes = jax.tree.map(lambda leaf: leaf.update(sharding=device), shapes)
+    params = load_parameters(directory, shapes, model_directory.identity(description, tokenizer), alone=True)
     export_onnx(description.build(tokenizer.vocab_size, ComputeConfig()), params, path)
 
 

@@ -21,10 +21,11 @@ from bert_jax.data.encoding import DocumentEncoder, TokenizedDocument, cores, do
 from bert_jax.data.held_out import Split, divide
 from bert_jax.data.sources import Source, content_hash, open_source, quiet_tfds
 from bert_jax.errors import InputError
+from bert_jax.files import SEAL, check_seal, seal
 from bert_jax.progress import WorkProgress, duration
 from bert_jax.tokenizer import Tokenizer
 
-_DAMAGE = (OSError, RuntimeError, ValueError)
+_DAMAGE = (OSError, RuntimeError, ValueError, IndexError, KeyError, TypeError)
 _WORTH_SHOWING = 1 << 30
 """Bytes that take a second to check, or many from a slow disk."""
 
@@ -147,6 +148,10 @@ def prepare(
 
         tfds.disable_progress_bar()
         name = f"{_slug(config.source)}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+        # What is read from a shard has checksums of its own; the files beside them have not, and say how it is cut into batches.
+        # Without its description a folder is made anew.
+        for found in data_dir.glob(f"*/{name}/*/dataset_info.json"):
+            check_seal(found.parent, only=lambda file: "array_record" not in file.name)
         builder_config = DocumentsConfig(name=name, description=identity, corpus=config, encoder=DocumentEncoder(tokenizer, config))
         path = data_dir / Documents.name / name / str(Documents.VERSION)
         with _description_of(path):
@@ -160,6 +165,8 @@ def prepare(
             with WorkProgress("prepare", "B", total, show_progress) as progress:
                 builder.build(progress.update, unchanged, beam)
             progress.message(_summary(builder.info.metadata))
+        if not (path / SEAL).exists():
+            seal(path)
     with _description_of(path):
         _check_shards(builder, path, show_progress)
         info = {name: value for name, value in builder.info.metadata.items() if name != "shards"}

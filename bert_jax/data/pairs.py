@@ -131,8 +131,10 @@ def _exchange(examples: Examples, documents: np.ndarray, capacity: int, rng: np.
     a, b = _fit(examples.a, b, capacity, rng)
     empty = np.repeat(kept[:, 1:], 2, axis=1)
     return Examples(
-        np.concatenate([a, kept]), np.concatenate([b, empty]),
-        np.concatenate([labels, np.zeros(len(kept), np.int32)]), np.concatenate([examples.weights, np.zeros(len(kept), np.float32)]),
+        np.concatenate([a, kept]),
+        np.concatenate([b, empty]),
+        np.concatenate([labels, np.zeros(len(kept), np.int32)]),
+        np.concatenate([examples.weights, np.zeros(len(kept), np.float32)]),
     )
 
 

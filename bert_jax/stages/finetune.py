@@ -1,7 +1,7 @@
 """Fine-tuning: labelled texts and a pre-trained encoder in, a classifier and its predictions out."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,12 @@ from bert_jax.model.flops import classification_flops
 from bert_jax.model_directory import ModelDescription
 from bert_jax.objectives.tasks import ClassificationTask
 from bert_jax.tokenizer import Tokenizer
-from bert_jax.training.checkpoint import Checkpoints, load_parameters
+from bert_jax.training.checkpoint import load_parameters
 from bert_jax.training.loop import HostBatch, Job, train
 from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from bert_jax.training.sharding import make_mesh, place_batch, replicated
 from bert_jax.training.state import abstract_state, create_state
 
-RESULT = "result.json"
 PREDICTIONS = "predictions.jsonl"
 
 
@@ -46,8 +45,8 @@ def finetune(
         InputError: rows longer than the encoder's position table, a mesh or a checkpoint that does not fit.
         TrainingError, Interrupted: see `bert_jax.training.loop.train`.
     """
-    if (directory / RESULT).exists():
-        return model_directory.read_json(directory / RESULT)
+    if result := model_directory.finished(directory):
+        return result
     stage = config.finetune
     assert stage is not None
     if stage.length > encoder.encoder.max_positions:
@@ -70,7 +69,8 @@ def finetune(
         labelled.train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
         jax.process_index(), jax.process_count(),
     )  # fmt: skip
-    job = _job(config, stage, directory, labelled, tokenizer, model, mesh, pretrained, batches)
+    start = partial(_warm_start, pretrained, model_directory.identity(encoder, tokenizer)) if pretrained else None
+    job = _job(config, stage, directory, labelled, tokenizer, description, model, mesh, start, batches)
     try:
         train(job)
     finally:
@@ -78,13 +78,14 @@ def finetune(
     result = _score(job, model, labelled, tokenizer, stage)
     result |= {"truncated_texts": batches.truncated, "duplicates_left_out": labelled.duplicates, "overlaps": labelled.overlaps}
     if jax.process_index() == 0:
-        model_directory.write_json(directory / RESULT, result)
+        model_directory.finish(directory, result)
     return result
 
 
 def _job(
     config: RunConfig, stage: FinetuneConfig, directory: Path, labelled: Labelled, tokenizer: Tokenizer,
-    model: ClassificationModel, mesh: Mesh, pretrained: Path | None, batches: ClassificationBatches,
+    description: ModelDescription, model: ClassificationModel, mesh: Mesh, warm_start: Callable[[Any], Any] | None,
+    batches: ClassificationBatches,
 ) -> Job:  # fmt: skip
     dev = [_own_rows(batch) for batch, _ in _evaluation(labelled.dev, tokenizer, stage)]
 
@@ -92,16 +93,12 @@ def _job(
         row = {name: value[:1] for name, value in dev[0].items()}
         return model.init(jax.random.key(config.seed), row)["params"]
 
-    def warm_start(directory: Path, params: Any) -> Any:
-        shared = {name: params[name] for name in SHARED_PARAMETERS if name in params}
-        return params | load_parameters(directory, shared)
-
     return Job(
         name=directory.name.replace("_", " "),
         directory=directory,
         task=ClassificationTask(model),
         init=init,
-        warm_start=partial(warm_start, pretrained) if pretrained else None,
+        warm_start=warm_start,
         optimizer=make_optimizer(stage.optimizer, batches.steps),
         schedule=learning_rate_schedule(stage.optimizer, batches.steps),
         mesh=mesh,
@@ -118,7 +115,13 @@ def _job(
         flops=classification_flops(
             model.config, len(labelled.label_names), stage.batch_size, stage.length, stage.examples_per_row, stage.pooling
         ),
+        model=model_directory.identity(description, tokenizer),
     )
+
+
+def _warm_start(pretrained: Path, identity: Mapping[str, Any], params: Any) -> Any:
+    shared = {name: params[name] for name in SHARED_PARAMETERS if name in params}
+    return params | load_parameters(pretrained, shared, identity)
 
 
 def _evaluation(examples: LabelledExamples, tokenizer: Tokenizer, stage: FinetuneConfig) -> Sequence[tuple[HostBatch, np.ndarray]]:
@@ -134,11 +137,7 @@ def _own_rows(batch: HostBatch) -> HostBatch:
 
 def _best_parameters(job: Job) -> Any:
     state = abstract_state(create_state(job.init, job.optimizer, job.mesh))
-    checkpoints = Checkpoints(job.directory / "checkpoints", keep=None)
-    try:
-        return checkpoints.restore_params(state.params, checkpoints.best())
-    finally:
-        checkpoints.close()
+    return load_parameters(job.directory, state.params, job.model)
 
 
 def _score(job: Job, model: ClassificationModel, labelled: Labelled, tokenizer: Tokenizer, stage: FinetuneConfig) -> dict[str, Any]:

@@ -26,8 +26,6 @@ from bert_jax.training.loop import HostBatch, Job, Then, train
 from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from bert_jax.training.sharding import make_mesh
 
-RESULT = "result.json"
-
 
 def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared: Prepared) -> dict[str, Any]:
     """Runs the stage in `directory`, or goes on with it, and returns its figures; a finished stage returns at once.
@@ -36,8 +34,8 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
         InputError: the corpus, the mesh or a checkpoint does not fit the configuration.
         TrainingError, Interrupted: see `bert_jax.training.loop.train`.
     """
-    if (directory / RESULT).exists():
-        return model_directory.read_json(directory / RESULT)
+    if result := model_directory.finished(directory):
+        return result
     stage = config.pretrain
     assert stage is not None
     mesh = make_mesh(config.mesh, stage.batch_size // stage.accumulation)
@@ -56,9 +54,7 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
         training_flops(config.encoder, tokenizer.vocab_size, part.batch_size, part.rows.length, count, part.rows.examples_per_row)
         for part, count in zip(parts, slots, strict=True)
     ]
-    batches = [
-        pretraining_batches(prepared.train, tokenizer, part.rows, part.batch_size, config.seed, **_processes()) for part in parts
-    ]
+    batches = [pretraining_batches(prepared.train, tokenizer, part.rows, part.batch_size, config.seed, **_processes()) for part in parts]
     try:
         real_tokens = train(
             Job(
@@ -82,6 +78,7 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
                 ema=stage.optimizer.ema,
                 flops=flops[0],
                 then=Then(parts[0].steps, parts[1].accumulation, batches[1], held_out[1], flops[1]) if parts[1:] else None,
+                model=model_directory.identity(description, tokenizer),
             )
         )
     finally:
@@ -89,7 +86,7 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
             part.close()
     result = _figures(directory, stage.steps, real_tokens, held_out[-1], tokenizer)
     if jax.process_index() == 0:
-        model_directory.write_json(directory / RESULT, result)
+        model_directory.finish(directory, result)
     return result
 
 
@@ -137,10 +134,11 @@ def pretrained_description(checkpoint: Path, stage: PretrainConfig) -> ModelDesc
 
 def _warm_start(checkpoint: Path, stage: PretrainConfig) -> Callable[[Any], Any]:
     """Fresh parameters -> those of the checkpoint, and fresh ones for what it lacks and this configuration leaves untrained."""
-    absent = pretrained_description(checkpoint, stage).absent
+    description = pretrained_description(checkpoint, stage)
+    identity = model_directory.identity(*model_directory.read(checkpoint))
 
     def warm_start(params: Any) -> Any:
-        return params | load_parameters(checkpoint, {part: params[part] for part in params if part not in absent})
+        return params | load_parameters(checkpoint, {part: params[part] for part in params if part not in description.absent}, identity)
 
     return warm_start
 

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bert_jax.config import RunConfig, to_dict
 from bert_jax.data.corpora import Prepared, documents, prepare
 from bert_jax.data.labelled import Labelled, load_labelled
 from bert_jax.errors import InputError
+from bert_jax.files import SEAL, check_seal, only_writer, seal
 from bert_jax.model_directory import ModelDescription, read_json, write_json
 from bert_jax.overrides import differences, from_dict
 from bert_jax.report import write_report
@@ -42,13 +44,14 @@ def run(config: RunConfig, workdir: Path, command: str = "") -> None:
     keep_freed_memory()
     if config.compute.cpu_devices > 1:
         jax.config.update("jax_num_cpu_devices", config.compute.cpu_devices)
-    claim_workdir(config, workdir, command)
-    config = _with_pretrained_encoder(config)
-    done = (workdir / SUMMARY).exists()
-    if done:
+    if (workdir / SUMMARY).exists() and (workdir / SEAL).exists():
+        claim_workdir(config, workdir)
+        check_seal(workdir, made_anew_without=workdir / SUMMARY)
         print(f"The run in {workdir} is done. To run it again, remove that directory or name another --workdir.")
     else:
-        _run_stages(config, workdir)
+        with only_writer(workdir) if jax.process_index() == 0 else nullcontext():
+            claim_workdir(config, workdir, command)
+            _run_stages(_with_pretrained_encoder(config), workdir)
     if jax.process_index() == 0:
         print(summary_text(workdir, read_json(workdir / SUMMARY), read_json(workdir / EXAMPLES)))
 
@@ -67,6 +70,7 @@ def _run_stages(config: RunConfig, workdir: Path) -> None:
         write_json(workdir / EXAMPLES, show_examples(config, workdir))
         write_json(workdir / SUMMARY, summary)
         write_report(workdir)
+        seal(workdir)
     _wait_for_all("run done")
 
 
@@ -155,8 +159,10 @@ def make_vocabulary(config: RunConfig, workdir: Path) -> Tokenizer:
         unfinished = workdir / "vocabulary.tmp"
         shutil.rmtree(unfinished, ignore_errors=True)
         Tokenizer.train(texts, vocabulary).save(unfinished)
+        seal(unfinished)
         unfinished.rename(directory)
     _wait_for_all("vocabulary trained")
+    check_seal(directory)
     return Tokenizer.load(directory)
 
 

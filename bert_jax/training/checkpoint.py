@@ -2,24 +2,50 @@
 
 The item `params` is the model as it is used, evaluated and exported: with `optimizer.ema` the averaged parameters. Those that
 training goes on from are then beside the optimizer's state.
+
+Orbax restores flipped bits without a word, so every checkpoint carries a manifest (`manifest.py`), which is committed with it
+and verified before anything of it is used. One that fails is set aside as `STEP.damaged`, and the newest good one goes on.
 """
 
+import json
+import logging
 import math
-from collections.abc import Mapping
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from bert_jax.errors import InputError
+from bert_jax.errors import InputError, TrainingError, storage_failure
+from bert_jax.model_directory import check_identity
+from bert_jax.training import manifest
+from bert_jax.training.manifest import Arrays, DamagedError, Manifest
 from bert_jax.training.state import TrainState, abstract_state
 
 Position = dict[str, Any]
 
+_REMOVED = "removed"
+"""Where checkpoints that are no longer kept go first."""
 
-def _options(keep: int, alone: ocp.options.MultiprocessingOptions, reading: bool) -> ocp.CheckpointManagerOptions:
+
+def _not_raised_too(record: logging.LogRecord) -> bool:
+    """Orbax's threads log the traceback of every failure that `wait` raises."""
+    return not (record.exc_info and "orbax" in record.pathname)
+
+
+class UnverifiedCheckpointWarning(UserWarning):
+    """A checkpoint has no manifest, so that nobody can tell whether it is what was written."""
+
+
+def _options(keep: int, processes: ocp.options.MultiprocessingOptions, finish: Callable[[], None]) -> ocp.CheckpointManagerOptions:
     def score(metrics: Mapping[str, float]) -> float:
         return metrics.get("score", -math.inf)
 
@@ -29,72 +55,98 @@ def _options(keep: int, alone: ocp.options.MultiprocessingOptions, reading: bool
     return ocp.CheckpointManagerOptions(
         best_fn=score,  # Orbax writes no metrics without it.
         preservation_policy=preservation_policy.AnyPreservationPolicy([newest, best]),
-        # Another process may be saving in a directory that this one reads.
-        cleanup_tmp_directories=not reading,
-        create=not reading,
-        multiprocessing_options=alone,
+        cleanup_tmp_directories=True,
+        # What is half removed when a run is killed must not look like a damaged checkpoint.
+        todelete_subdir=_REMOVED,
+        multiprocessing_options=processes,
+        # The manifest is written after the last file and before the directory gets its name, on one process. Directories made in
+        # the background would be waited for without end where they cannot be made.
+        async_options=ocp.options.AsyncOptions(post_finalization_callback=finish, create_directories_asynchronously=False),
     )
 
 
-def _this_process_alone() -> ocp.options.MultiprocessingOptions:
-    own = jax.process_index()
-    return ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}")
-
-
 class Checkpoints:
-    """The checkpoints in a directory. Saving is asynchronous: `close` waits for the last save and raises its failure.
+    """The checkpoints in a directory that is trained in. Saving is asynchronous: `close` waits for the last and raises its failure.
 
     Args:
         directory: where they are, or will be.
-        keep: newest checkpoints kept, beside the best; None opens the directory for reading only.
-        alone: this process works by itself, whatever other processes of its job do meanwhile.
+        keep: newest checkpoints kept, beside the best.
+        model: what the manifests say of the model (`model_directory.identity`).
+
+    Raises:
+        InputError: checkpoints are there and none is whole.
     """
 
-    def __init__(self, directory: Path, keep: int | None, alone: bool = False) -> None:
-        self._directory = directory
-        processes = _this_process_alone() if alone else ocp.options.MultiprocessingOptions()
-        # Named handlers let the shapes and types of a checkpoint be read before anything is restored.
+    def __init__(self, directory: Path, keep: int, model: Mapping[str, Any] | None = None) -> None:
+        self._directory, self._model = directory.resolve(), model or {}
+        self._saving: tuple[int, Arrays, str, float | None]
+        _on_one_process(lambda: _set_damaged_aside(self._directory))
+        # For good: threads of a failed save may end after it was closed.
+        logging.getLogger("absl").addFilter(_not_raised_too)
+        # Named handlers let each item be read by itself.
         handlers = {
-            "params": ocp.PyTreeCheckpointHandler(multiprocessing_options=processes),
-            "optimizer": ocp.PyTreeCheckpointHandler(multiprocessing_options=processes),
-            "position": ocp.JsonCheckpointHandler(multiprocessing_options=processes),
+            "params": ocp.PyTreeCheckpointHandler(),
+            "optimizer": ocp.PyTreeCheckpointHandler(),
+            "position": ocp.JsonCheckpointHandler(),
         }
-        options = _options(keep or 1, processes, reading=keep is None)
-        self._manager = ocp.CheckpointManager(directory.resolve(), item_handlers=handlers, options=options)
+        options = _options(keep, ocp.options.MultiprocessingOptions(), self._write_manifest)
+        self._manager = ocp.CheckpointManager(self._directory, item_handlers=handlers, options=options)
 
     @property
     def latest(self) -> int | None:
         """The newest committed step, or None."""
         return self._manager.latest_step()
 
-    def best(self) -> int | None:
-        """The kept step with the highest score (the later of equals); without any score the newest."""
-        found = [(self._manager.metrics(step), step) for step in self._manager.all_steps()]
-        scored = [(metrics["score"], step) for metrics, step in found if metrics]
-        return max(scored)[1] if scored else self.latest
-
     def save(self, step: int, state: TrainState, position: Position, score: float | None = None) -> None:
         """Starts saving; returns as soon as the arrays are copied off the devices."""
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.PyTreeSave(state.model),
-                optimizer=ocp.args.PyTreeSave(_beside_parameters(state)),
-                position=ocp.args.JsonSave(position),
-            ),
-            metrics={} if score is None else {"score": score},
-        )
+        beside = _beside_parameters(state)
+        # The manifest of a save that is under way is still to be written.
+        self.wait()
+        self._saving = step, _arrays({"params": state.model, "optimizer": beside}), str(position.get("data", "")), score
+        with self._told():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.PyTreeSave(state.model),
+                    optimizer=ocp.args.PyTreeSave(beside),
+                    position=ocp.args.JsonSave(position),
+                ),
+                metrics={} if score is None else {"score": score},
+            )
 
-    def restore(self, state: TrainState, step: int | None = None) -> tuple[TrainState, Position]:
-        """A saved state, laid out like `state`, and the position that was saved with it; the newest by default.
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Raises what storage refuses as a TrainingError."""
+        try:
+            yield
+        except Exception as error:
+            if failure := storage_failure(error):
+                raise TrainingError(
+                    f"The checkpoint of step {self._saving[0]} in {self._directory} could not be written ({failure}). Those before it are "
+                    "whole. Mend that and run the same command again, which goes on from the newest."
+                ) from error
+            raise
+
+    def _write_manifest(self) -> None:
+        step, arrays, data, score = self._saving
+        [unfinished] = self._directory.glob(f"{step}.orbax-checkpoint-tmp*")
+        manifest.write(unfinished, arrays, self._model, data, score)
+
+    def restore(self, state: TrainState) -> tuple[TrainState, Position]:
+        """The newest saved state, laid out like `state`, and the position that was saved with it.
 
         Raises:
-            InputError: the saved parameters do not fit, naming the first that does not.
+            InputError: the checkpoint is of another model or vocabulary, naming the first parameter that does not fit.
         """
-        step = self.latest if step is None else step
+        step = self._manager.latest_step()
+        path = self._directory / str(step)
+        saved = manifest.read(path)
+        assert saved
         target = abstract_state(state)
-        _check_tree(self._directory, self._metadata(step), target.params)
-        beside = _pytree_restore(_beside_parameters(target))
+        optimizer = _beside_parameters(target)
+        _check_arrays(path, saved, {"params": target.model, "optimizer": optimizer})
+        check_identity(saved.model, self._model, path)
+        beside = _pytree_restore(optimizer)
         found = self._manager.restore(
             step, args=ocp.args.Composite(params=_pytree_restore(target.model), optimizer=beside, position=ocp.args.JsonRestore())
         )
@@ -102,25 +154,22 @@ class Checkpoints:
         params, average = (model, None) if state.average is None else (optimizer["params"], model)
         return TrainState(optimizer["step"], params, optimizer["state"], optimizer.get("running_loss"), average), found["position"]
 
-    def restore_params(self, params: Any, step: int | None = None) -> Any:
-        """Saved parameters alone, for the sub-tree of shapes (with shardings) `params`; the newest by default.
-
-        Raises:
-            InputError: there is no checkpoint, or its parameters do not fit, naming the first that does not.
-        """
-        step = self.latest if step is None else step
-        if step is None:
-            raise InputError(f"There is no committed checkpoint in {self._directory}. Train first, or name another directory.")
-        _check_tree(self._directory, self._metadata(step), params)
-        return self._manager.restore(step, args=ocp.args.Composite(params=_pytree_restore(params, partial=True)))["params"]
-
-    def _metadata(self, step: int | None) -> Any:
-        return self._manager.item_metadata(step)["params"]
+    def check(self) -> None:
+        """Raises the failure of a save that is under way, if it has failed already; as `wait`."""
+        with self._told():
+            self._manager.check_for_errors()
 
     def wait(self) -> None:
-        """Waits for a save that is under way and raises its failure."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        """Waits for a save that is under way and raises its failure.
+
+        Raises:
+            TrainingError: storage refused it.
+        """
+        with self._told():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        if jax.process_index() == 0:
+            shutil.rmtree(self._directory / _REMOVED, ignore_errors=True)
 
     def stop_requested(self, step: int) -> bool:
         """Whether the cluster has announced that this job is about to be preempted (needs `jax.distributed`)."""
@@ -128,25 +177,179 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits, raises the failure of the last save if it had one, and lets go of the directory."""
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            with self._told():
+                self._manager.close()
 
 
-def load_parameters(directory: Path, params: Any, kind: str = "pretraining", alone: bool = False) -> Any:
-    """Parameters of a model directory (of a classifier those of the best checkpoint, else the newest).
+def load_parameters(directory: Path, params: Any, model: Mapping[str, Any], alone: bool = False) -> Any:
+    """Verified parameters of a model directory (of a classifier those of the best checkpoint, else the newest).
 
     Args:
         params: the sub-tree of shapes, types and shardings to give back.
-        kind: `pretraining` or `classification`, as the directory's description has it.
-        alone: as in `Checkpoints`.
+        model: what the directory says of the model (`model_directory.identity`).
+        alone: this process works by itself, whatever other processes of its job do meanwhile.
+
+    Raises:
+        InputError: there is no checkpoint; its parameters do not fit, naming the first that does not; it is damaged, naming
+            the file; or it was trained as another model or with another vocabulary.
     """
-    checkpoints = Checkpoints(directory / "checkpoints", keep=None, alone=alone)
+    path, saved = chosen(directory / "checkpoints", best=model["description"]["kind"] == "classification")
+    _check_arrays(path, saved, {"params": params})
+    check_identity(saved.model, model, path)
+
+    def check() -> None:
+        if found := manifest.faults(path, saved, items=("params",)):
+            raise InputError(f"{found[0]}. {_more(found)}{_remedy(path)}")
+
+    if alone:
+        check()
+    else:
+        _on_one_process(check)
+    return restore_parameters(path, params, alone)
+
+
+def restore_parameters(path: Path, params: Any, alone: bool = False) -> Any:
+    """The parameters of one checkpoint as they are; arguments as in `load_parameters`."""
+    processes = _this_process_alone() if alone else ocp.options.MultiprocessingOptions()
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params)
+    with ocp.Checkpointer(
+        ocp.PyTreeCheckpointHandler(multiprocessing_options=processes), multiprocessing_options=processes
+    ) as checkpointer:
+        return checkpointer.restore(path / "params", args=_pytree_restore(shapes, partial=True))
+
+
+def chosen(directory: Path, best: bool) -> tuple[Path, Manifest]:
+    """The checkpoint that is the model: the newest, or the one with the highest score (the later of equals; the newest if none has one).
+
+    Raises:
+        InputError: there is none, or a manifest that decides this is damaged or missing.
+    """
+    steps = _steps(directory)
+    if not steps:
+        raise InputError(f"There is no committed checkpoint in {directory}. Train first, or name another directory.")
     try:
-        step = checkpoints.best() if kind == "classification" else checkpoints.latest
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params)
-        return checkpoints.restore_params(shapes, step)
-    finally:
-        checkpoints.close()
+        if all(manifest.read(directory / str(step)) is None for step in steps):
+            path = directory / str(max(steps, key=lambda step: (_score_without_manifest(directory / str(step)) if best else 0.0, step)))
+            message = f"{path} has no {manifest.FILE}: an older version wrote it. It is used as it is, without a look at its hashes."
+            warnings.warn(message, UnverifiedCheckpointWarning, stacklevel=4)
+            return path, _without_manifest(path)
+        found = {step: _required(directory / str(step)) for step in (steps if best else steps[-1:])}
+    except DamagedError as error:
+        raise InputError(f"{error}. {_remedy(directory / str(steps[-1]))}") from error
+    scores = {step: -math.inf if saved.score is None else saved.score for step, saved in found.items()}
+    step = max(found, key=lambda step: (scores[step], step))
+    return directory / str(step), found[step]
+
+
+def faults(path: Path, on_read: Callable[[int], None] = lambda size: None) -> list[str]:
+    """What is wrong with a checkpoint, a line for each file."""
+    try:
+        return manifest.faults(path, _required(path), on_read=on_read)
+    except DamagedError as error:
+        return [str(error)]
+
+
+def _required(path: Path) -> Manifest:
+    saved = manifest.read(path)
+    if saved is None:
+        raise DamagedError(f"{path / manifest.FILE} is missing")
+    return saved
+
+
+def _remedy(path: Path) -> str:
+    stage = path.parent.parent
+    return (
+        f"The checkpoint was damaged after it was written. Restore {path} from a copy, or run the training of {stage} again, which sets "
+        "it aside and goes on from the newest that is whole."
+    )
+
+
+def _more(found: list[str]) -> str:
+    return f"({len(found) - 1} more files too.) " if len(found) > 1 else ""
+
+
+def _steps(directory: Path) -> list[int]:
+    # A name without digits alone is one that Orbax has not finished, or one that was set aside.
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit())
+
+
+def _set_damaged_aside(directory: Path) -> None:
+    """Leaves none but whole checkpoints; those of an older version get the manifest that they lack."""
+    shutil.rmtree(directory / _REMOVED, ignore_errors=True)
+    steps = _steps(directory)
+    paths = {step: directory / str(step) for step in steps}
+    if steps and not any((path / manifest.FILE).exists() for path in paths.values()):
+        _tell(f"the checkpoints in {directory} have no {manifest.FILE}: an older version wrote them. They are taken as they are.")
+        for path in paths.values():
+            saved = _without_manifest(path)
+            manifest.write(path, saved.arrays, saved.model, saved.data, saved.score)
+    damaged = {step: found for step in steps if (found := faults(paths[step]))}
+    if damaged and len(damaged) == len(steps):
+        told = ". ".join(found[0] for found in damaged.values())
+        raise InputError(
+            f"No checkpoint in {directory} is whole: {told}. Restore one from a copy, or remove {directory} to train this stage from "
+            "its beginning."
+        )
+    for step, found in damaged.items():
+        aside = directory / f"{step}.damaged"
+        shutil.rmtree(aside, ignore_errors=True)
+        paths[step].rename(aside)
+        _tell(f"a damaged checkpoint was set aside as {aside}: " + "; ".join(found))
+
+
+def _tell(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def _without_manifest(path: Path) -> Manifest:
+    """What a checkpoint of an older version says of itself.
+
+    Raises:
+        DamagedError: it cannot be read.
+    """
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            trees = {item: checkpointer.metadata(path / item).item_metadata.tree for item in ("params", "optimizer")}
+        position = json.loads((path / "position" / "metadata").read_text(encoding="utf-8"))
+        score = _score_without_manifest(path)
+    except Exception as error:  # Orbax has many words for a file that is not what it should be.
+        raise DamagedError(f"The checkpoint {path} has no {manifest.FILE} and cannot be read ({str(error)[:200]})") from error
+    return Manifest({}, _arrays(trees), {}, str(position.get("data", "")), None if score == -math.inf else score)
+
+
+def _score_without_manifest(path: Path) -> float:
+    file = path / "metrics" / "metrics"
+    return float(json.loads(file.read_text(encoding="utf-8")).get("score", -math.inf)) if file.exists() else -math.inf
+
+
+def _on_one_process(work: Callable[[], None]) -> None:
+    """Does it on the first process while the others wait; all raise if it fails.
+
+    Raises:
+        InputError: what the work raised, or that the first process raised something.
+    """
+    if jax.process_count() == 1:
+        work()
+        return
+    failure: BaseException | None = None
+    if jax.process_index() == 0:
+        try:
+            work()
+        except Exception as error:
+            failure = error
+    failed = bool(multihost_utils.broadcast_one_to_all(np.asarray(failure is not None)))
+    if failure:
+        raise failure
+    if failed:
+        raise InputError("The first process of this run found something wrong and says what.")
+
+
+def _this_process_alone() -> ocp.options.MultiprocessingOptions:
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}")
 
 
 def _beside_parameters(state: TrainState) -> dict[str, Any]:
@@ -160,22 +363,25 @@ def _pytree_restore(tree: Any, partial: bool = False) -> ocp.args.PyTreeRestore:
     return ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree), partial_restore=partial)
 
 
-def _leaves(tree: Any) -> Mapping[str, Any]:
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+def _arrays(items: Mapping[str, Any]) -> Arrays:
+    return {
+        f"{item}/{jax.tree_util.keystr(path, simple=True, separator='/')}": (tuple(leaf.shape), str(leaf.dtype))
+        for item, tree in items.items()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
-def _check_tree(directory: Path, metadata: Any, wanted: Any) -> None:
+def _check_arrays(checkpoint: Path, saved: Manifest, wanted: Mapping[str, Any]) -> None:
     # Orbax casts another type in silence and reports a wrong shape without the parameter's name.
-    saved = _leaves(metadata.tree if hasattr(metadata, "tree") else metadata)
-    for path, leaf in _leaves(wanted).items():
-        there = saved.get(path)
+    for path, (shape, dtype) in _arrays(wanted).items():
+        there = saved.arrays.get(path)
         what = "it is missing" if there is None else ""
-        if there is not None and tuple(there.shape) != tuple(leaf.shape):
-            what = f"it is {tuple(there.shape)} in the checkpoint and {tuple(leaf.shape)} in the model"
-        elif there is not None and there.dtype != leaf.dtype:
-            what = f"it is {there.dtype} in the checkpoint and {leaf.dtype} in the model"
+        if there is not None and there[0] != shape:
+            what = f"it is {there[0]} in the checkpoint and {shape} in the model"
+        elif there is not None and there[1] != dtype:
+            what = f"it is {there[1]} in the checkpoint and {dtype} in the model"
         if what:
             raise InputError(
-                f"The checkpoint in {directory} does not fit the model at parameter {path}: {what}. "
+                f"The checkpoint {checkpoint} does not fit the model at parameter {path.removeprefix('params/')}: {what}. "
                 "Use the encoder configuration and the vocabulary that the checkpoint was trained with, or another workdir."
             )

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -63,6 +63,8 @@ class Job:
     loop: LoopConfig
     data_fingerprint: str
     """Names the data: a checkpoint is continued on the same data only."""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """What the manifests of the checkpoints say of the model (`model_directory.identity`)."""
     skip_above: float = 0.0
     ema: float = 0.0
     """Both: see `bert_jax.training.steps.train_step`; 0 is off."""
@@ -335,11 +337,12 @@ def train(job: Job) -> int:
     never interrupted: the state, the position in the data and the metrics that were being summed are all saved.
 
     Raises:
-        TrainingError: `loop.max_skipped` updates in a row were skipped, for a loss or a gradient that is not finite.
+        TrainingError: `loop.max_skipped` updates in a row were skipped, for a loss or a gradient that is not finite; or a
+            checkpoint cannot be written.
         InputError: a checkpoint of another model, or of data that has changed since.
         Interrupted: SIGINT or SIGTERM came; a checkpoint has been saved.
     """
-    checkpoints = Checkpoints(job.directory / "checkpoints", job.loop.keep)
+    checkpoints = Checkpoints(job.directory / "checkpoints", job.loop.keep, job.model)
     try:
         run = _Training(job, checkpoints)
         with _stop_signals() as signals, TrainingProgress(job.steps, run.step, job.name, show=jax.process_index() == 0) as progress:
@@ -359,6 +362,7 @@ def _drive(run: _Training, signals: Sequence[int], progress: TrainingProgress) -
     shown: dict[str, float] = {}
     while run.step < job.steps:
         run.advance()
+        run.checkpoints.check()
         last = run.step == job.steps
         stop = run.checkpoints.stop_requested(run.step) if several else bool(signals)
         log, check = last or run.step % job.loop.log_every == 0, last or run.step % job.loop.evaluate_every == 0
@@ -376,4 +380,7 @@ def _drive(run: _Training, signals: Sequence[int], progress: TrainingProgress) -
             run.save(score)
         if stop and not last:
             run.checkpoints.wait()
-            raise Interrupted(f"{job.name} stopped at step {run.step} of {job.steps} and saved it. Run the same command again to continue.")
+            raise Interrupted(
+                f"{job.name} stopped at step {run.step} of {job.steps} and saved it. Run the same command again to continue.",
+                signals[0] if signals else signal.SIGTERM,
+            )

@@ -1,0 +1,281 @@
+"""Faults of storage, one at a time, over every file of a finished run.
+
+python benchmarks/fault_injection.py --faults=10000 --output=benchmarks/results/fault_injection
+
+A bit is flipped, a file is truncated, deleted, or swapped with another. Then `verify` looks at the workdir, and what the file is for is
+done with it: the model is loaded, training goes on from the checkpoints, the records are read, the finished run is started
+again. The outcome is *exact* (the same numbers as without the fault), *told* (one paragraph that names what is wrong, or the checkpoint
+before it goes on), *silent* (other numbers, and nobody says so) or *traceback*. Whole commands repeat some of the faults.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+from kill_rounds import write_inputs  # noqa: E402
+
+import train  # noqa: E402
+from bert_jax import model_directory  # noqa: E402
+from bert_jax.data.corpora import prepare  # noqa: E402
+from bert_jax.errors import InputError  # noqa: E402
+from bert_jax.files import check_seal  # noqa: E402
+from bert_jax.overrides import load_config  # noqa: E402
+from bert_jax.tokenizer import Tokenizer  # noqa: E402
+from bert_jax.training import manifest  # noqa: E402
+from bert_jax.training.checkpoint import Checkpoints, load_parameters  # noqa: E402
+from bert_jax.verify import verify  # noqa: E402
+
+FAULTS = ("flip", "truncate", "delete", "swap")
+STAGES = ("pretrain", "finetune")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--faults", type=int, default=10_000)
+    parser.add_argument("--commands", type=int, default=10, help="faults that whole commands repeat")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=1e9, help="inject no further fault after so many")
+    parser.add_argument("--output", type=Path, required=True)
+    flags = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        result = inject(Path(folder), flags.faults, flags.commands, flags.seed, flags.minutes)
+    model_directory.write_json(flags.output.with_suffix(".json"), result)
+    print(json.dumps(result, indent=2, ensure_ascii=False))
+    return 1 if result["bad"] else 0
+
+
+def inject(folder: Path, count: int, commands: int, seed: int, minutes: float = 1e9) -> dict[str, Any]:
+    """Injects faults and counts outcomes by the kind of file and the kind of fault; `bad` tells of those that must not be."""
+    write_inputs(folder)
+    workdir, begun = folder / "run", time.monotonic()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert train.main([f"--config={folder / 'config.py'}", f"--workdir={workdir}"]) == 0
+    files = sorted(path for path in workdir.rglob("*") if path.is_file() and path.stat().st_size and "lock" not in path.name)
+    # In turns, so that the checkpoints, which are many files, do not take all.
+    groups = {name: [path for path in files if group(path, workdir) == name] for name in dict.fromkeys(group(p, workdir) for p in files)}
+    uses = Uses(workdir, folder)
+    rng = random.Random(seed)
+    outcomes: Counter[tuple[str, str, str, str]] = Counter()
+    bad: list[str] = []
+    done = repeated = 0
+    for done in range(count):
+        if time.monotonic() - begun > 60 * minutes:
+            break
+        name = list(groups)[done % len(groups)]
+        fault, path, other = rng.choice(FAULTS), rng.choice(groups[name]), rng.choice(groups[name])
+        before = {one: one.read_bytes() for one in (path, other)}
+        told = damage(fault, path, other, rng)
+        if all(one.exists() and one.read_bytes() == data for one, data in before.items()):
+            continue  # two equal files were swapped
+        try:
+            # That of the whole workdir finds the same, and takes longer.
+            part = workdir / path.relative_to(workdir).parts[0]
+            told_by_verify = outcome(lambda part=part: bool(verify(part if part.is_dir() else workdir)[0]))
+            used = outcome(partial(uses.of, name, path))
+            told_by_verify = {"exact": "unseen"}.get(told_by_verify, told_by_verify)
+            outcomes[name, fault, told_by_verify, used] += 1
+            if used in ("silent", "traceback") or told_by_verify == "traceback":
+                bad.append(f"{told}: verify {told_by_verify}, use {used}")
+            if repeated < commands and done % 53 == 7:
+                repeated += 1
+                bad += by_commands(workdir, folder, told, told_by_verify)
+        finally:
+            for one, data in before.items():
+                one.write_bytes(data)
+    assert not verify(workdir)[0], "every fault was taken back"
+    return {
+        "faults": outcomes.total(),
+        "files": len(files),
+        "by_file": table(outcomes, 0),
+        "by_fault": table(outcomes, 1),
+        "repeated_by_commands": repeated,
+        "bad": bad,
+        "seconds": round(time.monotonic() - begun),
+        "seed": seed,
+    }
+
+
+def group(path: Path, workdir: Path) -> str:
+    """What a file is for."""
+    parts = path.relative_to(workdir).parts
+    if "checkpoints" in parts:
+        return {"params": "checkpoint: parameters", "optimizer": "checkpoint: optimizer"}.get(
+            parts[3], "checkpoint: manifest" if path.name == manifest.FILE else "checkpoint: the rest"
+        )
+    if parts[0] == "data":
+        return "records" if "array_record" in path.name else "records: description"
+    if parts[0] == "vocabulary" or path.name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        return "vocabulary" if parts[0] == "vocabulary" else "model: vocabulary"
+    return "model: description" if path.name == model_directory.FILE else "figures, metrics, predictions, seals"
+
+
+def damage(fault: str, path: Path, other: Path, rng: random.Random) -> str:
+    """Damages a file, and says how."""
+    data = bytearray(path.read_bytes())
+    if fault == "flip":
+        bit = rng.randrange(8 * len(data))
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        return f"bit {bit} of {path} flipped"
+    if fault == "truncate":
+        size = rng.randrange(len(data))
+        path.write_bytes(data[:size])
+        return f"{path} truncated to {size} bytes"
+    if fault == "delete":
+        path.unlink()
+        return f"{path} deleted"
+    path.write_bytes(other.read_bytes())
+    other.write_bytes(data)
+    return f"{path} and {other} swapped"
+
+
+def outcome(work: Callable[[], bool]) -> str:
+    """`told` if it raises InputError or returns true, `exact` if it returns false."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return "told" if work() else "exact"
+    except InputError as error:
+        assert str(error).count("\n") == 0
+        return "told"
+    except AssertionError:
+        return "silent"
+    except Exception as error:
+        print(f"traceback: {error!r}"[:500], file=sys.stderr)
+        return "traceback"
+
+
+class Uses:
+    """What the files of a run are for, and what comes of it without a fault."""
+
+    def __init__(self, workdir: Path, folder: Path) -> None:
+        self._workdir, self._scratch = workdir, folder / "scratch"
+        self._config = load_config(folder / "config.py")
+        self._models = {stage: model_directory.read(workdir / stage) for stage in STAGES}
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        self._shapes = {
+            stage: jax.tree.map(lambda leaf: leaf.update(sharding=device), model_directory.parameter_shapes(model, tokenizer.vocab_size))
+            for stage, (model, tokenizer) in self._models.items()
+        }
+        self._parameters = {stage: self._load(stage) for stage in STAGES}
+        self._tokenizer = Tokenizer.load(workdir / "vocabulary")
+        self._records = self._read_records()
+
+    def of(self, name: str, path: Path) -> bool:
+        """Uses what the file belongs to.
+
+        Returns:
+            Whether a fault was told of, though the work was done.
+
+        Raises:
+            InputError: a refusal.
+            AssertionError: something else came out than without the fault.
+        """
+        told = False
+        stage = path.relative_to(self._workdir).parts[0]
+        if name.startswith(("checkpoint", "model")):
+            refused = None
+            try:
+                assert same(self._load(stage), self._parameters[stage])
+            except InputError as error:
+                refused = error
+            if name.startswith("checkpoint"):
+                told = self._resume(stage)
+            if refused:
+                raise refused
+            return told
+        if name == "vocabulary":
+            check_seal(self._workdir / "vocabulary")
+            assert Tokenizer.load(self._workdir / "vocabulary").fingerprint == self._tokenizer.fingerprint
+        elif name.startswith("records"):
+            assert self._read_records() == self._records
+        else:
+            # What a second start of a finished run, and one of a run whose last stage is not finished, do first.
+            check_seal(self._workdir)
+            for one in STAGES:
+                if model_directory.finished(self._workdir / one) is None:
+                    return True  # trained once more, from its last step
+        return False
+
+    def _load(self, stage: str) -> Any:
+        model, tokenizer = model_directory.read(self._workdir / stage)
+        loaded = load_parameters(self._workdir / stage, self._shapes[stage], model_directory.identity(model, tokenizer), alone=True)
+        assert model_directory.identity(model, tokenizer) == model_directory.identity(*self._models[stage])
+        return loaded
+
+    def _resume(self, stage: str) -> bool:
+        """Opens a copy of the checkpoints as training does; what it goes on from must be one of those that were written."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        shutil.copytree(self._workdir / stage / "checkpoints", self._scratch / "checkpoints")
+        steps = {int(path.name) for path in self._scratch.glob("checkpoints/*")}
+        model, tokenizer = self._models[stage]
+        checkpoints = Checkpoints(self._scratch / "checkpoints", 9, model_directory.identity(model, tokenizer))
+        try:
+            newest = checkpoints.latest
+            assert newest is not None
+            restored = load_parameters(self._scratch, self._shapes[stage], model_directory.identity(model, tokenizer), alone=True)
+        finally:
+            checkpoints.close()
+        if newest == max(steps) and stage == "pretrain":
+            assert same(restored, self._parameters[stage])
+        return newest != max(steps) or any(self._scratch.glob("checkpoints/*.damaged"))
+
+    def _read_records(self) -> list[str]:
+        prepared = prepare(self._config.corpus, self._tokenizer, self._workdir / "data", show_progress=False)
+        digests = []
+        for source in (prepared.train, prepared.valid):
+            fetched = source.fetch(range(len(source)))
+            digests += [repr([array.tolist() for array in document]) for document in fetched]
+            digests.append(repr((source.tokens, source.sentences, source.single_sentence_documents)))
+        return digests
+
+
+def same(one: Any, other: Any) -> bool:
+    leaves = [jax.tree.leaves(tree) for tree in (one, other)]
+    return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in zip(*leaves, strict=True))
+
+
+def by_commands(workdir: Path, folder: Path, told: str, by_verify: str) -> list[str]:
+    """The same fault as whole commands find it: `verify`, and the run started once more."""
+    python = [sys.executable, "-m", "bert_jax", "verify", str(workdir)]
+    found = subprocess.run(python, cwd=ROOT, capture_output=True, text=True, check=False)
+    wrong = [] if found.returncode == (2 if by_verify == "told" else 0) else [f"{told}: the command verify ended with {found.returncode}"]
+    wrong += [f"{told}: the command verify shows a traceback"] * ("Traceback" in found.stderr)
+    copy = folder / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(workdir, copy)
+    start = [sys.executable, "train.py", f"--config={folder / 'config.py'}", f"--workdir={copy}"]
+    started = subprocess.run(start, cwd=ROOT, capture_output=True, text=True, check=False)
+    return wrong + [f"{told}: the second start ended with {started.returncode}"] * (
+        started.returncode not in (0, 2) or "Traceback" in started.stderr
+    )
+
+
+def table(outcomes: Counter[tuple[str, str, str, str]], key: int) -> dict[str, dict[str, int]]:
+    rows: dict[str, Counter[str]] = {}
+    for names, number in outcomes.items():
+        row = rows.setdefault(names[key], Counter())
+        row["faults"] += number
+        row[f"verify: {names[2]}"] += number
+        row[f"use: {names[3]}"] += number
+    return {name: dict(sorted(row.items())) for name, row in sorted(rows.items())}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

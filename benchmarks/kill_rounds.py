@@ -1,0 +1,241 @@
+"""A run that is killed again and again ends as one that never was.
+
+python benchmarks/kill_rounds.py --kills=100 --output=benchmarks/results/kill_rounds
+
+Whole runs of a tiny model (vocabulary, records, pre-training, fine-tuning, predictions for a file) are struck down by SIGKILL,
+anywhere or in the midst of chosen work, and started again with the same command until they are done. Then everything that they
+left is compared with what an undisturbed run left: parameters, optimizer and data position of every checkpoint, metrics,
+figures, predictions, records and vocabulary, bit for bit.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+# All that takes long to import, so that each run is a fork of this process; nothing here may start JAX's threads.
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import orbax.checkpoint as ocp  # noqa: E402
+import tensorflow_datasets  # noqa: E402, F401
+from orbax.checkpoint._src.path import deleter  # noqa: E402
+
+import train  # noqa: E402
+from bert_jax import answer_files, cli, files, metrics, model_directory, predict, tokenizer, verify  # noqa: E402, F401
+from bert_jax.data import builder, demo  # noqa: E402
+from bert_jax.model_directory import write_json  # noqa: E402
+from bert_jax.stages import finetune, run  # noqa: E402
+from bert_jax.training import loop, manifest  # noqa: E402
+
+CONFIG = """
+from bert_jax.config import *
+
+def get_config():
+    return RunConfig(
+        encoder=EncoderConfig(layers=1, width=32, heads=2, feed_forward=64, max_positions=32),
+        vocabulary=VocabularyConfig(kind="characters", size=1500),
+        corpus=CorpusConfig(source="{text}", segmenter="characters", sentence_ends="clauses", valid_fraction=0.1),
+        pretrain=PretrainConfig(steps=24, batch_size=8, evaluation_batches=2, rows=RowsConfig(length=32),
+                                loop=LoopConfig(log_every=3, evaluate_every=6, save_every=2, keep=1)),
+        finetune=FinetuneConfig(data=LabelledConfig(train="{labelled}"), length=32, batch_size=8, epochs=1,
+                                loop=LoopConfig(log_every=2, evaluate_every=4, save_every=2, keep=1)),
+    )
+"""
+
+# Work that the blow is struck in, by what begins it: at one of the first so many times, up to so many seconds later.
+MOMENTS: dict[str, tuple[Any, str, int, float]] = {
+    "learning the vocabulary": (tokenizer.Tokenizer, "save", 3, 0.005),
+    "writing records": (builder._Shards, "write", 150, 0.02),
+    "starting a stage": (model_directory, "write", 1, 0.01),
+    "a step": (loop._Training, "advance", 15, 0.02),
+    "starting a save": (loop._Training, "save", 6, 0.1),
+    "writing a manifest": (manifest, "write", 6, 0.02),
+    "deleting a checkpoint": (deleter.StandardCheckpointDeleter, "delete_steps", 6, 0.02),
+    "evaluation": (loop, "evaluate", 3, 0.05),
+    "writing metrics": (metrics.MetricsWriter, "write", 8, 0.002),
+    "cutting metrics": (metrics, "_keep", 1, 0.002),
+    "writing test predictions": (finetune, "_write_predictions", 1, 0.002),
+    "finishing a stage": (model_directory, "finish", 1, 0.01),
+    "the end of the run": (run, "write_report", 1, 0.02),
+}
+PREDICTING = {"predicting for a file": (answer_files.AnswerFile, "_add", 2, 0.01)}
+TIMINGS = ("real_tokens_per_second", "data_wait")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no further run after so many")
+    parser.add_argument("--output", type=Path, required=True)
+    flags = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        result = rounds(Path(folder), flags.kills, flags.seed, flags.minutes)
+    write_json(flags.output.with_suffix(".json"), result)
+    print(json.dumps(result, indent=2))
+    return 1 if result["differences"] else 0
+
+
+def rounds(folder: Path, kills: int, seed: int, minutes: float = 1e9, moments: tuple[str, ...] = tuple(MOMENTS)) -> dict[str, Any]:
+    """Kills runs until so many blows have fallen, and says where they fell and what differed in the end."""
+    rng, begun = random.Random(seed), time.monotonic()
+    write_inputs(folder)
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(folder / "programs"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+    def training(workdir: Path) -> int:
+        return train.main([f"--config={folder / 'config.py'}", f"--workdir={workdir}"])
+
+    def predicting(workdir: Path) -> int:
+        return cli.main(["classify", str(workdir / "finetune"), str(folder / "reviews.tsv"), f"--output={workdir / 'classified.jsonl'}"])
+
+    started = time.monotonic()
+    for command in (training, predicting):
+        assert forked(partial(command, folder / "undisturbed"), folder / "log.txt") == 0, (folder / "log.txt").read_text()
+    seconds = 0.3 * (time.monotonic() - started)  # what is compiled in it, the others find compiled
+    wanted = left_by(folder / "undisturbed", folder)
+    fallen: Counter[str] = Counter()
+    differences: list[str] = []
+    runs = 0
+    while fallen.total() < kills and time.monotonic() - begun < 60 * minutes and not differences:
+        workdir, runs = folder / f"killed-{runs}", runs + 1
+        for command in (training, predicting):
+            blows = 0
+            while True:
+                # A run must end at some time, so the blows become rarer.
+                own = (*PREDICTING, *PREDICTING, "anywhere") if command is predicting else (*moments, "anywhere")
+                moment = rng.choice(own) if fallen.total() < kills and blows < 12 else ""
+                status = forked(partial(struck, partial(command, workdir), moment, rng.random(), seconds), folder / "log.txt")
+                if status == -signal.SIGKILL:
+                    fallen[moment] += 1
+                    blows += 1
+                    print(f"{fallen.total()} kills, {runs} runs, {time.monotonic() - begun:.0f} s: {moment}", file=sys.stderr, flush=True)
+                elif status:
+                    differences.append(f"{command.__name__} ended with status {status}: {(folder / 'log.txt').read_text()[-2000:]}")
+                    break
+                else:
+                    break
+            if differences:
+                break
+        if not differences:
+            found = left_by(workdir, folder)
+            differences += [f"{name} differs" for name in sorted(wanted.keys() | found.keys()) if wanted.get(name) != found.get(name)]
+    return {
+        "kills": fallen.total(),
+        "runs": runs,
+        "moments": dict(sorted(fallen.items())),
+        "compared": len(wanted),
+        "differences": differences,
+        "seconds": round(time.monotonic() - begun),
+        "seed": seed,
+    }
+
+
+def write_inputs(folder: Path) -> None:
+    texts, labels = demo.labelled_reviews()["train"]
+    (folder / "text").mkdir()
+    (folder / "text" / "reviews.txt").write_text("\n\n".join(texts[200:400]), encoding="utf-8")
+    rows = [f"{'positive' if label else 'negative'}\t{text}" for text, label in zip(texts[:150], labels, strict=False)]
+    (folder / "reviews.tsv").write_text("\n".join(["label\ttext", *rows]) + "\n", encoding="utf-8")
+    (folder / "config.py").write_text(CONFIG.format(text=folder / "text", labelled=folder / "reviews.tsv"), encoding="utf-8")
+
+
+def forked(work: Callable[[], int], log: Path) -> int:
+    """The exit status of a process that does the work; minus the number of the signal that ended it."""
+    child = os.fork()
+    if not child:
+        status = 99
+        try:
+            os.setsid()
+            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            status = work()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            sys.stdout.flush()
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def struck(work: Callable[[], int], moment: str, chance: float, seconds: float) -> int:
+    """Does the work, under a sword."""
+
+    def strike(delay: float) -> None:
+        threading.Timer(delay, os.killpg, (0, signal.SIGKILL)).start()
+
+    if moment == "anywhere":
+        strike(chance * seconds)
+    elif moment:
+        owner, name, times, longest = (MOMENTS | PREDICTING)[moment]
+        whole = getattr(owner, name)
+        calls = iter(range(1_000_000))
+        at = int(chance * 997) % times
+        inner = chance * 7919 % 1
+
+        def marked(*arguments: Any, **named: Any) -> Any:
+            if next(calls) == at:
+                strike(inner * longest)
+            return whole(*arguments, **named)
+
+        setattr(owner, name, marked)
+        for module in list(sys.modules.values()):
+            if getattr(module, "__name__", "").startswith("bert_jax") and module.__dict__.get(name) is whole:
+                setattr(module, name, marked)
+    return work()
+
+
+def left_by(workdir: Path, folder: Path) -> dict[str, str]:
+    """A hash of everything that a run left, but for what tells the time."""
+    answer = folder / "left.json"
+    answer.unlink(missing_ok=True)
+    status = forked(lambda: _write_hashes(workdir, answer), folder / "log.txt")
+    assert status == 0, (folder / "log.txt").read_text()
+    return json.loads(answer.read_text())
+
+
+def _write_hashes(workdir: Path, answer: Path) -> int:
+    found: dict[str, str] = {"verified": json.dumps(verify.verify(workdir)[0])}
+    for stage in ("pretrain", "finetune"):
+        lines = [{k: v for k, v in line.items() if k not in TIMINGS} for line in metrics.read_metrics(workdir / stage)]
+        found[f"{stage} metrics"] = json.dumps(lines)
+        result = json.loads((workdir / stage / "result.json").read_text())
+        found[f"{stage} result"] = json.dumps({k: v for k, v in result.items() if k not in TIMINGS})
+        for step in sorted((workdir / stage / "checkpoints").iterdir()):
+            for item in ("params", "optimizer"):
+                with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+                    tree = checkpointer.restore(step / item)
+                for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+                    digest = hashlib.sha256(np.asarray(leaf).tobytes()).hexdigest()
+                    found[f"{stage} {step.name} {item} {jax.tree_util.keystr(path)}"] = digest
+            found[f"{stage} {step.name} position"] = (step / "position" / "metadata").read_text()
+    plain = ["finetune/predictions.jsonl", "classified.jsonl", "examples.json", "config.json", "pretrain/model.json", "finetune/model.json"]
+    plain += [str(path.relative_to(workdir)) for pattern in ("vocabulary/*", "data/**/*array_record*") for path in workdir.glob(pattern)]
+    found |= {name: hashlib.sha256((workdir / name).read_bytes()).hexdigest() for name in plain}
+    elsewhere = {"tensorboard", "checkpoints"}  # have names that chance or the clock gives
+    found["files"] = json.dumps(sorted(str(path.relative_to(workdir)) for path in workdir.rglob("*") if not elsewhere & set(path.parts)))
+    answer.write_text(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""A process that trains the toy task while its storage fails, as the command line would. Its argument is JSON.
+
+`directory` is trained in for `steps` steps; before step `at`, the fault `fault` sets in. Its exit status is that of the command line.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+def small_files(directory: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
+
+
+def full(directory: Path) -> None:
+    """The disk, which is small, is filled to the last byte."""
+    with (directory / "filler").open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(b"\0" * size)
+            except OSError:
+                continue
+
+
+def read_only(directory: Path) -> None:
+    (directory / "checkpoints").chmod(0o500)
+    # To the superuser everything is permitted.
+    os.setegid(65534)
+    os.seteuid(65534)
+
+
+def broken(directory: Path) -> None:
+    """Every write fails from now on, as of a drive that is gone; the library that was loaded first sees to it."""
+    ctypes.CDLL(os.environ["LD_PRELOAD"]).break_now()
+
+
+FAULTS = {fault.__name__: fault for fault in (small_files, full, read_only, broken)}
+
+
+def main(run: dict[str, Any]) -> int:
+    import children
+    import test_loop
+
+    from bert_jax.cli import run_command
+    from bert_jax.config import LoopConfig
+    from bert_jax.training.loop import train
+
+    directory = Path(run["directory"])
+    jobs = []
+
+    def before(step: int, batch: Any) -> None:
+        if step == run.get("at"):
+            test_loop.wait_for(directory / "checkpoints" / str(run["after"]))
+            FAULTS[run["fault"]](directory)
+
+    def command() -> None:
+        jobs.append(test_loop.toy(directory, run["steps"], LoopConfig(**run["loop"]), before, run.get("first", 0)))
+        train(jobs[0])
+
+    try:
+        return run_command(command)
+    finally:
+        for job in jobs:
+            job.batches.close()
+        os.seteuid(os.getuid())
+        children.PROGRAMS.cleanup()
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))
