@@ -208,6 +208,9 @@ def test_a_damaged_shard_is_named_with_the_remedy(prepared, config, tokenizer, t
 @pytest.mark.parametrize("content", ["", "null", '{"split', '{"shards": {}, "splits": [], "train": 1}'])
 def test_a_damaged_description_is_named_with_the_remedy(prepared, config, tokenizer, tmp_path, name, content):
     (prepared.path / name).write_text(content)
+    with pytest.raises(InputError, match=f"{prepared.path / name} is not what was written.*remove {prepared.path}"):
+        prepare(config, tokenizer, tmp_path / "data", show_progress=False)
+    (prepared.path / "SHA256SUMS").unlink()  # as an older version leaves it
     with pytest.raises(InputError, match=f"prepared corpus in {prepared.path} is damaged.*delete the folder"):
         prepare(config, tokenizer, tmp_path / "data", show_progress=False)
 
