@@ -86,7 +86,9 @@ def read(directory: Path) -> tuple[ModelDescription, Tokenizer]:
     values = read_json(directory / FILE)
     try:
         description = from_dict(ModelDescription, values)
-    except (InputError, TypeError) as error:  # a TypeError is a value that is missing and has no default
+    except TypeError as error:  # a value that has no default
+        raise InputError(f"{directory / FILE} is not whole ({error}). It was damaged or edited: restore it.") from error
+    except InputError as error:
         raise InputError(f"{directory / FILE}: {error} The file was damaged or edited: restore it.") from error
     tokenizer = Tokenizer.load(directory)
     tokens, whole = directory / "vocab.txt", directory / "tokenizer.json"
