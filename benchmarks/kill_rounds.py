@@ -75,7 +75,6 @@ MOMENTS: dict[str, tuple[Any, str, int, float]] = {
     "the end of the run": (run, "write_report", 1, 0.02),
 }
 PREDICTING = {"predicting for a file": (answer_files.AnswerFile, "_add", 2, 0.01)}
-TIMINGS = ("real_tokens_per_second", "data_wait")
 
 
 def main() -> int:
@@ -217,10 +216,10 @@ def left_by(workdir: Path, folder: Path) -> dict[str, str]:
 def _write_hashes(workdir: Path, answer: Path) -> int:
     found: dict[str, str] = {"verified": json.dumps(verify.verify(workdir)[0])}
     for stage in ("pretrain", "finetune"):
-        lines = [{k: v for k, v in line.items() if k not in TIMINGS} for line in metrics.read_metrics(workdir / stage)]
+        lines = [{k: v for k, v in line.items() if k not in metrics.TIMINGS} for line in metrics.read_metrics(workdir / stage)]
         found[f"{stage} metrics"] = json.dumps(lines)
         result = json.loads((workdir / stage / "result.json").read_text())
-        found[f"{stage} result"] = json.dumps({k: v for k, v in result.items() if k not in TIMINGS})
+        found[f"{stage} result"] = json.dumps({k: v for k, v in result.items() if k not in metrics.TIMINGS})
         for step in sorted((workdir / stage / "checkpoints").iterdir()):
             for item in ("params", "optimizer"):
                 with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:

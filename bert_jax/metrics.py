@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 FILE = "metrics.jsonl"
+TIMINGS = ("real_tokens_per_second", "model_flops_per_second", "mfu", "data_wait")
+"""Fields that tell how fast a run was; all others are the same whenever the run is repeated."""
 
 
 class MetricsWriter:

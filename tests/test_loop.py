@@ -24,7 +24,7 @@ import tiny
 
 from bert_jax.config import LoopConfig
 from bert_jax.errors import InputError, Interrupted, TrainingError
-from bert_jax.metrics import read_metrics
+from bert_jax.metrics import TIMINGS, read_metrics
 from bert_jax.objectives.losses import Mean
 from bert_jax.objectives.tasks import Metrics, row_metrics
 from bert_jax.training import loop as loop_room
@@ -32,7 +32,6 @@ from bert_jax.training.checkpoint import Checkpoints, chosen, restore_parameters
 from bert_jax.training.loop import Job, Then, evaluate, train
 from bert_jax.training.steps import evaluation_step
 
-TIMINGS = ("real_tokens_per_second", "data_wait")
 WIDTH = 1 << 16  # the parameters fill 256 kB of a disk
 
 
@@ -413,9 +412,7 @@ def two_shapes(directory: Path, before: Before = nothing, shapes: dict[int, tupl
 
 
 @pytest.mark.parametrize("at", [5, 6, 7, 9])
-def test_a_run_with_two_shapes_goes_on_from_anywhere(
-    two_shaped: Path, tmp_path: Path, run: Callable[[Job], int], at: int
-) -> None:
+def test_a_run_with_two_shapes_goes_on_from_anywhere(two_shaped: Path, tmp_path: Path, run: Callable[[Job], int], at: int) -> None:
     def stop(step: int, batch: Any) -> None:
         if step == at:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -9,7 +9,7 @@ import children
 import numpy as np
 import pytest
 
-from bert_jax.metrics import read_metrics
+from bert_jax.metrics import TIMINGS, read_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +85,6 @@ def test_a_mesh_that_does_not_fit_is_the_users_mistake(devices: dict[str, Any]) 
 
 LOOP = {"log_every": 4, "evaluate_every": 40, "save_every": 10, "keep": 2}
 STEPS = 40
-TIMINGS = ("real_tokens_per_second", "data_wait")
 
 
 def lines(directory: Path) -> list[dict[str, Any]]:
