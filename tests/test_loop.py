@@ -28,7 +28,7 @@ from bert_jax.metrics import TIMINGS, read_metrics
 from bert_jax.objectives.losses import Mean
 from bert_jax.objectives.tasks import Metrics, row_metrics
 from bert_jax.training import loop as loop_room
-from bert_jax.training.checkpoint import Checkpoints, chosen, restore_parameters
+from bert_jax.training.checkpoint import chosen, restore_parameters
 from bert_jax.training.loop import Job, Then, evaluate, train
 from bert_jax.training.steps import evaluation_step
 
@@ -503,9 +503,10 @@ def test_a_checkpoint_from_before_updates_were_skipped_is_continued(
     position = json.loads(path.read_text())
     assert position.keys() - {"skipped", "skipped_in_a_row"} == {"batches", "window", "real_tokens", "data"}
     path.write_text(json.dumps({name: value for name, value in position.items() if "skipped" not in name}))
-    saved = Checkpoints(directory / "checkpoints", keep=None)
-    assert saved._manager.item_metadata(9)["optimizer"].tree.keys() == {"step", "state"}
-    saved.close()
+    for manifest in directory.glob("checkpoints/*/manifest.json"):  # of an older version, all of them
+        arrays = json.loads(manifest.read_text())["content"]["arrays"]
+        assert arrays and not any(name.startswith(("optimizer/params", "optimizer/running")) for name in arrays)
+        manifest.unlink()
     assert run(toy(directory)) == undisturbed.real_tokens
     assert lines(directory) == lines(undisturbed.directory)
 
