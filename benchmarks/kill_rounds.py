@@ -61,6 +61,7 @@ def get_config():
 MOMENTS: dict[str, tuple[Any, str, int, float]] = {
     "learning the vocabulary": (tokenizer.Tokenizer, "save", 3, 0.005),
     "writing records": (builder._Shards, "write", 150, 0.02),
+    "sealing a folder": (files, "seal", 5, 0.003),
     "starting a stage": (model_directory, "write", 1, 0.01),
     "a step": (loop._Training, "advance", 15, 0.02),
     "starting a save": (loop._Training, "save", 6, 0.1),

@@ -64,7 +64,8 @@ def seal(directory: Path) -> None:
 
     Folders that have a seal of their own and checkpoints, which have manifests, are left out.
     """
-    files = sorted(path for path in _unsealed(directory) if path.name not in _NEVER_SEALED)
+    # What a crash left of a file half written is not part of what was finished.
+    files = sorted(path for path in _unsealed(directory) if path.name not in _NEVER_SEALED and path.suffix != ".tmp")
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(sha256, files))
     lines = (f"{digest}  {path.relative_to(directory).as_posix()}\n" for digest, path in zip(digests, files, strict=True))

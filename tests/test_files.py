@@ -43,6 +43,7 @@ def test_a_seal_tells_what_changed(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     for name in ("one", "inner/two", "own/three", "checkpoints/four", "lock"):
         (tmp_path / name).write_text(name)
+    (tmp_path / f"{SEAL}.tmp").write_text("what a crash left")
     seal(tmp_path / "own")
     seal(tmp_path)
     assert {line.split("  ")[1] for line in (tmp_path / SEAL).read_text().splitlines()} == {"one", "inner/two"}
