@@ -12,6 +12,7 @@ from typing import Any
 import children
 import pytest
 import test_loop
+import tiny
 
 from bert_jax.training.checkpoint import faults
 
@@ -74,7 +75,7 @@ def library(tmp_path: Path) -> Path:
 
 # In the midst of the run, and so late that nothing but the last save meets it.
 @pytest.mark.slow
-@pytest.mark.parametrize(("at", "after"), [(5, 4), (STEPS, 6)])
+@pytest.mark.parametrize(("at", "after"), [pytest.param(5, 4, marks=tiny.long), (STEPS, 6)])
 @pytest.mark.parametrize(
     ("fault", "word"),
     [("small_files", "File too large"), ("full", "No space left"), ("read_only", "Permission denied"), ("broken", "Input/output error")],

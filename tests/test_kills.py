@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@tiny.long
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_runs_leave_what_an_undisturbed_one_leaves(tmp_path: Path) -> None:

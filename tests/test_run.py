@@ -103,6 +103,7 @@ def test_debugging_looks_for_nans_and_leaks(files: Path, tmp_path: Path, monkeyp
     assert seen == [(False, False), (True, True)]
 
 
+@tiny.long
 @pytest.mark.slow
 def test_the_two_commands_of_a_large_batch_recipe(files: Path, tmp_path: Path) -> None:
     """Short rows, then long ones from the first command's encoder, vocabulary and records: both configurations, made small."""

@@ -1,6 +1,7 @@
 """What the tests of model and training share: a model of a few thousand parameters, documents in memory, a job."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from jax.sharding import AxisType, Mesh
 
 from bert_jax.config import ComputeConfig, EncoderConfig, LoopConfig, MaskingConfig, OptimizerConfig, RowsConfig
@@ -19,6 +21,10 @@ from bert_jax.objectives.tasks import PretrainingTask
 from bert_jax.training.loop import Job
 from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from bert_jax.training.sharding import AXES
+
+# Longer forms of what the other tests look at too, such as kills at more moments.
+long = pytest.mark.skipif("LONG_TESTS" not in os.environ, reason="takes minutes: LONG_TESTS=1 pytest")
+
 
 VOCABULARY = 100
 PAD, UNK, CLS, SEP, MASK = SPECIAL_IDS = (0, 1, 2, 3, 4)

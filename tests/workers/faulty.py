@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,14 @@ def small_files(directory: Path) -> None:
 
 
 def full(directory: Path) -> None:
-    """The disk, which is small, is filled to the last byte."""
+    """The disk, which is small, is filled to the last byte; again, as an old checkpoint may still be on its way out."""
     with (directory / "filler").open("wb", buffering=0) as file:
-        for size in (1 << 16, 1 << 12, 1):
+        for size in (1 << 16, 1 << 12, 1) * 5:
             try:
                 while True:
                     file.write(b"\0" * size)
             except OSError:
-                continue
+                time.sleep(0.1)
 
 
 def read_only(directory: Path) -> None:
