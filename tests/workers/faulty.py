@@ -3,12 +3,14 @@
 `directory` is trained in for `steps` steps; before step `at`, the fault `fault` sets in. Its exit status is that of the command line.
 """
 
+import contextlib
 import ctypes
 import json
 import os
 import resource
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,14 +24,22 @@ def small_files(directory: Path) -> None:
 
 
 def full(directory: Path) -> None:
-    """The disk, which is small, is filled to the last byte; again, as an old checkpoint may still be on its way out."""
-    with (directory / "filler").open("wb", buffering=0) as file:
-        for size in (1 << 16, 1 << 12, 1) * 5:
-            try:
+    """The disk, which is small, is filled to the last byte, and stays so while old checkpoints are still on their way out."""
+    file = (directory / "filler").open("wb", buffering=0)
+
+    def fill() -> None:
+        for size in (1 << 16, 1 << 12, 1):
+            with contextlib.suppress(OSError):
                 while True:
                     file.write(b"\0" * size)
-            except OSError:
-                time.sleep(0.1)
+
+    def keep_filling() -> None:
+        while True:
+            fill()
+            time.sleep(0.02)
+
+    fill()
+    threading.Thread(target=keep_filling, daemon=True).start()
 
 
 def read_only(directory: Path) -> None:
