@@ -21,6 +21,7 @@ from bert_jax.objectives.masking import masked_slots
 from bert_jax.objectives.tasks import PretrainingTask
 from bert_jax.training.compiled import Collective, bytes_per_device, collectives
 from bert_jax.training.optimizer import make_optimizer
+from bert_jax.training.peak import published_flops
 from bert_jax.training.sharding import BATCH_SPEC, make_mesh
 from bert_jax.training.state import planned_state
 from bert_jax.training.steps import compile_steps
@@ -30,10 +31,8 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class Chip:
-    """Published figures of a TPU chip, from Google Cloud's pages on its system architecture."""
+    """Published figures of a TPU chip's memory and links, from Google Cloud's pages on its system architecture."""
 
-    matrix_flops: float
-    """bfloat16 operations a second."""
     memory: float
     """HBM, bytes."""
     memory_bandwidth: float
@@ -43,10 +42,10 @@ class Chip:
 
 
 CHIPS = {
-    "v4": Chip(275e12, 32 * _GIB, 1228e9, 150e9),
-    "v5e": Chip(197e12, 16 * _GIB, 819e9, 100e9),
-    "v5p": Chip(459e12, 95 * _GIB, 2765e9, 300e9),
-    "v6e": Chip(918e12, 32 * _GIB, 1640e9, 224e9),
+    "v4": Chip(32 * _GIB, 1228e9, 150e9),
+    "v5e": Chip(16 * _GIB, 819e9, 100e9),
+    "v5p": Chip(95 * _GIB, 2765e9, 300e9),
+    "v6e": Chip(32 * _GIB, 1640e9, 224e9),
 }
 
 
@@ -151,7 +150,10 @@ def plan_launch(config: RunConfig, topology: str) -> LaunchPlan:
     chip = CHIPS.get(topology.partition(":")[0])
     if chip is None:
         raise InputError(f"There is no TPU topology {topology!r}: name one as KIND:SHAPE, such as v5e:4x4, of {', '.join(CHIPS)}.")
-    mesh = make_mesh(config.mesh, stage.batch_size // stage.accumulation, topology_devices(topology))
+    devices = topology_devices(topology)
+    peak = published_flops(devices[0].device_kind)
+    assert peak, devices[0].device_kind
+    mesh = make_mesh(config.mesh, stage.batch_size // stage.accumulation, devices)
     lowered, state, batch = lower_step(config, stage, mesh)
     begun = time.perf_counter()
     problem, temporary, moved, found = "", 0, 0.0, list[Collective]()
@@ -169,7 +171,7 @@ def plan_launch(config: RunConfig, topology: str) -> LaunchPlan:
     rows, length = stage.batch_size, stage.rows.length
     slots = masked_slots(length, stage.masking)
     flops = training_flops(config.encoder, config.vocabulary.size, rows, length, slots, stage.rows.examples_per_row) / mesh.size
-    times = (flops / chip.matrix_flops, moved / chip.memory_bandwidth, sum(c.sent_bytes for c in found) / chip.link_bandwidth)
+    times = (flops / peak, moved / chip.memory_bandwidth, sum(c.sent_bytes for c in found) / chip.link_bandwidth)
     return LaunchPlan(
         topology,
         chips=mesh.size,
@@ -192,7 +194,7 @@ def plan_launch(config: RunConfig, topology: str) -> LaunchPlan:
         communication_seconds=times[2],
         step_seconds=max(times),
         tokens_per_second=rows * length / max(times),
-        utilisation=flops / max(times) / chip.matrix_flops,
+        utilisation=flops / max(times) / peak,
     )
 
 

@@ -37,8 +37,13 @@ def peak_flops() -> float | None:
     if device.platform == "cpu":
         # The devices of a CPU share its cores.
         return jax.process_count() * _measured()
-    published = next((flops for kind, flops in _PUBLISHED.items() if device.device_kind.startswith(kind)), None)
+    published = published_flops(device.device_kind)
     return None if published is None else jax.device_count() * published
+
+
+def published_flops(device_kind: str) -> float | None:
+    """The maker's dense bfloat16 operations a second of one device, or None where no figure is known."""
+    return next((flops for kind, flops in _PUBLISHED.items() if device_kind.startswith(kind)), None)
 
 
 @functools.cache
