@@ -203,7 +203,7 @@ def test_configurations_of_models(model: Path, change: dict[str, object]) -> Non
     (model / "config.json").write_text(json.dumps(values))
     try:
         read_source(model)
-    except InputError:
-        pass
+    except InputError as error:
+        assert str(model) in str(error)  # whoever reads it knows which file to mend
     finally:
         shutil.copy(model / "config.json.whole", model / "config.json")
