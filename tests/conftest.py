@@ -1,6 +1,7 @@
 """What holds for every test, and trained models for those that need one."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bert_jax.config import ComputeConfig, EncoderConfig, VocabularyConfig
 from bert_jax.model_directory import ModelDescription
 from bert_jax.tokenizer import Tokenizer
 from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.loop import Job, train
 from bert_jax.training.state import TrainState
 
 # Python processes that tests start find the package as the tests do.
@@ -69,3 +71,19 @@ def tiny_classifier(tiny_pretrained: Path) -> Path:
     """The directory of a tiny classifier, the first checkpoint of which (seed 1) scored best, beside the pre-trained model."""
     description = ModelDescription("classification", _ENCODER, 32, labels=("negative", "neutral", "positive"), pooling="mean")
     return write_model(tiny_pretrained.parent / "finetune", description, seeds=(1, 2), scores=(0.9, 0.8))
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[[Job], int]]:
+    """`train`, after which the thread that works ahead has ended."""
+    jobs = []
+
+    def train_and_remember(job: Job) -> int:
+        jobs.append(job)
+        return train(job)
+
+    yield train_and_remember
+    for job in jobs:
+        job.batches.close()
+        if job.then:
+            job.then.batches.close()

@@ -11,8 +11,8 @@ from typing import Any
 
 import children
 import pytest
-import test_loop
 import tiny
+import toy
 
 from bert_jax.training.checkpoint import faults
 
@@ -91,21 +91,21 @@ def test_storage_that_fails_fails_the_run(
         for path in (tmp_path, *tmp_path.parents[:2]):
             path.chmod(0o755)
     failed = run(directory, preload, fault=fault, at=at, after=after)
-    assert failed.returncode == 1, f"{test_loop.steps_kept(directory)} {failed.stderr[-4000:]}"
+    assert failed.returncode == 1, f"{toy.steps_kept(directory)} {failed.stderr[-4000:]}"
     told = failed.stderr.strip().splitlines()
     assert any(line.startswith("error: ") and word in line for line in told), failed.stderr[-4000:]
     # Threads of TensorStore may complain of the loop of a save that has failed.
     assert f'File "{children.WORKERS.parents[1]}' not in failed.stderr, failed.stderr[-4000:]
-    kept = test_loop.steps_kept(directory)
+    kept = toy.steps_kept(directory)
     assert kept[-1] == after and not any(faults(directory / "checkpoints" / str(step)) for step in kept)
     # With the storage mended, the same command goes on as if nothing had been.
     (directory / "filler").unlink(missing_ok=True)
     (directory / "checkpoints").chmod(0o755)
     again = run(directory)
     assert again.returncode == 0, again.stderr[-4000:]
-    assert test_loop.lines(directory) == test_loop.lines(undisturbed)
-    parameters = [test_loop.parameters(one, STEPS, test_loop.toy_parameters()) for one in (directory, undisturbed)]
-    assert test_loop.same_bits(*parameters)
+    assert toy.lines(directory) == toy.lines(undisturbed)
+    parameters = [toy.parameters(one, STEPS, toy.toy_parameters()) for one in (directory, undisturbed)]
+    assert toy.same_bits(*parameters)
     assert not list((directory / "checkpoints").glob("*tmp*"))
 
 

@@ -59,7 +59,7 @@ FAULTS = {fault.__name__: fault for fault in (small_files, full, read_only, brok
 
 def main(run: dict[str, Any]) -> int:
     import children
-    import test_loop
+    import toy
 
     from bert_jax.cli import run_command
     from bert_jax.config import LoopConfig
@@ -70,11 +70,11 @@ def main(run: dict[str, Any]) -> int:
 
     def before(step: int, batch: Any) -> None:
         if step == run.get("at"):
-            test_loop.wait_for(directory / "checkpoints" / str(run["after"]))
+            toy.wait_for(directory / "checkpoints" / str(run["after"]))
             FAULTS[run["fault"]](directory)
 
     def command() -> None:
-        jobs.append(test_loop.toy(directory, run["steps"], LoopConfig(**run["loop"]), before, run.get("first", 0)))
+        jobs.append(toy.toy(directory, run["steps"], LoopConfig(**run["loop"]), before, run.get("first", 0)))
         train(jobs[0])
 
     try:
