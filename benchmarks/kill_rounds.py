@@ -232,7 +232,7 @@ def _write_hashes(workdir: Path, answer: Path) -> int:
     plain += [str(path.relative_to(workdir)) for pattern in ("vocabulary/*", "data/**/*array_record*") for path in workdir.glob(pattern)]
     found |= {name: hashlib.sha256((workdir / name).read_bytes()).hexdigest() for name in plain}
     elsewhere = {"tensorboard", "checkpoints"}  # have names that chance or the clock gives
-    found["files"] = json.dumps(sorted(str(path.relative_to(workdir)) for path in workdir.rglob("*") if not elsewhere & set(path.parts)))
+    found |= {f"file {path.relative_to(workdir)}": "" for path in workdir.rglob("*") if not elsewhere & set(path.parts)}
     answer.write_text(json.dumps(found))
     return 0
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from bert_jax import small_files
 from bert_jax.config import ComputeConfig, EncoderConfig, to_dict
 from bert_jax.errors import InputError
-from bert_jax.files import check_seal, seal, write_whole
+from bert_jax.files import SEAL, check_seal, seal, write_whole
 from bert_jax.model.bert import ClassificationModel, PretrainingModel
 from bert_jax.overrides import differences, from_dict
 from bert_jax.tokenizer import Tokenizer
@@ -133,12 +133,12 @@ def finish(directory: Path, result: Mapping[str, Any]) -> None:
 
 
 def finished(directory: Path) -> dict[str, Any] | None:
-    """The figures of a stage that is finished; None of one that is not.
+    """The figures of a stage that is finished; None of one that is not, or that was stopped before its seal was written.
 
     Raises:
         InputError: a file of it is no longer what was written.
     """
-    if not (directory / RESULT).exists():
+    if not ((directory / RESULT).exists() and (directory / SEAL).exists()):
         return None
     check_seal(directory)
     return read_json(directory / RESULT)

@@ -189,6 +189,18 @@ def test_a_stage_that_is_done_is_not_run_again(finished: Path, files: Path, tmp_
     assert figures[0] == figures[1]
 
 
+def test_a_stage_that_was_struck_down_before_its_seal_gets_it(finished: Path, files: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    for name in ("summary.json", "finetune/SHA256SUMS"):
+        (copy / name).unlink()
+    assert train.main([f"--config={files / 'config.py'}", f"--workdir={copy}"]) == 0
+    for name in ("summary.json", "finetune/metrics.jsonl", "finetune/result.json"):
+        assert (copy / name).read_bytes() == (finished / name).read_bytes()
+    sealed = [{line.split("  ")[1] for line in (run / "finetune/SHA256SUMS").read_text().splitlines()} for run in (finished, copy)]
+    assert sealed[0] <= sealed[1]  # and another file of TensorBoard's events
+
+
 REFUSALS = {
     "unknown key": (["--config.pretrain.optimizer.learning_rat=1"], ["learning_rat", "learning_rate"]),
     "wrong value": (["--config.pretrain.steps=many"], ["pretrain.steps", "many"]),
