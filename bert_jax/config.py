@@ -105,9 +105,12 @@ class ComputeConfig:
     """One compiled layer in a loop (compiles in half the time) instead of N unrolled ones (runs faster)."""
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass computes again: nothing, all but matrix products, or every layer."""
-    attention: Literal["dense", "splash", "cudnn"] = "dense"
+    attention: Literal["auto", "dense", "splash", "cudnn"] = "auto"
     """Every weight in memory, or a fused kernel: splash on TPUs (rows of a multiple of 128 tokens), cudnn on NVIDIA GPUs (bfloat16).
-    A kernel drops no attention weights, so it takes encoder.attention_dropout=0."""
+    A kernel drops no attention weights, so it takes encoder.attention_dropout=0. Training takes by `auto` the kernel that fits, or none."""
+    random_bits: Literal["threefry", "rbg"] = "threefry"
+    """What dropout draws from. Threefry draws the same on every machine and mesh; rbg is the generator of a TPU or GPU itself, which
+    computes less, and draws anew on another mesh."""
     cpu_devices: int = 1
     """Devices that a CPU counts as: with one for each of a few cores a narrow model trains faster, each on its own rows."""
 
@@ -394,7 +397,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         _not_negative(self, "seed")
         _require(
-            self.compute.attention == "dense" or self.encoder.attention_dropout == 0,
+            self.compute.attention in ("auto", "dense") or self.encoder.attention_dropout == 0,
             "compute.attention",
             self.compute.attention,
             "a fused kernel drops no attention weights; set encoder.attention_dropout=0.",

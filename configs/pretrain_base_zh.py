@@ -23,9 +23,9 @@ from bert_jax.config import (
 
 def get_config() -> RunConfig:
     return RunConfig(
-        encoder=EncoderConfig.preset("base"),
+        encoder=EncoderConfig.preset("base", attention_dropout=0.0),
         compute=ComputeConfig(dtype="bfloat16", scan_layers=True, remat="none"),
-        vocabulary=VocabularyConfig(size=21_128),
+        vocabulary=VocabularyConfig(size=21_248),
         corpus=CorpusConfig(source="tfds:wikipedia/20230601.zh", valid_fraction=0.005),
         pretrain=PretrainConfig(
             steps=1_000_000,

@@ -23,9 +23,9 @@ from bert_jax.config import (
 
 def get_config() -> RunConfig:
     return RunConfig(
-        encoder=EncoderConfig.preset("large"),
+        encoder=EncoderConfig.preset("large", attention_dropout=0.0),
         compute=ComputeConfig(dtype="bfloat16", scan_layers=True, remat="dots"),
-        vocabulary=VocabularyConfig(size=30_522),
+        vocabulary=VocabularyConfig(size=30_592),
         corpus=CorpusConfig(source="tfds:wikipedia/20230601.en", valid_fraction=0.005),
         pretrain=PretrainConfig(
             steps=1_000_000,

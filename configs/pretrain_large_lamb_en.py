@@ -26,9 +26,9 @@ from bert_jax.config import (
 def get_config() -> RunConfig:
     return RunConfig(
         # All 512 positions are there from the beginning; those above 127 are learned by the second command.
-        encoder=EncoderConfig.preset("large"),
+        encoder=EncoderConfig.preset("large", attention_dropout=0.0),
         compute=ComputeConfig(dtype="bfloat16", scan_layers=True, remat="dots"),
-        vocabulary=VocabularyConfig(size=30_522),
+        vocabulary=VocabularyConfig(size=30_592),
         corpus=CorpusConfig(source="tfds:wikipedia/20230601.en", valid_fraction=0.005),
         pretrain=PretrainConfig(
             steps=7_038,

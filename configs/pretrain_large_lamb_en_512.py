@@ -20,7 +20,7 @@ from bert_jax.config import (
 
 def get_config() -> RunConfig:
     return RunConfig(
-        encoder=EncoderConfig.preset("large"),
+        encoder=EncoderConfig.preset("large", attention_dropout=0.0),
         compute=ComputeConfig(dtype="bfloat16", scan_layers=True, remat="dots"),
         corpus=CorpusConfig(source="tfds:wikipedia/20230601.en", valid_fraction=0.005, data_dir="runs/pretrain_large_lamb_en/data"),
         pretrain=PretrainConfig(

@@ -1,7 +1,7 @@
 """The model computes what BERT is: beside `transformers`, from stored arrays and live, and beside itself in its other forms."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from bert_jax.convert.huggingface import to_parameters
 from bert_jax.data.packing import assemble, pack
 from bert_jax.data.pairs import Examples
 from bert_jax.model.bert import ClassificationModel, PretrainingModel
-from bert_jax.model.dropout import dropout
+from bert_jax.model.dropout import dropout, dropout_key
 from bert_jax.objectives.tasks import PretrainingTask
 from bert_jax.training.optimizer import make_optimizer
 
@@ -412,10 +412,11 @@ def test_positions_can_start_as_waves() -> None:
 # Dropout.
 
 
+@pytest.mark.parametrize("generator", ["threefry", "rbg"])
 @pytest.mark.parametrize("rate", [0.1, 0.5])
-def test_dropout_keeps_its_share_and_the_mean(rate: float) -> None:
+def test_dropout_keeps_its_share_and_the_mean(rate: float, generator: Literal["threefry", "rbg"]) -> None:
     x = 1 + jnp.arange(200_000, dtype=jnp.float32) / 200_000
-    y = np.asarray(dropout(x, rate, jax.random.key(0)))
+    y = np.asarray(dropout(x, rate, dropout_key(jax.random.key(0), generator)))
     kept = y != 0
     assert stats.binomtest(int((~kept).sum()), len(y), rate).pvalue > 1e-4
     np.testing.assert_allclose(y[kept], np.asarray(x)[kept] / (1 - rate), rtol=1e-6)

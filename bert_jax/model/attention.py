@@ -1,21 +1,48 @@
 """Attention inside packed rows: one function, whatever computes it."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
+from bert_jax.config import ComputeConfig, EncoderConfig
+from bert_jax.errors import InputError
 from bert_jax.model.dropout import dropout
 
 Attend = Callable[..., jax.Array]
 """Attention among the tokens of one batch: (query, key, value, rate=0.0, dropout_key=None), as `attention` takes them."""
 
 
-def attend_within(example_ids: jax.Array, kernel: Literal["dense", "splash", "cudnn"]) -> Attend:
+def with_kernel(compute: ComputeConfig, encoder: EncoderConfig, lengths: Sequence[int], platform: str) -> ComputeConfig:
+    """The computation with the attention that `auto` stands for in training on a platform ("cpu", "gpu", "tpu"), rows of these lengths.
+
+    Raises:
+        InputError: a kernel was asked for that this platform does not have.
+    """
+    needed = {"splash": "tpu", "cudnn": "gpu"}.get(compute.attention, platform)
+    if needed != platform:
+        raise InputError(
+            f"compute.attention={compute.attention} is a kernel of a {needed.upper()}, and this is a {platform.upper()}: set "
+            "--config.compute.attention=auto, which takes the kernel that fits."
+        )
+    if compute.attention != "auto":
+        return compute
+    depth = encoder.width // encoder.heads
+    kernel: Literal["dense", "splash", "cudnn"] = "dense"
+    if encoder.attention_dropout == 0:
+        if platform == "tpu" and depth % 64 == 0 and all(length % 128 == 0 for length in lengths):
+            kernel = "splash"
+        elif platform == "gpu" and compute.dtype == "bfloat16" and depth in (64, 128) and all(length % 64 == 0 for length in lengths):
+            kernel = "cudnn"
+    return dataclasses.replace(compute, attention=kernel)
+
+
+def attend_within(example_ids: jax.Array, kernel: Literal["auto", "dense", "splash", "cudnn"]) -> Attend:
     """The attention of a batch, in which no token sees another example: int32 [B, L] -> a function for all its layers."""
-    if kernel == "dense":
+    if kernel in ("auto", "dense"):
         return partial(attention, bias=attention_bias(example_ids))
     # Imported here: Pallas takes a second to import.
     from bert_jax.model.fused_attention import library_attention, splash_attention

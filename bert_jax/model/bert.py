@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import ComputeConfig, EncoderConfig
-from bert_jax.model.dropout import dropout
+from bert_jax.model.dropout import dropout, dropout_key
 from bert_jax.model.encoder import Embeddings, Encoder
 from bert_jax.model.heads import LinearHead, MaskedTokenHead, Pooler, example_mean, gather_positions
 
@@ -38,7 +38,7 @@ class BertModel(nn.Module):
 
     def encode(self, batch: Batch, key: jax.Array | None = None, every_layer: bool = False) -> tuple[jax.Array, jax.Array | None]:
         """Hidden states [B, L, D] of a batch and, if asked, those of the embeddings and every layer [N + 1, B, L, D]."""
-        keys = (None, None) if key is None else jax.random.split(key)
+        keys = (None, None) if key is None else jax.random.split(dropout_key(key, self.compute.random_bits))
         vectors = self.embeddings(batch["tokens"], batch["positions"], batch["segments"], keys[0])
         hidden, states = self.encoder(vectors, batch["example_ids"], keys[1], every_layer)
         return hidden, None if states is None else jnp.concatenate([vectors[None], states])

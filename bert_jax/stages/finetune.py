@@ -14,6 +14,7 @@ from bert_jax import model_directory
 from bert_jax.config import FinetuneConfig, RunConfig
 from bert_jax.data.labelled import ClassificationBatches, Labelled, LabelledExamples, classification_batches, classification_evaluation
 from bert_jax.errors import InputError
+from bert_jax.model.attention import with_kernel
 from bert_jax.model.bert import SHARED_PARAMETERS, ClassificationModel
 from bert_jax.model.flops import classification_flops
 from bert_jax.model_directory import ModelDescription
@@ -22,7 +23,7 @@ from bert_jax.tokenizer import Tokenizer
 from bert_jax.training.checkpoint import load_parameters
 from bert_jax.training.loop import HostBatch, Job, train
 from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from bert_jax.training.sharding import make_mesh, place_batch, replicated
+from bert_jax.training.sharding import make_mesh, place_batch, platform, replicated
 from bert_jax.training.state import abstract_state, create_state
 
 PREDICTIONS = "predictions.jsonl"
@@ -63,7 +64,8 @@ def finetune(
     description = ModelDescription("classification", encoder.encoder, stage.length, labels=labelled.label_names, pooling=stage.pooling)
     if jax.process_index() == 0:
         model_directory.write(directory, description, tokenizer)
-    model = description.build(tokenizer.vocab_size, config.compute, stage.dropout)
+    compute = with_kernel(config.compute, encoder.encoder, [stage.length], platform(mesh))
+    model = description.build(tokenizer.vocab_size, compute, stage.dropout)
     assert isinstance(model, ClassificationModel)
     batches = classification_batches(
         labelled.train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,

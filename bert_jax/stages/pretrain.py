@@ -15,6 +15,7 @@ from bert_jax.data.corpora import Prepared
 from bert_jax.data.pipeline import evaluation_batches, pretraining_batches
 from bert_jax.errors import InputError
 from bert_jax.metrics import read_metrics
+from bert_jax.model.attention import with_kernel
 from bert_jax.model.bert import PretrainingModel
 from bert_jax.model.flops import training_flops
 from bert_jax.model_directory import ModelDescription
@@ -24,7 +25,7 @@ from bert_jax.tokenizer import Tokenizer
 from bert_jax.training.checkpoint import load_parameters
 from bert_jax.training.loop import HostBatch, Job, Then, train
 from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from bert_jax.training.sharding import make_mesh
+from bert_jax.training.sharding import make_mesh, platform
 
 
 def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared: Prepared) -> dict[str, Any]:
@@ -45,7 +46,8 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
     description = ModelDescription("pretraining", config.encoder, parts[-1].rows.length, stage.rows.next_sentence)
     if jax.process_index() == 0:
         model_directory.write(directory, description, tokenizer)
-    model = description.build(tokenizer.vocab_size, config.compute)
+    compute = with_kernel(config.compute, config.encoder, [part.rows.length for part in parts], platform(mesh))
+    model = description.build(tokenizer.vocab_size, compute)
     assert isinstance(model, PretrainingModel)
     task = PretrainingTask(model, stage.masking, tokenizer.special_ids, tokenizer.mask_id, tuple(tokenizer.ordinary_ids.tolist()))
     held_out = [_held_out(part, prepared, tokenizer, config.seed) for part in parts]

@@ -65,6 +65,11 @@ def make_mesh(config: MeshConfig, batch_size: int, devices: Sequence[jax.Device]
     return jax.make_mesh((data, config.fsdp, config.tensor), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
+def platform(mesh: Mesh) -> str:
+    """What its devices are: "cpu", "gpu" or "tpu"."""
+    return mesh.devices.flat[0].platform
+
+
 def _spec(path: tuple[Any, ...], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     names = tuple(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
     for end, spec in PARAMETER_SPECS.items():
