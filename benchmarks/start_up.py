@@ -1,0 +1,79 @@
+"""Start-up: the import, and from a training command to its first steps, with and without compiled programs kept from before.
+
+    pip install . && python benchmarks/start_up.py --output=benchmarks/results/start_up
+
+The command is that of the demo, on records that are prepared already; its first line of metrics tells that the first step is done.
+Each run is a process of its own, and the median of several counts.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from machine import machine, versions
+
+from bert_jax.model_directory import write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+IMPORT = "import sys, time; begun = time.perf_counter(); import bert_jax; print(time.perf_counter() - begun, 'jax' in sys.modules)"
+COMMAND = [sys.executable, "train.py", "--config=configs/demo.py", "--config.pretrain.loop.log_every=1"]
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each")
+    parser.add_argument("--output", type=Path, help="where to write, without the ending")
+    flags = parser.parse_args()
+    found: dict[str, list[float]] = {"import bert_jax": [], "first step, nothing kept": [], "first step, programs kept": []}
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared"
+        prepare = [sys.executable, "-m", "bert_jax", "prepare", "--config=configs/demo.py", f"--workdir={prepared}"]
+        subprocess.run(prepare, cwd=ROOT, check=True, capture_output=True)
+        for repeat in range(flags.repeats):
+            found["import bert_jax"].append(import_seconds())
+            programs = Path(folder) / f"programs-{repeat}"
+            for name in ("first step, nothing kept", "first step, programs kept"):
+                found[name].append(first_step_seconds(prepared, Path(folder) / "run", programs))
+    medians = {name: statistics.median(seconds) for name, seconds in found.items()}
+    for name, seconds in medians.items():
+        print(f"{name:<28}{seconds:8.2f} s")
+    if flags.output:
+        result = {"machine": machine(), "versions": versions(["flax", "orbax-checkpoint", "grain"]), "seconds": medians, "runs": found}
+        write_json(flags.output.with_suffix(".json"), result)
+
+
+def import_seconds() -> float:
+    output = subprocess.run([sys.executable, "-c", IMPORT], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    assert output[1] == "False", "importing bert_jax imported JAX"
+    return float(output[0])
+
+
+def first_step_seconds(prepared: Path, workdir: Path, programs: Path) -> float:
+    """From the command to the first line of its metrics."""
+    shutil.rmtree(workdir, ignore_errors=True)
+    shutil.copytree(prepared, workdir)
+    keep = {"JAX_COMPILATION_CACHE_DIR": str(programs), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    begun = time.perf_counter()
+    run = subprocess.Popen(
+        [*COMMAND, f"--workdir={workdir}"], cwd=ROOT, env=os.environ | keep, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    metrics = workdir / "pretrain" / "metrics.jsonl"
+    try:
+        while not (metrics.exists() and metrics.stat().st_size):
+            assert run.poll() is None, f"{' '.join(COMMAND)} ended with status {run.returncode}"
+            time.sleep(0.02)
+        return time.perf_counter() - begun
+    finally:
+        run.kill()
+        run.wait()
+
+
+if __name__ == "__main__":
+    main()
