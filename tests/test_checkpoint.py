@@ -93,6 +93,11 @@ def test_a_manifest_says_what_the_checkpoint_consists_of(written: Path) -> None:
     assert versions["jax"] == jax.__version__ and "orbax-checkpoint" in versions
 
 
+def test_what_a_killed_run_did_not_come_to_remove_is_removed_at_the_next_start(copy: Path) -> None:
+    Checkpoints(copy, keep=1).close()
+    assert {path.name for path in copy.iterdir()} == {"1", "3"}, "the best and the newest"
+
+
 def test_every_file_of_a_checkpoint_is_watched(copy: Path) -> None:
     files = [path for path in sorted((copy / "2").rglob("*")) if path.is_file()]
     for path in files:

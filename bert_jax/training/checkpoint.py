@@ -91,6 +91,13 @@ class Checkpoints:
         }
         options = _options(keep, ocp.options.MultiprocessingOptions(), self._write_manifest)
         self._manager = ocp.CheckpointManager(self._directory, item_handlers=handlers, options=options)
+        self._remove_superseded(keep)
+
+    def _remove_superseded(self, keep: int) -> None:
+        """Removes what a run that was killed between a save and the removal of older checkpoints has left; Orbax does so at saves only."""
+        steps = sorted(self._manager.all_steps())
+        for step in set(steps) - {*steps[-keep:], self._manager.best_step()}:
+            self._manager.delete(step)
 
     @property
     def latest(self) -> int | None:
