@@ -25,13 +25,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from machine import CORES, machine, versions
-
 from bert_jax.config import CorpusConfig, RowsConfig
 from bert_jax.data.corpora import prepare
-from bert_jax.data.pipeline import pretraining_batches
-from bert_jax.model_directory import write_json
 from bert_jax.tokenizer import Tokenizer
+
+# Processes that preparation starts import this file again, as they import a user's program. So what takes long to import, and
+# `python -m bert_jax prepare` does without (JAX, Grain), is imported where it is used.
 
 LENGTHS = (128, 512)
 ROWS, SECONDS = 64, 10
@@ -49,6 +48,10 @@ def main() -> None:
     if flags.one:
         print(json.dumps(WORK[flags.one](flags.corpus, flags.vocab)))
         return
+    from machine import machine, versions
+
+    from bert_jax.model_directory import write_json
+
     names = [name for name in WORK if name != "datasets" or importlib.util.find_spec("datasets")]
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(flags.repeats):
@@ -102,6 +105,7 @@ def raw_tokenizer(corpus: Path, vocab: Path) -> dict[str, float]:
 
 def mapped(corpus: Path, vocab: Path) -> dict[str, float]:
     import datasets
+    from machine import CORES
 
     tokenizer = saved_tokenizer(vocab)
     with tempfile.TemporaryDirectory() as directory:
@@ -132,6 +136,8 @@ def prepared(corpus: Path, vocab: Path, segmenter: str) -> dict[str, float]:
 
 
 def loaded_rows(corpus: Path, vocab: Path) -> dict[str, float]:
+    from bert_jax.data.pipeline import pretraining_batches
+
     tokenizer, found = Tokenizer.load(vocab), {}
     with tempfile.TemporaryDirectory() as directory:
         config = CorpusConfig(source=str(corpus), segmenter="characters")
