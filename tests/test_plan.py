@@ -23,7 +23,7 @@ SMALL = ["--config.encoder.layers=2", "--config.encoder.width=256", "--config.en
 CONFIG = f"--config={ROOT / 'configs/pretrain_base_en.py'}"
 
 # A loop of twelve layers, each of which sums 1,000 floats over four devices; a gather to 64 halves over eight, begun and ended; a
-# sum of eleven floats over one axis of a mesh.
+# sum of eleven floats over one axis of a mesh; a gather over an axis of devices in another order; a sum of which each of two keeps half.
 PROGRAM = """HloModule jit_step, is_scheduled=true
 
 %sum (a: f32[], b: f32[]) -> f32[] {
@@ -45,11 +45,18 @@ PROGRAM = """HloModule jit_step, is_scheduled=true
   ROOT %less = pred[] compare(s32[] %i, s32[] %limit), direction=LT
 }
 
+%all-reduce-scatter.1 (input: bf16[64]) -> bf16[32] {
+  %all-reduce.2 = bf16[64]{0} all-reduce(bf16[64]{0} %input), channel_id=3, replica_groups={{0,1},{2,3}}, to_apply=%sum
+  ROOT %half = bf16[32]{0} dynamic-slice(bf16[64]{0} %all-reduce.2, %i), dynamic_slice_sizes={32}
+}
+
 ENTRY %main (p0: f32[1000]) -> f32[1000] {
   %p0 = f32[1000]{0} parameter(0)
   %loop = (s32[], f32[1000]) while((s32[], f32[1000]) %t), condition=%cond, body=%body
   %ag = (bf16[8]{0}, bf16[64]{0}) all-gather-start(bf16[8]{0} %h), channel_id=2, replica_groups=[2,8]<=[16], dimensions={0}
   %ar = (f32[]{:T(128)}, f32[10]{0}) all-reduce(%a, %b), replica_groups=mesh['data'=4,'fsdp'=2] {'data'}, to_apply=%sum
+  %ordered = bf16[16]{0} all-gather(%h), replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}, dimensions={0}
+  %part = bf16[32]{0} fusion(bf16[64]{0} %h), kind=kCustom, calls=%all-reduce-scatter.1
   %agd = bf16[64]{0} all-gather-done((bf16[8]{0}, bf16[64]{0}) %ag)
   ROOT %r = f32[1000]{0} get-tuple-element((s32[], f32[1000]) %loop), index=1
 }
@@ -57,8 +64,9 @@ ENTRY %main (p0: f32[1000]) -> f32[1000] {
 
 
 def test_collectives_are_counted_as_often_as_they_run() -> None:
-    gather, reduce = collectives(PROGRAM)
-    assert (gather.kind, gather.count, gather.sent_bytes) == ("all-gather", 1, 64 * 2 * 7 / 8)
+    gather, reduce, scatter = collectives(PROGRAM)
+    assert (gather.kind, gather.count, gather.sent_bytes) == ("all-gather", 2, 64 * 2 * 7 / 8 + 16 * 2 * 3 / 4)
+    assert (scatter.kind, scatter.count, scatter.sent_bytes) == ("reduce-scatter", 1, 64 * 2 / 2)
     assert (reduce.kind, reduce.count, reduce.sent_bytes) == ("all-reduce", 13, pytest.approx((12 * 4000 + 44) * 2 * 3 / 4))
 
 

@@ -10,6 +10,8 @@ import jax
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+# The TPU's compiler writes a sum of which each device keeps a part as a computation of this name: an all-reduce and a slice.
+_SCATTERED_SUM = "all-reduce-scatter"
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(_KINDS)})(-start)?\(")
 _SHAPE = re.compile(rf"({'|'.join(_BYTES)})\[([\d,]*)\]")
@@ -17,7 +19,7 @@ _WHILE = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _TRIPS = re.compile(r'known_trip_count"?[=:]\{"?n"?[=:]"?(\d+)')
 _LIMIT = re.compile(r"s32\[\]\S* constant\((\d+)\)")
 _CALLED = re.compile(r"(?:to_apply|calls|called_computations|true_computation|false_computation)=\{?%?([\w.\-]+)")
-_GROUPS = re.compile(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]+)\}|mesh\[(.*?)\] ?\{(.*?)\})")
+_GROUPS = re.compile(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]+)\}|mesh\[(.*?)\][^{]*\{(.*?)\})")
 _AXIS = re.compile(r"'(\w+)'=(\d+)")
 
 
@@ -47,9 +49,12 @@ def collectives(text: str) -> list[Collective]:
                 shapes = [math.prod(int(n) for n in dims.split(",") if n) * _BYTES[dtype] for dtype, dims in _SHAPE.findall(match[1])]
                 # The result of a start is a pair: what goes in, and what comes out.
                 size = max(shapes, default=0) if match[3] and kind != "all-reduce" else sum(shapes)
+                devices = _group_size(line)
+                if kind == "all-reduce" and name.startswith(_SCATTERED_SUM):
+                    kind, size = "reduce-scatter", size // devices
                 total = found.setdefault(kind, [0, 0])
                 total[0] += runs[name]
-                total[1] += runs[name] * _sent(kind, size, _group_size(line))
+                total[1] += runs[name] * _sent(kind, size, devices)
     return [Collective(kind, int(count), sent) for kind, (count, sent) in sorted(found.items())]
 
 
