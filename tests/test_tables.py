@@ -58,7 +58,7 @@ def test_jsonl_takes_values_as_written(tmp_path: Path) -> None:
         ("a.tsv", b"\xef\xbb\xbftext\tlabel\nab\xff\t1\n", r"line 2 is not UTF-8 \(byte 0xff after 'ab'"),
         ("a.tsv", "", r"a\.tsv holds no examples"),
         ("a.csv", "text,label\n", r"a\.csv holds no examples"),
-        ("a.tsv.gz", gzip.compress(b"text\tlabel\n" + b"a\t1\n" * 99)[:-9], r"a\.tsv\.gz is damaged"),
+        ("a.tsv.gz", gzip.compress(b"text\tlabel\n" + b"a\t1\n" * 99, mtime=0)[:-9], r"a\.tsv\.gz is damaged"),
         ("a.tsv.xz", b"text", r"a\.tsv\.xz is damaged"),
         ("a.parquet", "", r"a\.parquet is none of \.tsv, \.csv, \.jsonl"),
     ],
