@@ -11,6 +11,7 @@ before it goes on), *silent* (other numbers, and nobody says so) or *traceback*.
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import random
 import shutil
@@ -75,11 +76,13 @@ def inject(folder: Path, count: int, commands: int, seed: int, minutes: float = 
     rng = random.Random(seed)
     outcomes: Counter[tuple[str, str, str, str]] = Counter()
     bad: list[str] = []
-    done = repeated = 0
-    for done in range(count):
-        if time.monotonic() - begun > 60 * minutes:
+    repeated = 0
+    for turn in itertools.count():
+        if outcomes.total() >= count or time.monotonic() - begun > 60 * minutes:
             break
-        name = list(groups)[done % len(groups)]
+        if turn % 500 == 0:
+            print(f"{outcomes.total()} of {count} faults, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+        name = list(groups)[turn % len(groups)]
         fault, path, other = rng.choice(FAULTS), rng.choice(groups[name]), rng.choice(groups[name])
         before = {one: one.read_bytes() for one in (path, other)}
         told = damage(fault, path, other, rng)
@@ -94,7 +97,7 @@ def inject(folder: Path, count: int, commands: int, seed: int, minutes: float = 
             outcomes[name, fault, told_by_verify, used] += 1
             if used in ("silent", "traceback") or told_by_verify == "traceback":
                 bad.append(f"{told}: verify {told_by_verify}, use {used}")
-            if repeated < commands and done % 53 == 7:
+            if repeated < commands and turn % 53 == 7:
                 repeated += 1
                 bad += by_commands(workdir, folder, told, told_by_verify)
         finally:
