@@ -20,6 +20,7 @@ from bert_jax.training.sharding import BATCH_SPEC, make_mesh
 ROOT = Path(__file__).resolve().parents[1]
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
 SMALL = ["--config.encoder.layers=2", "--config.encoder.width=256", "--config.encoder.heads=2", "--config.encoder.feed_forward=512"]
+DENSE = "--config.compute.attention=dense"
 CONFIG = f"--config={ROOT / 'configs/pretrain_base_en.py'}"
 
 # A loop of twelve layers, each of which sums 1,000 floats over four devices; a gather to 64 halves over eight, begun and ended; a
@@ -92,7 +93,7 @@ def test_flops_are_those_of_the_compiler_for_the_same_products() -> None:
 
 @needs_libtpu
 def test_the_step_is_compiled_for_a_slice_that_is_not_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ok("compile", CONFIG, "--topology=v5e:4x4", f"--json={tmp_path / 'plan.json'}", *SMALL, "--config.mesh.fsdp=4")
+    ok("compile", CONFIG, "--topology=v5e:4x4", f"--json={tmp_path / 'plan.json'}", "--quick", *SMALL, "--config.mesh.fsdp=4")
     shown = capsys.readouterr().out
     assert "16 (v5e:4x4), data 4 x fsdp 4 x tensor 1" in shown and "MFU" in shown
     found = json.loads((tmp_path / "plan.json").read_text())
@@ -107,7 +108,7 @@ def test_the_step_is_compiled_for_a_slice_that_is_not_here(tmp_path: Path, capsy
 @needs_libtpu
 def test_what_does_not_fit_is_said_before_it_is_paid_for(capsys: pytest.CaptureFixture[str]) -> None:
     # Two layers whose scores of 32 rows a chip take 12 GiB each.
-    ok("compile", CONFIG, "--topology=v5e:2x2", *SMALL, "--config.pretrain.batch_size=8192")
+    ok("compile", CONFIG, "--topology=v5e:2x2", "--quick", *SMALL, "--config.pretrain.batch_size=8192", DENSE)
     assert "NO: " in capsys.readouterr().out
 
 
