@@ -18,13 +18,13 @@ class MetricsWriter:
     """Appends to `directory/metrics.jsonl` and to TensorBoard events in `directory/tensorboard`; one process of a run writes.
 
     With `resume_step` the lines and events after that step, which the run is about to produce again, are taken out;
-    0 starts afresh. Without it new lines follow the old ones.
+    0 starts afresh. Without it new lines follow the old ones. That step's own evaluation stays if it was `evaluated`.
     """
 
-    def __init__(self, directory: str | Path, resume_step: int | None = None) -> None:
+    def __init__(self, directory: str | Path, resume_step: int | None = None, evaluated: bool = True) -> None:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        _keep(directory, resume_step)
+        _keep(directory, resume_step, evaluated)
         self._file = (directory / FILE).open("a", encoding="utf-8")
         # TensorBoard forgets the events from the purge step on.
         purge_step = None if resume_step is None else resume_step + 1 if resume_step else 0
@@ -93,11 +93,17 @@ def _parsed(text: str) -> dict[str, Any] | None:
     return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
 
 
-def _keep(directory: Path, resume_step: int | None) -> None:
+def _keep(directory: Path, resume_step: int | None, evaluated: bool) -> None:
     """Rewrite the file with its whole lines up to the step; the old file stays whole until the new one is."""
+
+    def stays(line: Mapping[str, Any]) -> bool:
+        if resume_step is None:
+            return True
+        return 0 < resume_step >= line["step"] and (evaluated or (line["step"], line.get("split")) != (resume_step, "valid"))
+
     if not (directory / FILE).exists():
         return
-    lines = [line for line in read_metrics(directory) if resume_step is None or 0 < resume_step >= line["step"]]
+    lines = [line for line in read_metrics(directory) if stays(line)]
     temporary = directory / f"{FILE}.tmp"
     with temporary.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -132,7 +132,11 @@ def test_a_mesh_may_not_cut_rows_over_processes(unbroken_and_stopped: tuple[Path
 def test_two_processes_resume_to_the_result_of_an_unbroken_run(unbroken_and_stopped: tuple[Path, Path, list[str]], tmp_path: Path) -> None:
     unbroken, stopped, _ = unbroken_and_stopped
     resumed = Path(shutil.copytree(stopped, tmp_path / "resumed"))
-    children.train([{"directory": str(resumed), "steps": STEPS, "short_until": 30}], LOOP, processes=2)
+    run = {"directory": str(resumed), "steps": STEPS, "short_until": 30}
+    for output in children.train([run | {"signal": "SIGTERM", "process": 1}], LOOP, processes=2):
+        assert f"stopped at step {STEPS} of {STEPS} and saved it" in output
+    assert [line["step"] for line in lines(resumed)] == [line["step"] for line in lines(unbroken)][:-1], "its evaluation is to come"
+    children.train([run], LOOP, processes=2)
     assert lines(resumed) == lines(unbroken)
     assert all((tokens(resumed, step) == tokens(unbroken, step)).all() for step in range(1, STEPS + 1))
     assert (tokens(unbroken, 30).shape, tokens(unbroken, 31).shape) == ((8, 32), (4, 40)), "long rows at the end"

@@ -7,14 +7,16 @@ Orbax restores flipped bits without a word, so every checkpoint carries a manife
 and verified before anything of it is used. One that fails is set aside as `STEP.damaged`, and the newest good one goes on.
 """
 
+import itertools
 import json
 import logging
 import math
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,9 @@ from bert_jax.training.state import TrainState, abstract_state
 
 Position = dict[str, Any]
 
+# Several processes agree on the number of a call of `stop_requested`, so it may never come again, in a later stage either.
+_CALLS = itertools.count(1)
+
 _REMOVED = "removed"
 """Where checkpoints that are no longer kept go first."""
 
@@ -45,16 +50,26 @@ class UnverifiedCheckpointWarning(UserWarning):
     """A checkpoint has no manifest, so that nobody can tell whether it is what was written."""
 
 
-def _options(keep: int, processes: ocp.options.MultiprocessingOptions, finish: Callable[[], None]) -> ocp.CheckpointManagerOptions:
-    def score(metrics: Mapping[str, float]) -> float:
-        return metrics.get("score", -math.inf)
+@dataclass(frozen=True)
+class _NewestAndBest(preservation_policy.PreservationPolicy):
+    """Keeps the newest checkpoints and the best, the later of equals, by scores that may be known later than their checkpoints."""
 
-    newest = preservation_policy.LatestN(keep)
-    best = preservation_policy.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
-    # `best_fn` with `max_to_keep` would delete the newest checkpoint, and a resume would lose steps.
+    keep: int
+    scores: Mapping[int, float | None]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: preservation_policy.PreservationContext) -> list[bool]:
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        scored = [(score, step) for step in steps if (score := self.scores.get(step)) is not None]
+        kept = {*steps[-self.keep :], max(scored, default=(0.0, -1))[1]}
+        return [step in kept for step in steps]
+
+
+def _options(
+    policy: preservation_policy.PreservationPolicy, processes: ocp.options.MultiprocessingOptions, finish: Callable[[], None]
+) -> ocp.CheckpointManagerOptions:
     return ocp.CheckpointManagerOptions(
-        best_fn=score,  # Orbax writes no metrics without it.
-        preservation_policy=preservation_policy.AnyPreservationPolicy([newest, best]),
+        preservation_policy=policy,
         cleanup_tmp_directories=True,
         # What is half removed when a run is killed must not look like a damaged checkpoint.
         todelete_subdir=_REMOVED,
@@ -81,6 +96,7 @@ class Checkpoints:
         self._directory, self._model = directory.resolve(), model or {}
         self._saving: tuple[int, Arrays, str, float | None]
         _on_one_process(lambda: _set_damaged_aside(self._directory))
+        self._scores = {step: _required(self._directory / str(step)).score for step in _steps(self._directory)}
         # For good: threads of a failed save may end after it was closed.
         logging.getLogger("absl").addFilter(_not_raised_too)
         # Named handlers let each item be read by itself.
@@ -89,7 +105,7 @@ class Checkpoints:
             "optimizer": ocp.PyTreeCheckpointHandler(),
             "position": ocp.JsonCheckpointHandler(),
         }
-        options = _options(keep, ocp.options.MultiprocessingOptions(), self._write_manifest)
+        options = _options(_NewestAndBest(keep, self._scores), ocp.options.MultiprocessingOptions(), self._write_manifest)
         self._manager = ocp.CheckpointManager(self._directory, item_handlers=handlers, options=options)
         self._remove_superseded(keep)
 
@@ -110,6 +126,7 @@ class Checkpoints:
         # The manifest of a save that is under way is still to be written.
         self.wait()
         self._saving = step, _arrays({"params": state.model, "optimizer": beside}), str(position.get("data", "")), score
+        self._scores[step] = score
         with self._told():
             self._manager.save(
                 step,
@@ -118,8 +135,17 @@ class Checkpoints:
                     optimizer=ocp.args.PyTreeSave(beside),
                     position=ocp.args.JsonSave(position),
                 ),
-                metrics={} if score is None else {"score": score},
             )
+
+    def score(self, step: int) -> float | None:
+        """The score of a checkpoint; None where it has not been evaluated."""
+        return self._scores.get(step)
+
+    def set_score(self, step: int, score: float) -> None:
+        """Gives a committed checkpoint the score that it was saved without."""
+        with self._told():
+            _on_one_process(lambda: manifest.set_score(self._directory / str(step), score))
+        self._scores[step] = score
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -178,9 +204,12 @@ class Checkpoints:
         if jax.process_index() == 0:
             shutil.rmtree(self._directory / _REMOVED, ignore_errors=True)
 
-    def stop_requested(self, step: int) -> bool:
-        """Whether the cluster has announced that this job is about to be preempted (needs `jax.distributed`)."""
-        return bool(self._manager.reached_preemption(step))
+    def stop_requested(self) -> bool:
+        """Whether all processes are to stop now, since one of them was asked to (needs `jax.distributed`).
+
+        All call it equally often, and it says so once.
+        """
+        return bool(self._manager.reached_preemption(next(_CALLS)))
 
     def close(self) -> None:
         """Waits, raises the failure of the last save if it had one, and lets go of the directory."""

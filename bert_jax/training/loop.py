@@ -105,10 +105,14 @@ def total_loss(means: Mapping[str, float], task: Task) -> float:
     return sum(means.get(name, 0.0) for name in task.losses)
 
 
-def evaluate(params: Any, step: EvaluationStep, batches: Sequence[HostBatch], job: Job) -> dict[str, float]:
-    """Means over fixed held-out batches, without dropout, with masks that are the same at every call."""
+def evaluate(
+    params: Any, step: EvaluationStep, batches: Sequence[HostBatch], job: Job, stop: Callable[[], bool] = lambda: False
+) -> dict[str, float] | None:
+    """Means over fixed held-out batches, without dropout, with masks that are the same at every call; None where `stop` said so."""
     window = _Window()
     for index, batch in enumerate(batches):
+        if stop():
+            return None
         window.add(jax.device_get(step(params, place_batch(batch, job.mesh), jnp.int32(index))))
     means = window.means()
     means.pop("real_tokens", None)
@@ -117,7 +121,7 @@ def evaluate(params: Any, step: EvaluationStep, batches: Sequence[HostBatch], jo
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM, so that a step ends and a checkpoint is saved; a second Ctrl-C ends at once.
+    """Collects SIGINT and SIGTERM, so that a step (or a batch) ends and a checkpoint is saved; a second Ctrl-C ends at once.
 
     With several processes SIGTERM belongs to `jax.distributed`, which agrees with all of them on the step to stop at.
     """
@@ -172,7 +176,9 @@ class _Training:
             average = None if self.state.average is None else jax.tree.map(jnp.copy, params)
             self.state = dataclasses.replace(self.state, params=params, average=average)
         self.train_step, self.evaluation_step = self._compiled()
-        self.writer = MetricsWriter(job.directory, resume_step=self.step) if jax.process_index() == 0 else None
+        # A step that is evaluated and has no score: the run was stopped in that evaluation.
+        self.unevaluated = self.step > 0 and self.evaluates and checkpoints.score(self.step) is None
+        self.writer = MetricsWriter(job.directory, self.step, not self.unevaluated) if jax.process_index() == 0 else None
         self.peak = peak_flops() if self.writer and job.flops else None
         first, _, last = job.loop.profile.partition(":")
         self.profiled, self.tracing = range(int(first), int(last) + 1) if last else range(0), False
@@ -316,13 +322,22 @@ class _Training:
         self.window, self.clock, self.waited, self.clocked_tokens, self.clocked_flops = _Window(), now, 0.0, 0, 0
         return fields
 
-    def evaluate(self) -> dict[str, float]:
+    @property
+    def evaluates(self) -> bool:
+        """Whether this step is one that is followed by an evaluation."""
+        return self.step == self.job.steps or self.step % self.job.loop.evaluate_every == 0
+
+    def evaluate(self, stop: Callable[[], bool], progress: TrainingProgress) -> float | None:
+        """The score of this step; None, and nothing is written, where the run is to stop before all is evaluated."""
         begun = time.perf_counter()
-        held_out = evaluate(self.state.model, self.evaluation_step, self.job.evaluation_batches, self.job)
+        held_out = evaluate(self.state.model, self.evaluation_step, self.job.evaluation_batches, self.job, stop)
+        if held_out is None:
+            return None
         if self.writer:
             self.writer.write(self.step, "valid", held_out)
+        progress.message(f"{self.job.name}  step {self.step}  held out:  " + "  ".join(f"{n} {v:.4g}" for n, v in held_out.items()))
         self.clock += time.perf_counter() - begun
-        return held_out
+        return self.job.score(held_out)
 
     def save(self, score: float | None = None) -> None:
         begun = time.perf_counter()
@@ -358,29 +373,44 @@ def train(job: Job) -> int:
 
 
 def _drive(run: _Training, signals: Sequence[int], progress: TrainingProgress) -> None:
-    job, several = run.job, jax.process_count() > 1
-    shown: dict[str, float] = {}
-    while run.step < job.steps:
+    job, shown = run.job, dict[str, float]()
+
+    def stopped() -> bool:
+        return run.checkpoints.stop_requested() if jax.process_count() > 1 else bool(signals)
+
+    stop = run.unevaluated and not _evaluate_again(run, stopped, progress)
+    while run.step < job.steps and not stop:
         run.advance()
         run.checkpoints.check()
         last = run.step == job.steps
-        stop = run.checkpoints.stop_requested(run.step) if several else bool(signals)
-        log, check = last or run.step % job.loop.log_every == 0, last or run.step % job.loop.evaluate_every == 0
-        if log or check or stop or run.step % job.loop.save_every == 0:
+        stop = stopped()
+        log, save = last or run.step % job.loop.log_every == 0, run.step % job.loop.save_every == 0
+        if log or save or stop or run.evaluates:
             run.settle()
         if log:
             shown = run.log()
         progress.update(run.step, shown)
         score = None
-        if check:
-            held_out = run.evaluate()
-            score = job.score(held_out)
-            progress.message(f"{job.name}  step {run.step}  held out:  " + "  ".join(f"{n} {v:.4g}" for n, v in held_out.items()))
-        if check or stop or run.step % job.loop.save_every == 0:
+        if run.evaluates and not stop:
+            score = run.evaluate(stopped, progress)
+            stop = score is None
+        if run.evaluates or save or stop:
             run.save(score)
-        if stop and not last:
+        if last and not stop:
+            # Whoever is stopped while the last checkpoint is written need not train its steps again.
             run.checkpoints.wait()
-            raise Interrupted(
-                f"{job.name} stopped at step {run.step} of {job.steps} and saved it. Run the same command again to continue.",
-                signals[0] if signals else signal.SIGTERM,
-            )
+            stop = stopped()
+    if stop:
+        run.checkpoints.wait()
+        raise Interrupted(
+            f"{job.name} stopped at step {run.step} of {job.steps} and saved it. Run the same command again to continue.",
+            signals[0] if signals else signal.SIGTERM,
+        )
+
+
+def _evaluate_again(run: _Training, stopped: Callable[[], bool], progress: TrainingProgress) -> bool:
+    """Does the evaluation that a stop cut short; whether it came to its end."""
+    score = run.evaluate(stopped, progress)
+    if score is not None:
+        run.checkpoints.set_score(run.step, score)
+    return score is not None

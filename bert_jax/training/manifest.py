@@ -46,7 +46,15 @@ def write(directory: Path, arrays: Arrays, model: Mapping[str, Any], data: str, 
     names = _names(directory)
     with ThreadPoolExecutor() as pool:
         files = dict(zip(names, pool.map(lambda name: _seal(directory / name), names), strict=True))
-    content = {"files": files, "arrays": arrays, "model": model, "data": data, "score": score, "versions": _versions()}
+    _commit(directory, {"files": files, "arrays": arrays, "model": model, "data": data, "score": score, "versions": _versions()})
+
+
+def set_score(directory: Path, score: float) -> None:
+    """Writes the score of a finished checkpoint into its manifest; what that says of the files stays as it is."""
+    _commit(directory, json.loads((directory / FILE).read_bytes())["content"] | {"score": score})
+
+
+def _commit(directory: Path, content: Mapping[str, Any]) -> None:
     write_whole(directory / FILE, json.dumps({"sha256": _digest(content), "content": content}, ensure_ascii=False, indent=1))
 
 

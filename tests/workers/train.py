@@ -3,7 +3,8 @@
 A step has two rounds of accumulation, and the parameters are averaged.
 
 `runs` names the runs, one after the other: the directory, the number of steps, and perhaps `signal`, sent to itself
-before step `at`, once the checkpoint of step `after` is there; or a `mesh`; or `short_until`, the last step before rows grow longer.
+before step `at`, once the checkpoint of step `after` is there, or without these before the first batch of an evaluation;
+or a `mesh`; or `short_until`, the last step before rows grow longer.
 Every batch that it reads goes to a file of the directory.
 """
 
@@ -13,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,19 @@ class Batches:
             time.sleep(0.01)
 
 
+class Evaluation(list[Any]):
+    """Batches that take their time, while the signal goes round."""
+
+    run: dict[str, Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        for index, batch in enumerate(super().__iter__()):
+            if not index and self.run["process"] == jax.process_index():
+                os.kill(os.getpid(), signal.Signals[self.run["signal"]])
+            time.sleep(3)
+            yield batch
+
+
 def main(arguments: dict[str, Any]) -> None:
     if arguments["processes"] > 1:
         jax.distributed.initialize(f"127.0.0.1:{arguments['port']}", arguments["processes"], arguments["process"])
@@ -79,6 +94,11 @@ def main(arguments: dict[str, Any]) -> None:
             wrap = lambda batches, run=run, after=after: Batches(batches, run, after)  # noqa: E731
             long = tiny.job(directory, run["steps"], mesh, rows=rows, batch_size=4, wrap=wrap)
             job = dataclasses.replace(job, then=Then(after, 1, long.batches, long.evaluation_batches))
+        if "signal" in run and "after" not in run:
+            slow = Evaluation((job.then or job).evaluation_batches)
+            slow.run = run
+            job = dataclasses.replace(job, evaluation_batches=slow)
+            job = dataclasses.replace(job, then=job.then and dataclasses.replace(job.then, evaluation_batches=slow))
         try:
             train(job)
         except Interrupted as error:
