@@ -36,8 +36,8 @@ def start(worker: str, *arguments: str, devices: int = 1) -> subprocess.Popen[st
     return subprocess.Popen(command, env=environment(devices), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(children: Sequence[subprocess.Popen[str]], wanted: int = 0) -> list[str]:
-    """What each wrote to its output, once all have ended with the wanted status."""
+def finish(children: Sequence[subprocess.Popen[str]], wanted: int = 0, errors: bool = False) -> list[str]:
+    """What each wrote to its output (or to its errors), once all have ended with the wanted status."""
     try:
         written = [child.communicate(timeout=LIMIT) for child in children]
     finally:
@@ -45,9 +45,9 @@ def finish(children: Sequence[subprocess.Popen[str]], wanted: int = 0) -> list[s
             # `jax.distributed` swallows SIGTERM.
             child.kill()
             child.wait()
-    for child, (_, errors) in zip(children, written, strict=True):
-        assert child.returncode == wanted, errors[-4000:]
-    return [output for output, _ in written]
+    for child, (_, told) in zip(children, written, strict=True):
+        assert child.returncode == wanted, told[-4000:]
+    return [pair[errors] for pair in written]
 
 
 def free_port() -> int:

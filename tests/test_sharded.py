@@ -9,6 +9,7 @@ import children
 import numpy as np
 import pytest
 
+from bert_jax.files import only_writer
 from bert_jax.metrics import TIMINGS, read_metrics
 
 pytestmark = pytest.mark.slow
@@ -156,3 +157,14 @@ def test_one_process_resumes_what_two_began(unbroken_and_stopped: tuple[Path, Pa
     ]
     for one, other in zip(found, wanted, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+
+
+def test_a_workdir_that_another_process_writes_is_refused_by_all(tmp_path: Path) -> None:
+    port = children.free_port()
+    with only_writer(tmp_path):
+        owner = (tmp_path / "lock").read_text().strip()
+        arguments = [{"workdir": str(tmp_path), "processes": 2, "process": process, "port": port} for process in range(2)]
+        told = children.finish([children.start("distributed.py", json.dumps(one)) for one in arguments], wanted=2, errors=True)
+    for lines_told in told:
+        [refusal] = [line for line in lines_told.splitlines() if line.startswith("error: ")]
+        assert refusal.startswith(f"error: Another process is writing {tmp_path}: {owner}. Wait for it or stop it")

@@ -3,12 +3,11 @@
 import dataclasses
 import shutil
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 
 from bert_jax import model_directory
 from bert_jax.config import RunConfig, to_dict
@@ -18,6 +17,7 @@ from bert_jax.errors import InputError
 from bert_jax.files import SEAL, check_seal, only_writer, seal
 from bert_jax.model_directory import ModelDescription, read_json, write_json
 from bert_jax.overrides import differences, from_dict
+from bert_jax.processes import on_first_process, wait_for_all
 from bert_jax.report import write_report
 from bert_jax.stages.finetune import finetune
 from bert_jax.stages.pretrain import pretrain, pretrained_description
@@ -49,7 +49,8 @@ def run(config: RunConfig, workdir: Path, command: str = "") -> None:
         check_seal(workdir, made_anew_without=workdir / SUMMARY)
         print(f"The run in {workdir} is done. To run it again, remove that directory or name another --workdir.")
     else:
-        with only_writer(workdir) if jax.process_index() == 0 else nullcontext():
+        with ExitStack() as held:
+            on_first_process(lambda: held.enter_context(only_writer(workdir)))
             claim_workdir(config, workdir, command)
             _run_stages(_with_pretrained_encoder(config), workdir)
     if jax.process_index() == 0:
@@ -71,7 +72,7 @@ def _run_stages(config: RunConfig, workdir: Path) -> None:
         write_json(workdir / SUMMARY, summary)
         write_report(workdir)
         seal(workdir)
-    _wait_for_all("run done")
+    wait_for_all("run done")
 
 
 def _finetune(config: RunConfig, workdir: Path, labelled: Labelled) -> dict[str, Any]:
@@ -134,16 +135,16 @@ def claim_workdir(config: RunConfig, workdir: Path, command: str = "") -> None:
         if command:
             (workdir / COMMAND).write_text(command + "\n", encoding="utf-8")
         write_json(path, to_dict(config))
-    _wait_for_all("workdir claimed")
+    wait_for_all("workdir claimed")
 
 
 def prepare_data(config: RunConfig, workdir: Path, beam: Sequence[str] | None = None) -> tuple[Tokenizer, Prepared]:
     """The vocabulary and the prepared records of a run, made where they are missing; `beam` as in `prepare`."""
     tokenizer = make_vocabulary(config, workdir)
     data_dir = Path(config.corpus.data_dir) if config.corpus.data_dir else workdir / "data"
-    prepared = prepare(config.corpus, tokenizer, data_dir, beam=beam) if jax.process_index() == 0 else None
-    _wait_for_all("records prepared")
-    return tokenizer, prepared or prepare(config.corpus, tokenizer, data_dir, show_progress=False)
+    made: list[Prepared] = []
+    on_first_process(lambda: made.append(prepare(config.corpus, tokenizer, data_dir, beam=beam)))
+    return tokenizer, made[0] if made else prepare(config.corpus, tokenizer, data_dir, show_progress=False)
 
 
 def make_vocabulary(config: RunConfig, workdir: Path) -> Tokenizer:
@@ -154,18 +155,17 @@ def make_vocabulary(config: RunConfig, workdir: Path) -> Tokenizer:
     if vocabulary.path:
         return Tokenizer.load(vocabulary.path, vocabulary.lowercase)
     directory = workdir / "vocabulary"
-    if not directory.exists() and jax.process_index() == 0:
+
+    def train_once() -> None:
+        if directory.exists():
+            return
         texts = (sentence for document in documents(config.corpus, "train") for sentence in document)
         unfinished = workdir / "vocabulary.tmp"
         shutil.rmtree(unfinished, ignore_errors=True)
         Tokenizer.train(texts, vocabulary).save(unfinished)
         seal(unfinished)
         unfinished.rename(directory)
-    _wait_for_all("vocabulary trained")
+
+    on_first_process(train_once)
     check_seal(directory)
     return Tokenizer.load(directory)
-
-
-def _wait_for_all(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)

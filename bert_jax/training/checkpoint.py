@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from bert_jax.errors import InputError, TrainingError, storage_failure
 from bert_jax.model_directory import check_identity
+from bert_jax.processes import on_first_process
 from bert_jax.training import manifest
 from bert_jax.training.manifest import Arrays, DamagedError, Manifest
 from bert_jax.training.state import TrainState, abstract_state
@@ -95,7 +94,7 @@ class Checkpoints:
     def __init__(self, directory: Path, keep: int, model: Mapping[str, Any] | None = None) -> None:
         self._directory, self._model = directory.resolve(), model or {}
         self._saving: tuple[int, Arrays, str, float | None]
-        _on_one_process(lambda: _set_damaged_aside(self._directory))
+        on_first_process(lambda: _set_damaged_aside(self._directory))
         self._scores = {step: _required(self._directory / str(step)).score for step in _steps(self._directory)}
         # For good: threads of a failed save may end after it was closed.
         logging.getLogger("absl").addFilter(_not_raised_too)
@@ -144,7 +143,7 @@ class Checkpoints:
     def set_score(self, step: int, score: float) -> None:
         """Gives a committed checkpoint the score that it was saved without."""
         with self._told():
-            _on_one_process(lambda: manifest.set_score(self._directory / str(step), score))
+            on_first_process(lambda: manifest.set_score(self._directory / str(step), score))
         self._scores[step] = score
 
     @contextmanager
@@ -243,7 +242,7 @@ def load_parameters(directory: Path, params: Any, model: Mapping[str, Any], alon
     if alone:
         check()
     else:
-        _on_one_process(check)
+        on_first_process(check)
     return restore_parameters(path, params, alone)
 
 
@@ -359,28 +358,6 @@ def _without_manifest(path: Path) -> Manifest:
 def _score_without_manifest(path: Path) -> float:
     file = path / "metrics" / "metrics"
     return float(json.loads(file.read_text(encoding="utf-8")).get("score", -math.inf)) if file.exists() else -math.inf
-
-
-def _on_one_process(work: Callable[[], None]) -> None:
-    """Does it on the first process while the others wait; all raise if it fails.
-
-    Raises:
-        InputError: what the work raised, or that the first process raised something.
-    """
-    if jax.process_count() == 1:
-        work()
-        return
-    failure: BaseException | None = None
-    if jax.process_index() == 0:
-        try:
-            work()
-        except Exception as error:
-            failure = error
-    failed = bool(multihost_utils.broadcast_one_to_all(np.asarray(failure is not None)))
-    if failure:
-        raise failure
-    if failed:
-        raise InputError("The first process of this run found something wrong and says what.")
 
 
 def _this_process_alone() -> ocp.options.MultiprocessingOptions:
