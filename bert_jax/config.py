@@ -162,6 +162,8 @@ class CorpusConfig:
     valid_source: str = ""
     """The same for the held-out text; empty holds out `valid_fraction` of the documents of `source`."""
     valid_fraction: float = 0.01
+    leaks: Literal["report", "leave_out", "refuse"] = "report"
+    """What is done about training documents that stand in `valid_source` too: told, left out of training, or not trained with."""
     segmenter: Literal["jieba", "characters", "marked"] = "jieba"
     """What a Chinese word is: jieba's, each character, or what stands between U+200B marks in the text."""
     sentence_ends: Literal["sentences", "clauses"] = "sentences"

@@ -2,9 +2,12 @@
 
     python train.py --config=configs/pretrain_folder.py --workdir=runs/mine --config.corpus.source=PATH
 
-Look before you leap: python -m bert_jax inspect PATH. The sizes suit 10 to 100 MB of text and a CPU. For more text and a GPU
-or TPU: --config.encoder=base --config.encoder.initializer_range=0.02 --config.pretrain.batch_size=256
---config.pretrain.rows.length=512 --config.pretrain.optimizer.learning_rate=1e-4 --config.compute.dtype=bfloat16
+Look before you leap: python -m bert_jax inspect PATH. Held-out text of your own is --config.corpus.valid_source=PATH; what of it
+stands in the training text is counted, and left out of that with --config.corpus.leaks=leave_out.
+
+The sizes suit 10 to 100 MB of text and a CPU. For more text and a GPU or TPU: --config.encoder=base
+--config.encoder.initializer_range=0.02 --config.pretrain.batch_size=256 --config.pretrain.rows.length=512
+--config.pretrain.optimizer.learning_rate=1e-4 --config.compute.dtype=bfloat16
 """
 
 from bert_jax.config import (

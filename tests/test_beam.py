@@ -30,8 +30,8 @@ def corpus(tmp_path):
 def test_records_and_counts_equal_those_of_the_plain_path(corpus, tmp_path, separate):
     config, tokenizer = corpus
     if separate:
-        (tmp_path / "valid.txt").write_text("天地。\n\n玄黄。宇宙。", encoding="utf-8")
-        config = dataclasses.replace(config, valid_source=str(tmp_path / "valid.txt"))
+        (tmp_path / "valid.txt").write_text("天地。\n\n玄黄。宇宙。\n\n" + "\n".join(TEXTS[5]), encoding="utf-8")
+        config = dataclasses.replace(config, valid_source=str(tmp_path / "valid.txt"), leaks="leave_out")
     plain = prepare(config, tokenizer, tmp_path / "plain", show_progress=False)
     beam = prepare(config, tokenizer, tmp_path / "beam", show_progress=False, beam=["--runner=FnApiRunner"])
     for one, other in ((plain.train, beam.train), (plain.valid, beam.valid)):
@@ -40,6 +40,7 @@ def test_records_and_counts_equal_those_of_the_plain_path(corpus, tmp_path, sepa
             for x, y in zip(a, b, strict=True):
                 np.testing.assert_array_equal(x, y)
                 assert x.dtype == y.dtype
+    assert plain.info["train"]["leaked_documents"] == separate
     assert {split: plain.info[split] for split in ("train", "valid")} == {split: beam.info[split] for split in ("train", "valid")}
 
 

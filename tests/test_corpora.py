@@ -178,6 +178,27 @@ def test_a_separate_held_out_text_is_held_out_whole(config, tokenizer, tmp_path)
     assert (len(prepared.train), len(prepared.valid)) == (60, 7)
 
 
+def test_held_out_text_that_stands_in_the_training_text_is_told_left_out_or_refused(tokenizer, tmp_path, capsys):
+    texts = write_corpus(tmp_path / "a.txt", 20)
+    held_out = [texts[3], texts[7][:5] + " " + texts[7][5:], "天地玄黄。宇宙洪荒。"]  # white space aside
+    (tmp_path / "valid.txt").write_text("\n\n".join([*held_out, held_out[0]]), encoding="utf-8")
+    names = {"source": str(tmp_path / "a.txt"), "valid_source": str(tmp_path / "valid.txt")}
+    config = CorpusConfig(**names, segmenter="characters")
+    told = prepare(config, tokenizer, tmp_path / "data")
+    assert (len(told.train), len(told.valid), told.info["train"]["leaked_documents"]) == (20, 4, 2)
+    assert "Beware: 2 training documents stand in the held-out text too" in capsys.readouterr().err
+    without = prepare(replace(config, leaks="leave_out"), tokenizer, tmp_path / "data")
+    assert (len(without.train), len(without.valid), without.info["train"]["leaked_documents"]) == (18, 4, 2)
+    assert "Left out 2 training documents" in capsys.readouterr().err
+    assert without.path != told.path, "other records"
+    assert len(list(documents(replace(config, leaks="leave_out"), "train"))) == 18, "for the vocabulary too"
+    with pytest.raises(InputError, match=r"2 documents of .*a\.txt stand in the held-out text .*valid\.txt too, and corpus\.leaks=refuse"):
+        prepare(replace(config, leaks="refuse"), tokenizer, tmp_path / "data", show_progress=False)
+    (tmp_path / "valid.txt").write_text(held_out[2], encoding="utf-8")
+    clean = prepare(replace(config, leaks="refuse"), tokenizer, tmp_path / "data")
+    assert clean.info["train"]["leaked_documents"] == 0 and "held-out text" not in capsys.readouterr().err
+
+
 def test_what_is_known_of_the_records_is_checked(prepared, config, tokenizer, tmp_path):
     file = prepared.path / "metadata.json"
     file.write_text(file.read_text().replace('"tokens": ', '"tokens": 1'))

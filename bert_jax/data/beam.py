@@ -1,6 +1,7 @@
 """The same preparation on Apache Beam, for corpora beyond one machine (an extra: `pip install bert_jax[prepare]`)."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -44,13 +45,17 @@ def of_split(split: str) -> Any:
 def counted(result: Any, split: str) -> dict[str, int]:
     """What the pipeline counted of a split, as the fields of `Counts`."""
     found = result.metrics().query(MetricsFilter().with_namespace(split))["counters"]
-    return {counter.key.metric.name: counter.result for counter in found}
+    counts: Counter[str] = Counter()
+    for counter in found:  # those of each step of the pipeline
+        counts[counter.key.metric.name] += counter.result
+    return counts
 
 
 def _read(numbered: tuple[int, DividedText]) -> Iterator[Batch[tuple[int, str]]]:
     number, part = numbered
     first = number * _DOCUMENTS_IN_A_PART
-    return batches(((key, split), paragraphs) for key, (split, paragraphs) in enumerate(part.documents(), first))
+    documents = part.documents(on_leak=Metrics.counter("train", "leaked_documents").inc)
+    return batches(((key, split), paragraphs) for key, (split, paragraphs) in enumerate(documents, first))
 
 
 class _Encode(beam.DoFn):

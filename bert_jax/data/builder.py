@@ -46,6 +46,8 @@ class Counts:
     sentences: int = 0
     tokens: int = 0
     unknown_tokens: int = 0
+    leaked_documents: int = 0
+    """Of the training text those that stand in a held-out text of its own too, whether they were left out or not."""
     dropped_characters: int = 0
     """Control characters, and U+FFFD for bytes that were not UTF-8."""
     bytes: int = 0
@@ -138,7 +140,11 @@ class Documents(tfds.core.GeneratorBasedBuilder):
         serializer = ExampleSerializer(self.info.features.get_serialized_info())
         counts = {split: Counts() for split in SPLITS}
         shards = {split: _Shards(self._get_filename_template(split_name=split)) for split in SPLITS}
-        texts = (document for text in divide(self.builder_config.corpus) for document in text.documents(self._on_read))
+
+        def leaked() -> None:
+            counts["train"].leaked_documents += 1
+
+        texts = (document for text in divide(self.builder_config.corpus) for document in text.documents(self._on_read, leaked))
         for split, paragraphs, document in encode(texts, encoder):
             counts[split].add(paragraphs, document, encoder.tokenizer.unk_id)
             if len(document.tokens):
@@ -148,6 +154,7 @@ class Documents(tfds.core.GeneratorBasedBuilder):
 
     def _finish(self, counts: dict[str, Counts]) -> None:
         check_counts(counts)
+        check_leaks(self.builder_config.corpus, counts["train"].leaked_documents)
         seconds = time.monotonic() - self._started
         self.info.metadata.update({split: dataclasses.asdict(counts[split]) for split in SPLITS}, seconds=seconds)
 
@@ -164,6 +171,19 @@ def check_counts(counts: dict[str, Counts]) -> None:
                 f"The {split} text of the corpus holds not one document with a token ({count.empty_documents:,} without): "
                 "check corpus.source and corpus.valid_source, and that the vocabulary fits the language."
             )
+
+
+def check_leaks(corpus: CorpusConfig, leaked: int) -> None:
+    """There must be no more leaks than the configuration allows.
+
+    Raises:
+        InputError: training documents stand in the held-out text, and `corpus.leaks` refuses that.
+    """
+    if leaked and corpus.leaks == "refuse":
+        raise InputError(
+            f"{leaked:,} documents of {corpus.source} stand in the held-out text {corpus.valid_source} too, and corpus.leaks=refuse: clean "
+            "the text, or set it to leave_out to train without them."
+        )
 
 
 class _Shards:

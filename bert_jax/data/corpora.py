@@ -97,8 +97,8 @@ class Prepared:
     Attributes:
         train: the training documents.
         valid: the held-out documents.
-        info: per split `documents`, `sentences`, `tokens`, `unknown_tokens`, `single_sentence_documents`,
-            `empty_documents` and `dropped_characters`, and `bytes` of text, and the `seconds` that the preparation took.
+        info: per split `documents`, `sentences`, `tokens`, `unknown_tokens`, `single_sentence_documents`, `empty_documents`,
+            `leaked_documents` and `dropped_characters`, and `bytes` of text, and the `seconds` that the preparation took.
         path: the folder of the records.
     """
 
@@ -130,8 +130,8 @@ def prepare(
             all cores; the records are the same.
 
     Raises:
-        InputError: the text cannot be read, changes while it is read or has no document for a split, the records are damaged,
-            or Apache Beam is asked for and not installed.
+        InputError: the text cannot be read, changes while it is read, has no document for a split or a leak that the
+            configuration refuses; the records are damaged; or Apache Beam is asked for and not installed.
     """
     sources = [open_source(name, config) for name in (config.source, config.valid_source) if name]
     identity = _identity(config, sources, tokenizer)
@@ -165,6 +165,8 @@ def prepare(
             with WorkProgress("prepare", "B", total, show_progress) as progress:
                 builder.build(progress.update, unchanged, beam)
             progress.message(_summary(builder.info.metadata))
+            if leaked := builder.info.metadata["train"]["leaked_documents"]:
+                progress.message(_leaks(config, leaked))
         if not (path / SEAL).exists():
             seal(path)
     with _description_of(path):
@@ -178,6 +180,8 @@ def _identity(config: CorpusConfig, sources: list[Source], tokenizer: Tokenizer)
     decisive: dict[str, Any] = {"segmenter": config.segmenter, "sentence_ends": config.sentence_ends, "tokenizer": tokenizer.fingerprint}
     if not config.valid_source:
         decisive["valid_fraction"] = config.valid_fraction
+    elif config.leaks != "report":
+        decisive["leaks"] = config.leaks
     if config.segmenter == "jieba":
         decisive["jieba"] = importlib.metadata.version("jieba")
     return json.dumps(decisive | {"sources": [source.identity() for source in sources]}, sort_keys=True)
@@ -188,6 +192,15 @@ def _summary(info: Mapping[str, Any]) -> str:
     count, size = (sum(info[split][field] for split in ("train", "valid")) for field in ("documents", "bytes"))
     megabytes, seconds = size / 1e6, info["seconds"]
     return f"prepared {count:,} documents, {megabytes:.1f} MB of text in {duration(seconds)} ({megabytes / seconds:.2f} MB/s)"
+
+
+def _leaks(config: CorpusConfig, leaked: int) -> str:
+    if config.leaks == "leave_out":
+        return f"Left out {leaked:,} training documents: they stand in the held-out text too."
+    return (
+        f"Beware: {leaked:,} training documents stand in the held-out text too; its figures are in part ones of memory. "
+        "--config.corpus.leaks=leave_out trains without them."
+    )
 
 
 def _slug(source: str) -> str:

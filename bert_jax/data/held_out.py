@@ -1,8 +1,11 @@
-"""Which documents are held out: a hash of the text decides, so copies stay together and the order of files changes nothing."""
+"""Which documents are held out: a hash of the text decides, so copies stay together and the order of files changes nothing.
+
+Held-out text of its own may stand in the training text; such documents are found by their hashes.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bert_jax.config import CorpusConfig
@@ -20,34 +23,56 @@ class DividedText:
 
     source: Source
     limit: int
+    held_out: frozenset[int] = frozenset()
+    """Keys of the documents of a held-out text of its own: where one stands in this text too, it has leaked."""
+    leave_out: bool = False
+    """Whether documents that have leaked are left out."""
 
-    def documents(self, on_read: Callable[[int], None] | None = None) -> Iterator[tuple[Split, list[str]]]:
-        """Each document as its split and its paragraphs."""
+    def documents(
+        self, on_read: Callable[[int], None] | None = None, on_leak: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[Split, list[str]]]:
+        """Each document as its split and its paragraphs; `on_leak` hears of each that has leaked."""
         for paragraphs in self.source.documents(on_read):
-            yield "valid" if _place(paragraphs) < self.limit else "train", paragraphs
+            leaked = bool(self.held_out) and _key(paragraphs) in self.held_out
+            if leaked:
+                on_leak()
+            if not (leaked and self.leave_out):
+                yield "valid" if _place(paragraphs) < self.limit else "train", paragraphs
 
     def parts(self) -> list["DividedText"]:
         """The same in parts that can be read apart; one after the other they are the whole."""
-        return [DividedText(part, self.limit) for part in self.source.parts()]
+        return [replace(self, source=part) for part in self.source.parts()]
 
 
 def divide(config: CorpusConfig) -> list[DividedText]:
     """The text of a corpus, divided: `valid_source` is all held out, else `valid_fraction` of `source` is.
 
-    Of a corpus that is too small for the fraction one document is held out.
+    Held-out text of its own is read here: its documents are few, and eight bytes of each are kept. Of a corpus that is too
+    small for the fraction one document is held out.
 
     Raises:
         InputError: there is no text, or it is one document, of which none can be held out.
     """
     source = open_source(config.source, config)
     if config.valid_source:
-        return [DividedText(source, 0), DividedText(open_source(config.valid_source, config), _PLACES)]
+        valid = open_source(config.valid_source, config)
+        held_out = frozenset(map(_key, valid.documents()))
+        return [DividedText(source, 0, held_out, config.leaks == "leave_out"), DividedText(valid, _PLACES)]
     return [DividedText(source, _limit(config, source))]
 
 
 def _place(paragraphs: list[str]) -> int:
     """A document's place among all possible texts, uniform in [0, 2^64)."""
-    return int.from_bytes(hashlib.blake2b("\n".join(paragraphs).encode(errors="replace"), digest_size=8, person=b"held-out").digest())
+    return _hash("\n".join(paragraphs))
+
+
+def _key(paragraphs: list[str]) -> int:
+    """What makes two documents the same text: their characters, white space aside."""
+    return _hash("".join("".join(paragraph.split()) for paragraph in paragraphs))
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8, person=b"held-out").digest())
 
 
 def _limit(config: CorpusConfig, source: Source) -> int:
