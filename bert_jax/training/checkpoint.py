@@ -7,7 +7,6 @@ Orbax restores flipped bits without a word, so every checkpoint carries a manife
 and verified before anything of it is used. One that fails is set aside as `STEP.damaged`, and the newest good one goes on.
 """
 
-import itertools
 import json
 import logging
 import math
@@ -32,9 +31,6 @@ from bert_jax.training.manifest import Arrays, DamagedError, Manifest
 from bert_jax.training.state import TrainState, abstract_state
 
 Position = dict[str, Any]
-
-# Several processes agree on the number of a call of `stop_requested`, so it may never come again, in a later stage either.
-_CALLS = itertools.count(1)
 
 _REMOVED = "removed"
 """Where checkpoints that are no longer kept go first."""
@@ -202,13 +198,6 @@ class Checkpoints:
             self._manager.check_for_errors()
         if jax.process_index() == 0:
             shutil.rmtree(self._directory / _REMOVED, ignore_errors=True)
-
-    def stop_requested(self) -> bool:
-        """Whether all processes are to stop now, since one of them was asked to (needs `jax.distributed`).
-
-        All call it equally often, and it says so once.
-        """
-        return bool(self._manager.reached_preemption(next(_CALLS)))
 
     def close(self) -> None:
         """Waits, raises the failure of the last save if it had one, and lets go of the directory."""

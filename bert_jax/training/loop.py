@@ -3,13 +3,10 @@
 import dataclasses
 import json
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
@@ -32,6 +29,7 @@ from bert_jax.training.peak import peak_flops
 from bert_jax.training.sharding import place_batch
 from bert_jax.training.state import create_state
 from bert_jax.training.steps import EvaluationStep, TrainStep, compile_steps
+from bert_jax.training.stopping import Stop, stop_signals
 
 HostBatch = Mapping[str, np.ndarray]
 
@@ -117,35 +115,6 @@ def evaluate(
     means = window.means()
     means.pop("real_tokens", None)
     return {"loss": total_loss(means, job.task), **means}
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM, so that a step (or a batch) ends and a checkpoint is saved; a second Ctrl-C ends at once.
-
-    With several processes SIGTERM belongs to `jax.distributed`, which agrees with all of them on the step to stop at.
-    """
-    received: list[int] = []
-    several = jax.process_count() > 1
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        del frame
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-        if several:
-            signal.raise_signal(signal.SIGTERM)
-
-    numbers = (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM)
-    try:
-        before = {number: signal.signal(number, handle) for number in numbers}
-    except ValueError:  # Not the main thread: the program around us keeps its own handlers.
-        before = {}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _merged(state: dict[str, Any]) -> dict[str, Any]:
@@ -327,10 +296,10 @@ class _Training:
         """Whether this step is one that is followed by an evaluation."""
         return self.step == self.job.steps or self.step % self.job.loop.evaluate_every == 0
 
-    def evaluate(self, stop: Callable[[], bool], progress: TrainingProgress) -> float | None:
+    def evaluate(self, stop: Stop, progress: TrainingProgress) -> float | None:
         """The score of this step; None, and nothing is written, where the run is to stop before all is evaluated."""
         begun = time.perf_counter()
-        held_out = evaluate(self.state.model, self.evaluation_step, self.job.evaluation_batches, self.job, stop)
+        held_out = evaluate(self.state.model, self.evaluation_step, self.job.evaluation_batches, self.job, stop.requested)
         if held_out is None:
             return None
         if self.writer:
@@ -360,9 +329,9 @@ def train(job: Job) -> int:
     checkpoints = Checkpoints(job.directory / "checkpoints", job.loop.keep, job.model)
     try:
         run = _Training(job, checkpoints)
-        with _stop_signals() as signals, TrainingProgress(job.steps, run.step, job.name, show=jax.process_index() == 0) as progress:
+        with stop_signals() as stop, TrainingProgress(job.steps, run.step, job.name, show=jax.process_index() == 0) as progress:
             try:
-                _drive(run, signals, progress)
+                _drive(run, stop, progress)
             finally:
                 run.end_profile()
                 if run.writer:
@@ -372,45 +341,40 @@ def train(job: Job) -> int:
     return run.real_tokens
 
 
-def _drive(run: _Training, signals: Sequence[int], progress: TrainingProgress) -> None:
+def _drive(run: _Training, stop: Stop, progress: TrainingProgress) -> None:
     job, shown = run.job, dict[str, float]()
-
-    def stopped() -> bool:
-        return run.checkpoints.stop_requested() if jax.process_count() > 1 else bool(signals)
-
-    stop = run.unevaluated and not _evaluate_again(run, stopped, progress)
-    while run.step < job.steps and not stop:
+    stopped = run.unevaluated and not _evaluate_again(run, stop, progress)
+    while run.step < job.steps and not stopped:
         run.advance()
         run.checkpoints.check()
         last = run.step == job.steps
-        stop = stopped()
+        stopped = stop.requested()
         log, save = last or run.step % job.loop.log_every == 0, run.step % job.loop.save_every == 0
-        if log or save or stop or run.evaluates:
+        if log or save or stopped or run.evaluates:
             run.settle()
         if log:
             shown = run.log()
         progress.update(run.step, shown)
         score = None
-        if run.evaluates and not stop:
-            score = run.evaluate(stopped, progress)
-            stop = score is None
-        if run.evaluates or save or stop:
+        if run.evaluates and not stopped:
+            score = run.evaluate(stop, progress)
+            stopped = score is None
+        if run.evaluates or save or stopped:
             run.save(score)
-        if last and not stop:
+        if last and not stopped:
             # Whoever is stopped while the last checkpoint is written need not train its steps again.
             run.checkpoints.wait()
-            stop = stopped()
-    if stop:
+            stopped = stop.requested()
+    if stopped:
         run.checkpoints.wait()
         raise Interrupted(
-            f"{job.name} stopped at step {run.step} of {job.steps} and saved it. Run the same command again to continue.",
-            signals[0] if signals else signal.SIGTERM,
+            f"{job.name} stopped at step {run.step} of {job.steps} and saved it. Run the same command again to continue.", stop.number
         )
 
 
-def _evaluate_again(run: _Training, stopped: Callable[[], bool], progress: TrainingProgress) -> bool:
+def _evaluate_again(run: _Training, stop: Stop, progress: TrainingProgress) -> bool:
     """Does the evaluation that a stop cut short; whether it came to its end."""
-    score = run.evaluate(stopped, progress)
+    score = run.evaluate(stop, progress)
     if score is not None:
         run.checkpoints.set_score(run.step, score)
     return score is not None
