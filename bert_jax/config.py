@@ -251,6 +251,8 @@ class LoopConfig:
     save_every: int = 1000
     keep: int = 2
     """Newest checkpoints kept, beside the best."""
+    verify: Literal["before", "background"] = "before"
+    """When a run that goes on verifies the hashes of its checkpoints: before its first step, or in a thread while the first steps run."""
     max_skipped: int = 10
     """Updates skipped in a row, for a loss or a gradient that is not finite, at which the run stops."""
     profile: str = ""

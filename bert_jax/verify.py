@@ -7,7 +7,7 @@ from bert_jax import model_directory
 from bert_jax.errors import InputError
 from bert_jax.files import SEAL, seal_faults
 from bert_jax.progress import WorkProgress
-from bert_jax.training import checkpoint, manifest
+from bert_jax.training import manifest, verification
 
 
 def verify(workdir: Path) -> tuple[list[str], int]:
@@ -46,7 +46,7 @@ def _model_faults(directory: Path, on_read: Callable[[int], None]) -> Iterator[s
     if not steps:
         yield f"There is no checkpoint in {directory / 'checkpoints'}"
     for path in steps:
-        found = checkpoint.faults(path, on_read)
+        found = verification.faults(path, on_read)
         yield from found
         saved = None if found else manifest.read(path)
         if saved and identity:

@@ -21,8 +21,9 @@ from bert_jax.errors import InputError, TrainingError
 from bert_jax.files import seal
 from bert_jax.tokenizer import Tokenizer
 from bert_jax.training import manifest
-from bert_jax.training.checkpoint import Checkpoints, UnverifiedCheckpointWarning, chosen, faults
+from bert_jax.training.checkpoint import Checkpoints, UnverifiedCheckpointWarning, chosen
 from bert_jax.training.state import TrainState
+from bert_jax.training.verification import faults
 
 
 def state(step: int) -> TrainState:

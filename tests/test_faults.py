@@ -14,7 +14,7 @@ import pytest
 import tiny
 import toy
 
-from bert_jax.training.checkpoint import faults
+from bert_jax.training.verification import faults
 
 LOOP = {"log_every": 2, "evaluate_every": 4, "save_every": 2, "keep": 2}
 STEPS = 8
@@ -115,4 +115,3 @@ def test_what_storage_says_is_told_from_faults_of_the_program() -> None:
     assert storage_failure(OSError(28, "x", "file")) == "No space left on device: file"
     assert storage_failure(ValueError("INTERNAL: Error writing: No space left on device [x.cc:1]")) == "No space left on device"
     assert storage_failure(FileNotFoundError(2, "x")) == storage_failure(ValueError("space")) == ""
-

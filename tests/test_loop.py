@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from bert_jax.errors import InputError, Interrupted
 from bert_jax.metrics import read_metrics
 from bert_jax.training import loop as loop_room
 from bert_jax.training import manifest
-from bert_jax.training.checkpoint import chosen, faults
+from bert_jax.training.checkpoint import chosen
 from bert_jax.training.loop import Job, Then, train
+from bert_jax.training.verification import faults
 
 # Killed.
 
@@ -403,6 +405,47 @@ def test_data_that_has_changed_is_not_continued_on(undisturbed: Undisturbed, tmp
     directory = Path(shutil.copytree(undisturbed.directory, tmp_path / "copy"))
     with pytest.raises(InputError, match=r"made-up text.*other text"):
         run(toy(directory, data_fingerprint="other text"))
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_checkpoints_are_verified_while_the_first_steps_run(
+    undisturbed: Undisturbed, tmp_path: Path, run: Callable[[Job], int], monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    loop, six = dataclasses.replace(LOOP, verify="background"), threading.Event()
+
+    def interrupted(step: int, batch: Any) -> None:
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        run(toy(tmp_path, before=interrupted))
+    file = max((tmp_path / "checkpoints" / "5" / "params").rglob("*"), key=lambda path: path.stat().st_size)
+    if damaged:
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    sha256 = manifest.sha256
+
+    def slow(path: Path) -> str:
+        assert path.parent.name == "position" or six.wait(60)
+        return sha256(path)
+
+    def look(step: int, batch: Any) -> None:
+        if step == 7:  # the sixth has been dispatched, and its checkpoint is still to be written
+            six.set()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "sha256", slow)
+        go_on = toy(tmp_path, loop=dataclasses.replace(loop, save_every=100), before=look, first=5)
+        if damaged:
+            with pytest.raises(InputError, match=f"{file} is not what was written.*nothing has been saved.*same command again"):
+                run(go_on)
+            assert steps_kept(tmp_path) == [4] and (tmp_path / "checkpoints" / "5.damaged").exists()
+            assert run(toy(tmp_path, loop=loop)) == undisturbed.real_tokens
+        else:
+            assert run(go_on) == undisturbed.real_tokens
+    assert lines(tmp_path) == lines(undisturbed.directory)
+    assert same_bits(parameters(tmp_path, 10, toy_parameters()), parameters(undisturbed.directory, 10, toy_parameters()))
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])

@@ -7,17 +7,15 @@ Orbax restores flipped bits without a word, so every checkpoint carries a manife
 and verified before anything of it is used. One that fails is set aside as `STEP.damaged`, and the newest good one goes on.
 """
 
-import json
 import logging
 import math
 import shutil
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import orbax.checkpoint as ocp
@@ -27,13 +25,19 @@ from bert_jax.errors import InputError, TrainingError, storage_failure
 from bert_jax.model_directory import check_identity
 from bert_jax.processes import on_first_process
 from bert_jax.training import manifest
-from bert_jax.training.manifest import Arrays, DamagedError, Manifest
+from bert_jax.training.manifest import Arrays, DamagedError, Manifest, arrays_of
 from bert_jax.training.state import TrainState, abstract_state
+from bert_jax.training.verification import (
+    REMOVED,
+    Verification,
+    required,
+    score_without_manifest,
+    set_damaged_aside,
+    steps_in,
+    without_manifest,
+)
 
 Position = dict[str, Any]
-
-_REMOVED = "removed"
-"""Where checkpoints that are no longer kept go first."""
 
 
 def _not_raised_too(record: logging.LogRecord) -> bool:
@@ -67,7 +71,7 @@ def _options(
         preservation_policy=policy,
         cleanup_tmp_directories=True,
         # What is half removed when a run is killed must not look like a damaged checkpoint.
-        todelete_subdir=_REMOVED,
+        todelete_subdir=REMOVED,
         multiprocessing_options=processes,
         # The manifest is written after the last file and before the directory gets its name, on one process. Directories made in
         # the background would be waited for without end where they cannot be made.
@@ -82,16 +86,24 @@ class Checkpoints:
         directory: where they are, or will be.
         keep: newest checkpoints kept, beside the best.
         model: what the manifests say of the model (`model_directory.identity`).
+        verify: whether the hashes of the checkpoints that are there are verified now, or while the caller goes on.
 
     Raises:
         InputError: checkpoints are there and none is whole.
     """
 
-    def __init__(self, directory: Path, keep: int, model: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, directory: Path, keep: int, model: Mapping[str, Any] | None = None, verify: Literal["before", "background"] = "before"
+    ) -> None:
         self._directory, self._model = directory.resolve(), model or {}
         self._saving: tuple[int, Arrays, str, float | None]
-        on_first_process(lambda: _set_damaged_aside(self._directory))
-        self._scores = {step: _required(self._directory / str(step)).score for step in _steps(self._directory)}
+        # Whatever is verified later, a wrong position would be told as a change of the data.
+        on_first_process(lambda: set_damaged_aside(self._directory, hashed=None if verify == "before" else ("position",)))
+        self._verification: Verification | None = None
+        self._unverified = verify == "background"
+        if self._unverified and jax.process_index() == 0:
+            self._verification = Verification(self._directory)
+        self._scores = {step: required(self._directory / str(step)).score for step in steps_in(self._directory)}
         # For good: threads of a failed save may end after it was closed.
         logging.getLogger("absl").addFilter(_not_raised_too)
         # Named handlers let each item be read by itself.
@@ -116,11 +128,12 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: TrainState, position: Position, score: float | None = None) -> None:
-        """Starts saving; returns as soon as the arrays are copied off the devices."""
+        """Starts saving, as `verified`; returns as soon as the arrays are copied off the devices."""
+        self.verified()
         beside = _beside_parameters(state)
         # The manifest of a save that is under way is still to be written.
         self.wait()
-        self._saving = step, _arrays({"params": state.model, "optimizer": beside}), str(position.get("data", "")), score
+        self._saving = step, arrays_of({"params": state.model, "optimizer": beside}), str(position.get("data", "")), score
         self._scores[step] = score
         with self._told():
             self._manager.save(
@@ -137,7 +150,8 @@ class Checkpoints:
         return self._scores.get(step)
 
     def set_score(self, step: int, score: float) -> None:
-        """Gives a committed checkpoint the score that it was saved without."""
+        """Gives a committed checkpoint the score that it was saved without, as `verified`."""
+        self.verified()
         with self._told():
             on_first_process(lambda: manifest.set_score(self._directory / str(step), score))
         self._scores[step] = score
@@ -175,17 +189,36 @@ class Checkpoints:
         _check_arrays(path, saved, {"params": target.model, "optimizer": optimizer})
         check_identity(saved.model, self._model, path)
         beside = _pytree_restore(optimizer)
-        found = self._manager.restore(
-            step, args=ocp.args.Composite(params=_pytree_restore(target.model), optimizer=beside, position=ocp.args.JsonRestore())
-        )
+        try:
+            found = self._manager.restore(
+                step, args=ocp.args.Composite(params=_pytree_restore(target.model), optimizer=beside, position=ocp.args.JsonRestore())
+            )
+        except Exception:
+            if jax.process_count() == 1:
+                self.verified()  # Damage that is not yet known has many words.
+            raise
         optimizer, model = found["optimizer"], found["params"]
         params, average = (model, None) if state.average is None else (optimizer["params"], model)
         return TrainState(optimizer["step"], params, optimizer["state"], optimizer.get("running_loss"), average), found["position"]
 
     def check(self) -> None:
-        """Raises the failure of a save that is under way, if it has failed already; as `wait`."""
+        """Raises what is known already: the failure of a save that is under way, as `wait`, or damage, as `verified`."""
         with self._told():
             self._manager.check_for_errors()
+        # Several processes hear of damage together, when they save.
+        if self._verification and self._verification.done and jax.process_count() == 1:
+            self.verified()
+
+    def verified(self) -> None:
+        """Waits for a verification in the background.
+
+        Raises:
+            InputError: a checkpoint is damaged. It has been set aside; training went on from it, or might have.
+        """
+        if self._unverified:
+            self._unverified = False
+            on_first_process(self._verification.finish if self._verification else lambda: None)
+            self._verification = None
 
     def wait(self) -> None:
         """Waits for a save that is under way and raises its failure.
@@ -197,10 +230,12 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
         if jax.process_index() == 0:
-            shutil.rmtree(self._directory / _REMOVED, ignore_errors=True)
+            shutil.rmtree(self._directory / REMOVED, ignore_errors=True)
 
     def close(self) -> None:
         """Waits, raises the failure of the last save if it had one, and lets go of the directory."""
+        if self._verification:
+            self._verification.cancel()
         try:
             self.wait()
         finally:
@@ -251,36 +286,21 @@ def chosen(directory: Path, best: bool) -> tuple[Path, Manifest]:
     Raises:
         InputError: there is none, or a manifest that decides this is damaged or missing.
     """
-    steps = _steps(directory)
+    steps = steps_in(directory)
     if not steps:
         raise InputError(f"There is no committed checkpoint in {directory}. Train first, or name another directory.")
     try:
         if all(manifest.read(directory / str(step)) is None for step in steps):
-            path = directory / str(max(steps, key=lambda step: (_score_without_manifest(directory / str(step)) if best else 0.0, step)))
+            path = directory / str(max(steps, key=lambda step: (score_without_manifest(directory / str(step)) if best else 0.0, step)))
             message = f"{path} has no {manifest.FILE}: an older version wrote it. It is used as it is, without a look at its hashes."
             warnings.warn(message, UnverifiedCheckpointWarning, stacklevel=4)
-            return path, _without_manifest(path)
-        found = {step: _required(directory / str(step)) for step in (steps if best else steps[-1:])}
+            return path, without_manifest(path)
+        found = {step: required(directory / str(step)) for step in (steps if best else steps[-1:])}
     except DamagedError as error:
         raise InputError(f"{error}. {_remedy(directory / str(steps[-1]))}") from error
     scores = {step: -math.inf if saved.score is None else saved.score for step, saved in found.items()}
     step = max(found, key=lambda step: (scores[step], step))
     return directory / str(step), found[step]
-
-
-def faults(path: Path, on_read: Callable[[int], None] = lambda size: None) -> list[str]:
-    """What is wrong with a checkpoint, a line for each file."""
-    try:
-        return manifest.faults(path, _required(path), on_read=on_read)
-    except DamagedError as error:
-        return [str(error)]
-
-
-def _required(path: Path) -> Manifest:
-    saved = manifest.read(path)
-    if saved is None:
-        raise DamagedError(f"{path / manifest.FILE} is missing")
-    return saved
 
 
 def _remedy(path: Path) -> str:
@@ -293,60 +313,6 @@ def _remedy(path: Path) -> str:
 
 def _more(found: list[str]) -> str:
     return f"({len(found) - 1} more files too.) " if len(found) > 1 else ""
-
-
-def _steps(directory: Path) -> list[int]:
-    # A name without digits alone is one that Orbax has not finished, or one that was set aside.
-    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit())
-
-
-def _set_damaged_aside(directory: Path) -> None:
-    """Leaves none but whole checkpoints; those of an older version get the manifest that they lack."""
-    shutil.rmtree(directory / _REMOVED, ignore_errors=True)
-    steps = _steps(directory)
-    paths = {step: directory / str(step) for step in steps}
-    if steps and not any((path / manifest.FILE).exists() for path in paths.values()):
-        _tell(f"the checkpoints in {directory} have no {manifest.FILE}: an older version wrote them. They are taken as they are.")
-        for path in paths.values():
-            saved = _without_manifest(path)
-            manifest.write(path, saved.arrays, saved.model, saved.data, saved.score)
-    damaged = {step: found for step in steps if (found := faults(paths[step]))}
-    if damaged and len(damaged) == len(steps):
-        told = ". ".join(found[0] for found in damaged.values())
-        raise InputError(
-            f"No checkpoint in {directory} is whole: {told}. Restore one from a copy, or remove {directory} to train this stage from "
-            "its beginning."
-        )
-    for step, found in damaged.items():
-        aside = directory / f"{step}.damaged"
-        shutil.rmtree(aside, ignore_errors=True)
-        paths[step].rename(aside)
-        _tell(f"a damaged checkpoint was set aside as {aside}: " + "; ".join(found))
-
-
-def _tell(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)
-
-
-def _without_manifest(path: Path) -> Manifest:
-    """What a checkpoint of an older version says of itself.
-
-    Raises:
-        DamagedError: it cannot be read.
-    """
-    try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            trees = {item: checkpointer.metadata(path / item).item_metadata.tree for item in ("params", "optimizer")}
-        position = json.loads((path / "position" / "metadata").read_text(encoding="utf-8"))
-        score = _score_without_manifest(path)
-    except Exception as error:  # Orbax has many words for a file that is not what it should be.
-        raise DamagedError(f"The checkpoint {path} has no {manifest.FILE} and cannot be read ({str(error)[:200]})") from error
-    return Manifest({}, _arrays(trees), {}, str(position.get("data", "")), None if score == -math.inf else score)
-
-
-def _score_without_manifest(path: Path) -> float:
-    file = path / "metrics" / "metrics"
-    return float(json.loads(file.read_text(encoding="utf-8")).get("score", -math.inf)) if file.exists() else -math.inf
 
 
 def _this_process_alone() -> ocp.options.MultiprocessingOptions:
@@ -365,17 +331,9 @@ def _pytree_restore(tree: Any, partial: bool = False) -> ocp.args.PyTreeRestore:
     return ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree), partial_restore=partial)
 
 
-def _arrays(items: Mapping[str, Any]) -> Arrays:
-    return {
-        f"{item}/{jax.tree_util.keystr(path, simple=True, separator='/')}": (tuple(leaf.shape), str(leaf.dtype))
-        for item, tree in items.items()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
 def _check_arrays(checkpoint: Path, saved: Manifest, wanted: Mapping[str, Any]) -> None:
     # Orbax casts another type in silence and reports a wrong shape without the parameter's name.
-    for path, (shape, dtype) in _arrays(wanted).items():
+    for path, (shape, dtype) in arrays_of(wanted).items():
         there = saved.arrays.get(path)
         what = "it is missing" if there is None else ""
         if there is not None and there[0] != shape:

@@ -255,6 +255,8 @@ class _Training:
         self.skipped_in_a_row.append({"step": step, **finite, "batch": _merged(place)})
         if len(self.skipped_in_a_row) < self.job.loop.max_skipped:
             return
+        # A parameter that was damaged may be the reason, and none of the checkpoints is called good unseen.
+        self.checkpoints.verified()
         path = self.job.directory / SKIPPED
         if jax.process_index() == 0:
             write_json(path, {"stage": self.job.name, "skipped": self.skipped_in_a_row})
@@ -323,10 +325,10 @@ def train(job: Job) -> int:
     Raises:
         TrainingError: `loop.max_skipped` updates in a row were skipped, for a loss or a gradient that is not finite; or a
             checkpoint cannot be written.
-        InputError: a checkpoint of another model, or of data that has changed since.
+        InputError: a checkpoint of another model, or of data that has changed since; or one that was found to be damaged.
         Interrupted: SIGINT or SIGTERM came; a checkpoint has been saved.
     """
-    checkpoints = Checkpoints(job.directory / "checkpoints", job.loop.keep, job.model)
+    checkpoints = Checkpoints(job.directory / "checkpoints", job.loop.keep, job.model, job.loop.verify)
     try:
         run = _Training(job, checkpoints)
         with stop_signals() as stop, TrainingProgress(job.steps, run.step, job.name, show=jax.process_index() == 0) as progress:
@@ -365,6 +367,7 @@ def _drive(run: _Training, stop: Stop, progress: TrainingProgress) -> None:
             # Whoever is stopped while the last checkpoint is written need not train its steps again.
             run.checkpoints.wait()
             stopped = stop.requested()
+    run.checkpoints.verified()
     if stopped:
         run.checkpoints.wait()
         raise Interrupted(
