@@ -1,9 +1,11 @@
 """The numbers of a run, as lines of JSON and as TensorBoard events."""
 
+import hashlib
 import json
 import math
 import numbers
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +26,8 @@ class MetricsWriter:
     def __init__(self, directory: str | Path, resume_step: int | None = None, evaluated: bool = True) -> None:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        _keep(directory, resume_step, evaluated)
+        kept = _keep(directory, resume_step, evaluated)
+        self._lines, self._digest = len(kept), hashlib.sha256("".join(kept).encode())
         self._file = (directory / FILE).open("a", encoding="utf-8")
         # TensorBoard forgets the events from the purge step on.
         purge_step = None if resume_step is None else resume_step + 1 if resume_step else 0
@@ -33,9 +36,31 @@ class MetricsWriter:
     def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         """Store the metrics of one split ("train", "valid", …) at one step. Numbers that are not finite become null."""
         plain = {name: _plain(value) for name, value in values.items()}
-        self._file.write(json.dumps({"step": int(step), "split": split, **plain}, ensure_ascii=False, allow_nan=False) + "\n")
+        line = json.dumps({"step": int(step), "split": split, **plain}, ensure_ascii=False, allow_nan=False) + "\n"
+        self._file.write(line)
         self._file.flush()
+        self._lines += 1
+        self._digest.update(line.encode())
         self._events.write(int(step), {f"{name}/{split}": value for name, value in plain.items() if isinstance(value, int | float)})
+
+    def mark(self) -> dict[str, Any]:
+        """What tells whether these lines are still what they are now: their number and their SHA-256, as JSON values."""
+        return {"lines": self._lines, "sha256": self._digest.hexdigest()}
+
+    def compare(self, written: Mapping[str, Any]) -> None:
+        """Warns on stderr where these are not the lines of that mark."""
+        if self.mark() == written:
+            return
+        path = Path(self._file.name)
+        steps = [line["step"] for line in read_metrics(path.parent)]
+        what = f"{self._lines:,} whole lines{f', the last of step {steps[-1]}' if steps else ''}, where {written['lines']:,} were written"
+        print(
+            f"warning: {path} is not what was written before the checkpoint: it has "
+            f"{what if self._lines != written['lines'] else 'a changed line'}. Training does not need it and goes on; restore it from a "
+            "copy, or the report will show what is there.",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def close(self) -> None:
         self._file.close()
@@ -93,8 +118,8 @@ def _parsed(text: str) -> dict[str, Any] | None:
     return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
 
 
-def _keep(directory: Path, resume_step: int | None, evaluated: bool) -> None:
-    """Rewrite the file with its whole lines up to the step; the old file stays whole until the new one is."""
+def _keep(directory: Path, resume_step: int | None, evaluated: bool) -> list[str]:
+    """Rewrite the file with its whole lines up to the step, and give them back; the old file stays whole until the new one is."""
 
     def stays(line: Mapping[str, Any]) -> bool:
         if resume_step is None:
@@ -102,14 +127,15 @@ def _keep(directory: Path, resume_step: int | None, evaluated: bool) -> None:
         return 0 < resume_step >= line["step"] and (evaluated or (line["step"], line.get("split")) != (resume_step, "valid"))
 
     if not (directory / FILE).exists():
-        return
-    lines = [line for line in read_metrics(directory) if stays(line)]
+        return []
+    lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in read_metrics(directory) if stays(line)]
     temporary = directory / f"{FILE}.tmp"
     with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        file.writelines(lines)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(directory / FILE)
+    return lines
 
 
 def _plain(value: Any) -> Any:

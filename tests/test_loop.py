@@ -391,8 +391,9 @@ def test_a_checkpoint_from_before_updates_were_skipped_is_continued(
     shutil.rmtree(directory / "checkpoints" / "10")
     path = directory / "checkpoints" / "9" / "position" / "metadata"
     position = json.loads(path.read_text())
-    assert position.keys() - {"skipped", "skipped_in_a_row"} == {"batches", "window", "real_tokens", "data"}
-    path.write_text(json.dumps({name: value for name, value in position.items() if "skipped" not in name}))
+    later = {"skipped", "skipped_in_a_row", "metrics"}
+    assert position.keys() - later == {"batches", "window", "real_tokens", "data"}
+    path.write_text(json.dumps({name: value for name, value in position.items() if name not in later}))
     for file in directory.glob("checkpoints/*/manifest.json"):  # of an older version, all of them
         arrays = json.loads(file.read_text())["content"]["arrays"]
         assert arrays and not any(name.startswith(("optimizer/params", "optimizer/running")) for name in arrays)
@@ -405,6 +406,29 @@ def test_data_that_has_changed_is_not_continued_on(undisturbed: Undisturbed, tmp
     directory = Path(shutil.copytree(undisturbed.directory, tmp_path / "copy"))
     with pytest.raises(InputError, match=r"made-up text.*other text"):
         run(toy(directory, data_fingerprint="other text"))
+
+
+@pytest.mark.parametrize("damage", ["none", "lines lost", "file lost", "a letter changed"])
+def test_metrics_that_are_not_what_was_written_are_told(
+    undisturbed: Undisturbed, tmp_path: Path, run: Callable[[Job], int], capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    directory = Path(shutil.copytree(undisturbed.directory, tmp_path / "copy"))
+    shutil.rmtree(directory / "checkpoints" / "10")
+    file = directory / "metrics.jsonl"
+    kept, words = file.read_text().splitlines(keepends=True), ""
+    if damage == "lines lost":
+        file.write_text("".join(kept[:3]) + kept[3][:20])
+        words = "it has 3 whole lines, the last of step 4, where 6 were written"
+    elif damage == "file lost":
+        file.unlink()
+        words = "it has 0 whole lines, where 6 were written"
+    elif damage == "a letter changed":
+        file.write_text("".join(kept).replace('"loss"', '"lost"', 1))
+        words = "it has a changed line"
+    run(toy(directory))
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert [f"{file} is not what was written before the checkpoint: {words}" in line for line in told] == [True] * (damage != "none")
+    assert [line["step"] for line in lines(directory)][-2:] == [10, 10]
 
 
 @pytest.mark.parametrize("damaged", [False, True])

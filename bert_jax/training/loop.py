@@ -137,6 +137,7 @@ class _Training:
         self.state = create_state(job.init, job.optimizer, job.mesh, follow_loss=job.skip_above > 0, average=job.ema > 0)
         self.window, self.real_tokens, self.step = _Window(), 0, 0
         self.skipped, self.skipped_in_a_row = 0, list[dict[str, Any]]()
+        self.metrics_mark: dict[str, Any] | None = None
         if checkpoints.latest is not None:
             self._resume()
         elif job.warm_start:
@@ -148,6 +149,8 @@ class _Training:
         # A step that is evaluated and has no score: the run was stopped in that evaluation.
         self.unevaluated = self.step > 0 and self.evaluates and checkpoints.score(self.step) is None
         self.writer = MetricsWriter(job.directory, self.step, not self.unevaluated) if jax.process_index() == 0 else None
+        if self.writer and self.metrics_mark:
+            self.writer.compare(self.metrics_mark)
         self.peak = peak_flops() if self.writer and job.flops else None
         first, _, last = job.loop.profile.partition(":")
         self.profiled, self.tracing = range(int(first), int(last) + 1) if last else range(0), False
@@ -178,6 +181,7 @@ class _Training:
         self.step, self.real_tokens = int(self.state.step), position["real_tokens"]
         self.window = _Window(position["window"])
         self.skipped, self.skipped_in_a_row = position.get("skipped", 0), position.get("skipped_in_a_row", [])
+        self.metrics_mark = position.get("metrics")
         # What was saved at the very end of the first batches is their position; those that follow begin at their beginning.
         if self.job.then and self.step > self.job.then.after:
             self._go_on(self.job.then)
@@ -192,6 +196,8 @@ class _Training:
             "skipped": self.skipped,
             "skipped_in_a_row": list(self.skipped_in_a_row),
             "data": self.job.data_fingerprint,
+            # The first process writes both.
+            **({"metrics": self.writer.mark()} if self.writer else {}),
         }
 
     def advance(self) -> None:
