@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from bert_jax.cli import config_overrides, run_command
@@ -29,15 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = apply_overrides(load_config(flags.config), config_overrides(parser, rest))
         import jax
 
-        if flags.debug:
-            for check in ("jax_debug_nans", "jax_check_tracer_leaks"):
-                jax.config.update(check, True)
         if flags.distributed:
             jax.distributed.initialize()
         from bert_jax.stages.run import run
 
         given = sys.argv[1:] if arguments is None else arguments
-        run(config, flags.workdir, command=shlex.join(["python", "train.py", *given]))
+        with ExitStack() as checks:
+            if flags.debug:
+                # Not by jax.config.update: a logsumexp, which looks away for a moment, would end that check for all that is compiled.
+                checks.enter_context(jax.debug_nans(True))
+                checks.enter_context(jax.checking_leaks())
+            run(config, flags.workdir, command=shlex.join(["python", "train.py", *given]))
 
     return run_command(command)
 

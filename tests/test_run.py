@@ -7,8 +7,11 @@ from pathlib import Path
 
 import foreign
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
+import toy
 
 import bert_jax
 import bert_jax.cli
@@ -16,6 +19,7 @@ from bert_jax.convert.imports import import_model
 from bert_jax.data import demo
 from bert_jax.files import only_writer
 from bert_jax.metrics import read_metrics
+from bert_jax.training import loop
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -78,6 +82,25 @@ def test_a_run_that_stops_for_skipped_updates_shows_their_batches(files: Path, f
     assert all("[CLS]" in line and "[SEP]" in line and "[PAD]" not in line for line in shown if line.startswith("  row"))
 
 
+def test_fine_tuning_that_stops_for_skipped_updates_shows_their_texts(
+    files: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = ["pretrain=none", f"finetune.checkpoint={finished / 'pretrain'}", "finetune.optimizer.learning_rate=1e30"]
+    values += ["finetune.loop.max_skipped=2", "finetune.compare_from_scratch=false"]
+    assert train.main([f"--config={files / 'config.py'}", f"--workdir={tmp_path}", *(f"--config.{value}" for value in values)]) == 1
+    report = tmp_path / "finetune" / "skipped.json"
+    assert f"inspect {report}" in capsys.readouterr().err.splitlines()[-1]
+    steps = [skipped["step"] for skipped in json.loads(report.read_text())["skipped"]]
+    assert bert_jax.cli.main(["inspect", str(report)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(steps) == 2 and [line for line in shown if line.startswith("step")] == [line for line in shown if "not finite" in line]
+    assert [int(line.split()[1]) for line in shown if line.startswith("step")] == steps
+    reviews = {line.split("\t")[1] for line in (files / "reviews.tsv").read_text(encoding="utf-8").splitlines()[1:]}
+    texts = [line.split("[CLS]")[1].split("[SEP]")[0].replace(" ", "") for line in shown if line.startswith("  row")]
+    starts = {"".join(review.split())[:8] for review in reviews}
+    assert len(texts) >= 16 and sum(text[:8] in starts for text in texts) > 0.7 * len(texts), "those of the file"
+
+
 @pytest.mark.slow
 def test_rows_that_grow_within_a_run(files: Path, finished: Path, tmp_path: Path) -> None:
     values = [f"pretrain.{value}" for value in ("rows.length=16", "steps=4", "loop.evaluate_every=2", "long_rows.share=0.5", *LONG_ROWS)]
@@ -95,12 +118,25 @@ def test_debugging_looks_for_nans_and_leaks(files: Path, tmp_path: Path, monkeyp
     seen: list[tuple[bool, ...]] = []
     monkeypatch.setattr("bert_jax.stages.run.run", lambda *_, **__: seen.append(tuple(getattr(jax.config, check) for check in checks)))
     arguments = [f"--config={files / 'config.py'}", f"--workdir={tmp_path}"]
-    try:
-        assert train.main(arguments) == train.main([*arguments, "--debug"]) == 0
-    finally:
-        for check in checks:
-            jax.config.update(check, False)
+    assert train.main(arguments) == train.main([*arguments, "--debug"]) == 0
     assert seen == [(False, False), (True, True)]
+
+
+def test_debugging_names_what_makes_a_nan(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(step: int, batch: dict[str, np.ndarray]) -> None:
+        if step == 3:
+            batch["example_weights"][:] = -1  # the loss is the root of a sum
+
+    def run(*_: object, **__: object) -> None:
+        jax.scipy.special.logsumexp(jnp.zeros(2))  # looks away from NaNs for a moment, as every cross entropy does
+        loop.train(job)
+
+    job = toy.toy(tmp_path, 4, before=spoil)
+    monkeypatch.setattr("bert_jax.stages.run.run", run)
+    with pytest.raises(FloatingPointError, match=r"invalid value \(nan\) encountered in sqrt") as raised:
+        train.main([f"--config={files / 'config.py'}", f"--workdir={tmp_path}", "--debug"])
+    job.batches.close()
+    assert ("metrics", toy.__file__) in [(frame.name, str(frame.path)) for frame in raised.traceback], "the line of the task"
 
 
 @tiny.long
