@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bert_jax.cli import config_overrides, run_command
+from bert_jax.errors import print_unraisable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,4 +47,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.unraisablehook = print_unraisable
     sys.exit(main())

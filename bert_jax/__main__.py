@@ -3,6 +3,8 @@
 import sys
 
 from bert_jax.cli import main
+from bert_jax.errors import print_unraisable
 
 if __name__ == "__main__":
+    sys.unraisablehook = print_unraisable
     sys.exit(main())

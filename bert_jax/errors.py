@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import sys
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -47,3 +49,15 @@ def storage_failure(error: BaseException) -> str:
                 if os.strerror(number) in str(one):
                     return os.strerror(number)
     return ""
+
+
+def print_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """A `sys.unraisablehook` for programs, which keeps quiet of what is told already.
+
+    Where one write of a checkpoint fails, the save ends with that failure, and TensorStore's threads have nobody to tell of the other
+    writes: they call the closed event loop themselves, from no Python code.
+    """
+    error, traceback = unraisable.exc_value, unraisable.exc_traceback
+    orphaned = isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
+    if not (orphaned and traceback and Path(traceback.tb_frame.f_code.co_filename).parent.name == "asyncio"):
+        sys.__unraisablehook__(unraisable)

@@ -10,6 +10,7 @@ and verified before anything of it is used. One that fails is set aside as `STEP
 import logging
 import math
 import shutil
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,8 +42,13 @@ Position = dict[str, Any]
 
 
 def _not_raised_too(record: logging.LogRecord) -> bool:
-    """Orbax's threads log the traceback of every failure that `wait` raises."""
-    return not (record.exc_info and "orbax" in record.pathname)
+    """Orbax's threads log the traceback of every failure that `wait` raises; asyncio those of the writes beside the one that failed."""
+    if not record.exc_info or not record.exc_info[1]:
+        return True
+    if record.name == "asyncio":
+        frames = traceback.extract_tb(record.exc_info[2])
+        return not (storage_failure(record.exc_info[1]) and any("orbax" in frame.filename for frame in frames))
+    return "orbax" not in record.pathname
 
 
 class UnverifiedCheckpointWarning(UserWarning):
@@ -105,7 +111,8 @@ class Checkpoints:
             self._verification = Verification(self._directory)
         self._scores = {step: required(self._directory / str(step)).score for step in steps_in(self._directory)}
         # For good: threads of a failed save may end after it was closed.
-        logging.getLogger("absl").addFilter(_not_raised_too)
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).addFilter(_not_raised_too)
         # Named handlers let each item be read by itself.
         handlers = {
             "params": ocp.PyTreeCheckpointHandler(),

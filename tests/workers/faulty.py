@@ -87,4 +87,7 @@ def main(run: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
+    from bert_jax.errors import print_unraisable
+
+    sys.unraisablehook = print_unraisable
     sys.exit(main(json.loads(sys.argv[1])))
