@@ -65,9 +65,12 @@ class _NewestAndBest(preservation_policy.PreservationPolicy):
     def should_preserve(self, checkpoints: Sequence[Any], *, context: preservation_policy.PreservationContext) -> list[bool]:
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
+        return [step in self.kept(steps) for step in steps]
+
+    def kept(self, steps: Sequence[int]) -> set[int]:
+        """Which of these steps, in order, are kept."""
         scored = [(score, step) for step in steps if (score := self.scores.get(step)) is not None]
-        kept = {*steps[-self.keep :], max(scored, default=(0.0, -1))[1]}
-        return [step in kept for step in steps]
+        return {*steps[-self.keep :], *(step for _, step in sorted(scored)[-1:])}
 
 
 def _options(
@@ -119,14 +122,16 @@ class Checkpoints:
             "optimizer": ocp.PyTreeCheckpointHandler(),
             "position": ocp.JsonCheckpointHandler(),
         }
-        options = _options(_NewestAndBest(keep, self._scores), ocp.options.MultiprocessingOptions(), self._write_manifest)
+        self._policy = _NewestAndBest(keep, self._scores)
+        options = _options(self._policy, ocp.options.MultiprocessingOptions(), self._write_manifest)
         self._manager = ocp.CheckpointManager(self._directory, item_handlers=handlers, options=options)
-        self._remove_superseded(keep)
+        if not self._unverified:
+            self._remove_superseded()
 
-    def _remove_superseded(self, keep: int) -> None:
+    def _remove_superseded(self) -> None:
         """Removes what a run that was killed between a save and the removal of older checkpoints has left; Orbax does so at saves only."""
         steps = sorted(self._manager.all_steps())
-        for step in set(steps) - {*steps[-keep:], self._manager.best_step()}:
+        for step in set(steps) - self._policy.kept(steps):
             self._manager.delete(step)
 
     @property
@@ -226,6 +231,7 @@ class Checkpoints:
             self._unverified = False
             on_first_process(self._verification.finish if self._verification else lambda: None)
             self._verification = None
+            self._remove_superseded()
 
     def wait(self) -> None:
         """Waits for a save that is under way and raises its failure.
