@@ -5,8 +5,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
+from bert_jax.arguments import anywhere
 from bert_jax.cli import config_overrides, run_command
 from bert_jax.errors import print_unraisable
 
@@ -20,7 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, help="a configuration file, such as configs/demo.py")
-    parser.add_argument("--workdir", required=True, type=Path, help="where everything of this run is kept")
+    parser.add_argument(
+        "--workdir", required=True, type=anywhere, help="where everything of this run is kept: a directory, or gs://BUCKET/FOLDER"
+    )
     parser.add_argument("--debug", action="store_true", help="stop with a traceback where a NaN or a tracer's leak arises (slow)")
     parser.add_argument("--distributed", action="store_true", help="join the other processes of a TPU pod or a SLURM job first")
     flags, rest = parser.parse_known_args(arguments)

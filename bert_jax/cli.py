@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bert_jax.arguments import anywhere, disk
 from bert_jax.errors import InputError, Interrupted, TrainingError, storage_failure
+from bert_jax.files import place
 
 INPUT_ERROR, TRAINING_ERROR, INTERRUPTED, PIPE_CLOSED = 2, 1, 128, 141
 
@@ -115,7 +117,7 @@ def _add_text_commands(add: Add) -> None:
         "train-vocab", _train_vocab, "train a vocabulary on a corpus", "corpus/ vocab --size 21128", "demo vocab --kind characters"
     )
     vocabulary.add_argument("corpus", metavar="CORPUS", help=_CORPUS)
-    vocabulary.add_argument("out", metavar="OUT", type=Path, help="the directory to write tokenizer.json and vocab.txt to")
+    vocabulary.add_argument("out", metavar="OUT", type=anywhere, help="the directory to write tokenizer.json and vocab.txt to")
     vocabulary.add_argument("--size", type=int, default=30_522, help="tokens, special ones included (default: %(default)s)")
     vocabulary.add_argument("--kind", choices=("wordpiece", "characters"), default="wordpiece", help="default: %(default)s")
     vocabulary.add_argument(
@@ -132,7 +134,7 @@ def _add_text_commands(add: Add) -> None:
     )
     prepare.set_defaults(takes_config=True)
     prepare.add_argument("--config", required=True, help="the configuration of the run; --config.a.b=value changes a value")
-    prepare.add_argument("--workdir", required=True, type=Path, help="that of the run")
+    prepare.add_argument("--workdir", required=True, type=anywhere, help="that of the run")
     prepare.add_argument(
         "--beam",
         nargs="?",
@@ -152,7 +154,7 @@ def _add_text_commands(add: Add) -> None:
     plan.add_argument("--config", required=True, help="the configuration of the run; --config.a.b=value changes a value")
     plan.add_argument("--topology", required=True, metavar="KIND:SHAPE", help="v4:4x4x4, v5e:16x16, v5p:4x4x4 or v6e:16x16, say")
     plan.add_argument("--quick", action="store_true", help="in a quarter of the time: sizes and times come out a few percent too high")
-    plan.add_argument("--json", type=Path, metavar="FILE", help="write the plan to this file too")
+    plan.add_argument("--json", type=disk, metavar="FILE", help="write the plan to this file too")
 
     command = add(
         "verify",
@@ -161,7 +163,7 @@ def _add_text_commands(add: Add) -> None:
         "runs/demo",
         "runs/demo/pretrain",
     )
-    command.add_argument("workdir", metavar="WORKDIR", type=Path, help="that of a run, or the directory of a model")
+    command.add_argument("workdir", metavar="WORKDIR", type=anywhere, help="that of a run, or the directory of a model")
 
     inspect = add(
         "inspect", _inspect, "look at a corpus before training on it", "corpus/ --vocab vocab", "train.tsv --evaluation-file test.tsv"
@@ -171,10 +173,10 @@ def _add_text_commands(add: Add) -> None:
         metavar="CORPUS",
         help=f"{_CORPUS}; or a labelled .tsv, .csv or .jsonl file; or the skipped.json of a run that stopped, to see its batches",
     )
-    inspect.add_argument("--vocab", type=Path, help="a vocabulary, for counts in tokens; without one in characters")
+    inspect.add_argument("--vocab", type=anywhere, help="a vocabulary, for counts in tokens; without one in characters")
     inspect.add_argument("--length", type=int, default=128, help="row length of the training (default: %(default)s)")
     inspect.add_argument("--batch-size", type=int, default=256, help="rows in a step of the training (default: %(default)s)")
-    inspect.add_argument("--evaluation-file", type=Path, action="append", default=[], help="look for its texts in the corpus (repeatable)")
+    inspect.add_argument("--evaluation-file", type=disk, action="append", default=[], help="look for its texts in the corpus (repeatable)")
     inspect.add_argument("--json", action="store_true", help="print JSON")
     _add_encoding_errors(inspect)
 
@@ -196,7 +198,7 @@ def _add_conversion_commands(add: Add) -> None:
     command.add_argument(
         "source", metavar="SOURCE", help="a Hugging Face directory, a name on its hub, or a directory with Google's TensorFlow checkpoint"
     )
-    command.add_argument("workdir", metavar="WORKDIR", type=Path, help="the new directory")
+    command.add_argument("workdir", metavar="WORKDIR", type=anywhere, help="the new directory")
     command.add_argument("--initialize-missing", action="store_true", help="start heads that SOURCE lacks from random numbers")
     command = add(
         "export",
@@ -205,8 +207,8 @@ def _add_conversion_commands(add: Add) -> None:
         "runs/demo/pretrain exported --license apache-2.0",
         "runs/demo/finetune classifier.onnx",
     )
-    command.add_argument("workdir", metavar="WORKDIR", type=Path, help="the directory of a trained stage, or of an imported model")
-    command.add_argument("out", metavar="OUT", type=Path, help="the new directory, or a new file NAME.onnx")
+    command.add_argument("workdir", metavar="WORKDIR", type=anywhere, help="the directory of a trained stage, or of an imported model")
+    command.add_argument("out", metavar="OUT", type=disk, help="the new directory, or a new file NAME.onnx")
     command.add_argument(
         "--architecture", default="", metavar="CLASS", help="write the heads of this class of transformers alone, such as BertForMaskedLM"
     )
@@ -267,14 +269,14 @@ def _add_texts(command: argparse.ArgumentParser, of_pairs: bool, vectors: bool) 
     tables = ".tsv, .csv or .jsonl (by column names)"
     kinds = tables if of_pairs else f".txt (a text a line), {tables}"
     metavar, what = ("SENTENCE", "two, A and B") if of_pairs else ("TEXT", "one or several")
-    command.add_argument("model", metavar="MODEL", type=Path, help="the directory of a trained stage")
+    command.add_argument("model", metavar="MODEL", type=anywhere, help="the directory of a trained stage")
     command.add_argument("texts", nargs="*", metavar=metavar, help=f"{what}; or one file of them: {kinds}, also .gz and .xz")
     lines = "" if of_pairs else "; of another ending it has a text a line"
-    command.add_argument("--input", type=Path, metavar="FILE", help=f"the same file, whatever its name{lines}")
+    command.add_argument("--input", type=disk, metavar="FILE", help=f"the same file, whatever its name{lines}")
     command.add_argument("--text", default="text", metavar="COLUMN", help="the column of the file with the text (default: %(default)s)")
     command.add_argument(
         "--output",
-        type=Path,
+        type=disk,
         metavar="FILE",
         help=f"write to this .jsonl{' or .npy' * vectors} file instead of the terminal; the same command goes on with an unfinished one",
     )
@@ -378,7 +380,7 @@ def _inspect(flags: argparse.Namespace) -> None:
     if Path(flags.corpus).name == "skipped.json":
         from bert_jax.stages.skipped import describe_skipped
 
-        for line in describe_skipped(Path(flags.corpus)):
+        for line in describe_skipped(place(flags.corpus)):
             print(line)
         return
     from bert_jax.config import CorpusConfig, RowsConfig

@@ -1,13 +1,19 @@
-"""Files that are whole or not there at all, their hashes, and a directory that one process writes at a time."""
+"""Files that are whole or not there at all, their hashes, and a directory that one process writes at a time.
+
+This room alone knows whether a directory is on a disk or in a bucket (`gs://...`); elsewhere a path is a path.
+"""
 
 import fcntl
 import hashlib
 import os
+import shutil
 import socket
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 from bert_jax.errors import InputError
 
@@ -15,8 +21,50 @@ SEAL, LOCK = "SHA256SUMS", "lock"
 _NEVER_SEALED = (SEAL, LOCK, "prepare.lock")
 
 
+def place(text: str | Path) -> Path:
+    """The path that a user names: on a disk, or `gs://bucket/...` in Google Cloud Storage, which has the same methods.
+
+    Raises:
+        InputError: another kind of storage, no bucket, or the package for it is not installed.
+    """
+    if not isinstance(text, str) or "://" not in text:
+        return Path(text) if isinstance(text, str) else text
+    if not text.startswith("gs://"):
+        raise InputError(f"{text} is neither on a disk nor in Google Cloud Storage: name a directory, or gs://BUCKET/FOLDER.")
+    from bert_jax.bucket import bucket_path  # half a second that those with a disk need not wait
+
+    return cast(Path, bucket_path(text))
+
+
+def on_disk(text: str, what: str) -> Path:
+    """The path of what is read or written on a disk alone.
+
+    Raises:
+        InputError: it is in a bucket.
+    """
+    if text.startswith("gs://"):
+        raise InputError(f"{what} {text} cannot be in a bucket: name a place on a disk, and copy it with `gcloud storage cp`.")
+    return Path(text)
+
+
+def _in_bucket(path: Path) -> Any:
+    """The path if it is in a bucket, which is not what its type says; None for one on a disk."""
+    return None if isinstance(path, Path) else path
+
+
+def disk_folder(directory: Path) -> Path:
+    """Where on this host's disk is kept what cannot be read from a bucket; a directory on a disk itself."""
+    if not _in_bucket(directory):
+        return directory
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return cache / "bert_jax" / str(directory).replace("://", "/")
+
+
 def write_whole(path: Path, text: str) -> None:
     """Writes a file so that it is whole or as it was before, whatever happens, a loss of power too."""
+    if _in_bucket(path):
+        path.write_text(text, encoding="utf-8")  # an object is put whole
+        return
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -35,13 +83,113 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sync(path: Path) -> None:
+    """Has a file on the disk before anything is said of it; what is in a bucket was there when its writer came back."""
+    if not _in_bucket(path):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def sizes_below(directory: Path) -> Mapping[Path, int]:
+    """The files below a directory, and their sizes."""
+    if bucket := _in_bucket(directory):
+        return cast(Mapping[Path, int], bucket.sizes_below())
+    return {path: path.stat().st_size for path in directory.rglob("*") if path.is_file()}
+
+
+def special_files(directory: Path) -> list[Path]:
+    """What is below a directory and is neither a file nor a folder: links, pipes, devices. A bucket holds no such thing."""
+    if _in_bucket(directory):
+        return []
+    return sorted(path for path in directory.rglob("*") if path.is_symlink() or not (path.is_file() or path.is_dir()))
+
+
+def remove(directory: Path) -> None:
+    """Removes a directory with everything in it, if it is there, as far as that is possible."""
+    if bucket := _in_bucket(directory):
+        bucket.rmtree(missing_ok=True)
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def committed(checkpoint: Path) -> bool:
+    """Whether Orbax has finished a checkpoint: on a disk it gives the directory its name last, in a bucket it adds an object last."""
+    return checkpoint.name.isdigit() and (not _in_bucket(checkpoint) or (checkpoint / "commit_success.txt").exists())
+
+
+@contextmanager
+def made_whole(directory: Path) -> Iterator[Path]:
+    """A folder to fill, which is sealed and becomes `directory`; until then that is not `is_whole`."""
+    if _in_bucket(directory):
+        with tempfile.TemporaryDirectory(prefix="bert_jax-") as folder:
+            yield Path(folder)
+            seal(Path(folder))
+            _put(Path(folder), directory, {})
+        return
+    unfinished = directory.with_name(directory.name + ".tmp")
+    remove(unfinished)
+    yield unfinished
+    seal(unfinished)
+    unfinished.rename(directory)
+
+
+def is_whole(directory: Path) -> bool:
+    """Whether `made_whole` has made the directory."""
+    return (directory / SEAL).exists() if _in_bucket(directory) else directory.exists()
+
+
+class DiskCopy:
+    """A folder for files that grow, which a bucket does not have: a temporary one, copied there by `publish`.
+
+    Of a directory on a disk it is that directory, and `publish` has nothing to do.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._temporary = tempfile.TemporaryDirectory(prefix="bert_jax-") if _in_bucket(directory) else None
+        self.folder = Path(self._temporary.name) if self._temporary else directory
+        self._published: Mapping[Path, int] = {}
+
+    def publish(self) -> None:
+        """Puts the files that have grown into the bucket."""
+        if self._temporary:
+            self._published = _put(self.folder, self._directory, self._published)
+
+    def close(self) -> None:
+        """Publishes, and removes the temporary folder."""
+        self.publish()
+        if self._temporary:
+            self._temporary.cleanup()
+
+
+def _put(folder: Path, directory: Path, there: Mapping[Path, int]) -> Mapping[Path, int]:
+    """Puts what is not `there` yet in this size into a bucket, the seal last; gives back the sizes."""
+    sizes = sizes_below(folder)
+    for path in sorted(sizes, key=lambda path: (path.name == SEAL, path)):
+        if there.get(path) != sizes[path]:
+            (directory / path.relative_to(folder)).write_bytes(path.read_bytes())
+    return sizes
+
+
 @contextmanager
 def only_writer(directory: Path) -> Iterator[None]:
     """Keeps other processes from writing a directory; the system takes the lock back when this one ends, however it ends.
 
+    In a bucket a lock that a crash has left is taken over after it was watched for half a minute.
+
     Raises:
         InputError: another process is writing it, naming that.
     """
+
+    def taken(who: str) -> InputError:
+        return InputError(f"Another process is writing {directory}: {who}. Wait for it or stop it, or name another --workdir.")
+
+    if bucket := _in_bucket(directory):
+        from bert_jax import bucket as room
+
+        with room.only_writer(bucket / LOCK, taken):
+            yield
+        return
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / LOCK
     with path.open("a+", encoding="utf-8") as file:
@@ -49,10 +197,7 @@ def only_writer(directory: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise InputError(
-                f"Another process is writing {directory}: {file.read().strip() or 'which has just begun'}. Wait for it or stop it, or "
-                "name another --workdir."
-            ) from error
+            raise taken(file.read().strip() or "which has just begun") from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

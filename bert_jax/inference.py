@@ -21,6 +21,7 @@ from bert_jax.config import ComputeConfig, EncoderConfig
 from bert_jax.convert.imports import is_foreign, read_source
 from bert_jax.data.queries import Queries, cover_one_by_one, encode_queries
 from bert_jax.errors import InputError, TextError
+from bert_jax.files import place
 from bert_jax.forward import Finish, Forward, one_ahead
 from bert_jax.model_directory import ModelDescription
 from bert_jax.tokenizer import Tokenizer
@@ -91,7 +92,7 @@ def load(path: str | Path, compute: ComputeConfig | None = None) -> "Bert":
             warnings.warn(f"{path} has tensors that are not used: {names}.", UnusedTensorsWarning, stacklevel=3)
         description, tokenizer, params = imported.description, imported.tokenizer, jax.device_put(imported.params, whole)
     else:
-        directory = Path(path).expanduser()
+        directory = place(path).expanduser()
         description, tokenizer = model_directory.read(directory)
         shapes = model_directory.parameter_shapes(description, tokenizer.vocab_size)
         shapes = jax.tree.map(lambda leaf: leaf.update(sharding=whole), shapes)

@@ -4,16 +4,19 @@ import hashlib
 import json
 import math
 import numbers
-import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from bert_jax.files import DiskCopy, place, write_whole
+
 FILE = "metrics.jsonl"
 TIMINGS = ("real_tokens_per_second", "model_flops_per_second", "mfu", "data_wait")
 """Fields that tell how fast a run was; all others are the same whenever the run is repeated."""
+_PUBLISH_EVERY = 10.0
+"""Seconds; a bucket takes an object anew once in a second at most."""
 
 
 class MetricsWriter:
@@ -24,14 +27,15 @@ class MetricsWriter:
     """
 
     def __init__(self, directory: str | Path, resume_step: int | None = None, evaluated: bool = True) -> None:
-        directory = Path(directory)
+        directory = place(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        kept = _keep(directory, resume_step, evaluated)
+        self._path, self._copy, self._published = directory / FILE, DiskCopy(directory), time.monotonic()
+        kept = _keep(directory, self._copy.folder, resume_step, evaluated)
         self._lines, self._digest = len(kept), hashlib.sha256("".join(kept).encode())
-        self._file = (directory / FILE).open("a", encoding="utf-8")
+        self._file = (self._copy.folder / FILE).open("a", encoding="utf-8")
         # TensorBoard forgets the events from the purge step on.
         purge_step = None if resume_step is None else resume_step + 1 if resume_step else 0
-        self._events = _Events(directory / "tensorboard", purge_step)
+        self._events = _Events(self._copy.folder / "tensorboard", purge_step)
 
     def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         """Store the metrics of one split ("train", "valid", …) at one step. Numbers that are not finite become null."""
@@ -42,6 +46,13 @@ class MetricsWriter:
         self._lines += 1
         self._digest.update(line.encode())
         self._events.write(int(step), {f"{name}/{split}": value for name, value in plain.items() if isinstance(value, int | float)})
+        if time.monotonic() > self._published + _PUBLISH_EVERY:
+            self.publish()
+
+    def publish(self) -> None:
+        """Puts what was written into the bucket, if the directory is in one: a checkpoint may then say that it is there."""
+        self._copy.publish()
+        self._published = time.monotonic()
 
     def mark(self) -> dict[str, Any]:
         """What tells whether these lines are still what they are now: their number and their SHA-256, as JSON values."""
@@ -51,11 +62,10 @@ class MetricsWriter:
         """Warns on stderr where these are not the lines of that mark."""
         if self.mark() == written:
             return
-        path = Path(self._file.name)
-        steps = [line["step"] for line in read_metrics(path.parent)]
+        steps = [line["step"] for line in read_metrics(self._copy.folder)]
         what = f"{self._lines:,} whole lines{f', the last of step {steps[-1]}' if steps else ''}, where {written['lines']:,} were written"
         print(
-            f"warning: {path} is not what was written before the checkpoint: it has "
+            f"warning: {self._path} is not what was written before the checkpoint: it has "
             f"{what if self._lines != written['lines'] else 'a changed line'}. Training does not need it and goes on; restore it from a "
             "copy, or the report will show what is there.",
             file=sys.stderr,
@@ -65,6 +75,7 @@ class MetricsWriter:
     def close(self) -> None:
         self._file.close()
         self._events.close()
+        self._copy.close()
 
     def __enter__(self) -> Self:
         return self
@@ -104,7 +115,7 @@ class _Events:
 
 def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
     """The lines of `directory/metrics.jsonl` in order; none if there is no such file. A torn line (a crash while writing) is left out."""
-    path = Path(directory) / FILE
+    path = place(directory) / FILE
     if not path.exists():
         return []
     return [line for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if (line := _parsed(text)) is not None]
@@ -118,8 +129,8 @@ def _parsed(text: str) -> dict[str, Any] | None:
     return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
 
 
-def _keep(directory: Path, resume_step: int | None, evaluated: bool) -> list[str]:
-    """Rewrite the file with its whole lines up to the step, and give them back; the old file stays whole until the new one is."""
+def _keep(directory: Path, target: Path, resume_step: int | None, evaluated: bool) -> list[str]:
+    """Rewrite the file with its whole lines up to the step, in `target`, and give them back; the old file stays whole until the new one is."""
 
     def stays(line: Mapping[str, Any]) -> bool:
         if resume_step is None:
@@ -129,12 +140,7 @@ def _keep(directory: Path, resume_step: int | None, evaluated: bool) -> list[str
     if not (directory / FILE).exists():
         return []
     lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in read_metrics(directory) if stays(line)]
-    temporary = directory / f"{FILE}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(directory / FILE)
+    write_whole(target / FILE, "".join(lines))
     return lines
 
 

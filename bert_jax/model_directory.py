@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from bert_jax import small_files
 from bert_jax.config import ComputeConfig, EncoderConfig, to_dict
 from bert_jax.errors import InputError
-from bert_jax.files import SEAL, check_seal, seal, write_whole
+from bert_jax.files import SEAL, check_seal, committed, seal, write_whole
 from bert_jax.model.bert import ClassificationModel, PretrainingModel
 from bert_jax.overrides import differences, from_dict
 from bert_jax.tokenizer import Tokenizer
@@ -146,8 +146,8 @@ def finished(directory: Path) -> dict[str, Any] | None:
 
 def fingerprint(directory: Path) -> str:
     """A name for the model as it is now: another one once it is described, trained or imported anew."""
-    # Orbax writes down when each checkpoint was committed; a name without digits alone is one that it has not finished.
-    saves = sorted(path for path in directory.glob("checkpoints/*/_CHECKPOINT_METADATA") if path.parent.name.isdigit())
+    # Orbax writes down when each checkpoint was committed.
+    saves = sorted(path for path in directory.glob("checkpoints/*/_CHECKPOINT_METADATA") if committed(path.parent))
     own = [path for name in (FILE, "config.json", "tokenizer.json", "vocab.txt") if (path := directory / name).is_file()]
     digest = hashlib.sha256()
     for path in sorted(directory.glob("*.safetensors")):  # of a model from elsewhere

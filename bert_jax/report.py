@@ -10,6 +10,7 @@ from typing import Any
 
 from bert_jax.charts import Chart, Series, draw
 from bert_jax.errors import InputError
+from bert_jax.files import place, write_whole
 from bert_jax.metrics import read_metrics
 from bert_jax.progress import count
 
@@ -26,7 +27,7 @@ def write_report(workdir: str | Path) -> Path:
     Raises:
         InputError: one of the JSON files is damaged.
     """
-    workdir = Path(workdir)
+    workdir = place(workdir)
     config, summary, examples = (_read(workdir / f"{name}.json") for name in ("config", "summary", "examples"))
     pretrain, finetune = summary.get("pretrain") or {}, summary.get("finetune") or {}
     panels = {"fill_mask": _fill_mask, "next_sentence": _next_sentence, "classify": _classify}
@@ -43,9 +44,7 @@ def write_report(workdir: str | Path) -> Path:
     style, script = (files("bert_jax").joinpath(f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     page = _PAGE.format(name=escape(workdir.resolve().name), subtitle=_subtitle(config), style=style, script=script, body=body)
     path = workdir / "report.html"
-    temporary = path.with_suffix(".html.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, page)
     return path
 
 

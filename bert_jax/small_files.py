@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.errors import InputError
+from bert_jax.files import special_files
 
 LARGEST = 64 << 20
 """Bytes; the tokenizer.json of a vocabulary of a million tokens has less."""
@@ -28,7 +29,7 @@ def read_text(path: Path, remedy: str) -> str:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 (byte {error.start:,}). {remedy}") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}). {remedy}") from error
+        raise InputError(f"{path} cannot be read ({error.strerror or error}). {remedy}") from error
 
 
 def read_json(path: Path, remedy: str) -> Any:
@@ -45,8 +46,5 @@ def read_json(path: Path, remedy: str) -> Any:
 
 def refuse_special_files(directory: Path) -> None:
     """Raises InputError where anything below the directory is no plain file or folder: a link leads elsewhere, a pipe never answers."""
-    for path in sorted(directory.rglob("*")):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise InputError(
-                f"{path} is a link, a pipe or a device, which no checkpoint holds, so it is refused. Copy the files themselves."
-            )
+    for path in special_files(directory):
+        raise InputError(f"{path} is a link, a pipe or a device, which no checkpoint holds, so it is refused. Copy the files themselves.")

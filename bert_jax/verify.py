@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bert_jax import model_directory
 from bert_jax.errors import InputError
-from bert_jax.files import SEAL, seal_faults
+from bert_jax.files import SEAL, committed, seal_faults, sizes_below
 from bert_jax.progress import WorkProgress
 from bert_jax.training import manifest, verification
 
@@ -20,7 +20,7 @@ def verify(workdir: Path) -> tuple[list[str], int]:
     models = sorted({path.parent for name in (model_directory.FILE, "checkpoints") for path in workdir.rglob(name)})
     if not seals and not models:
         raise InputError(f"There is no run and no model in {workdir}: name the --workdir of a training, or the directory of a model.")
-    with WorkProgress("verify", "B", sum(path.stat().st_size for path in workdir.rglob("*") if path.is_file())) as progress:
+    with WorkProgress("verify", "B", sum(sizes_below(workdir).values())) as progress:
         looked_at = _Counter(progress.update)
         found = [fault for seal in seals for fault in seal_faults(seal.parent, on_read=looked_at)]
         found += [fault for directory in models for fault in _model_faults(directory, looked_at)]
@@ -42,7 +42,7 @@ def _model_faults(directory: Path, on_read: Callable[[int], None]) -> Iterator[s
         identity = model_directory.identity(*model_directory.read(directory))
     except InputError as error:
         yield str(error)
-    steps = sorted(path for path in (directory / "checkpoints").glob("*") if path.name.isdigit())
+    steps = sorted(path for path in (directory / "checkpoints").glob("*") if committed(path))
     if not steps:
         yield f"There is no checkpoint in {directory / 'checkpoints'}"
     for path in steps:

@@ -26,7 +26,7 @@ from bert_jax.convert.huggingface import (
 from bert_jax.convert.sentence_transformers import embedding_config
 from bert_jax.convert.tensor_files import INDEX, PICKLES, SINGLE, TensorFiles
 from bert_jax.errors import InputError
-from bert_jax.files import seal
+from bert_jax.files import on_disk, place, seal
 from bert_jax.model_directory import EmbeddingConfig, ModelDescription, read_json, write_json
 from bert_jax.tokenizer import Tokenizer
 from bert_jax.training.checkpoint import Checkpoints
@@ -67,7 +67,7 @@ class Imported:
 
 def is_foreign(source: str | Path) -> bool:
     """Whether this names a model from elsewhere: a directory with files of one, or a name on the hub."""
-    directory = Path(source).expanduser()
+    directory = place(source).expanduser()
     if not directory.is_dir():
         return not directory.exists() and hub.is_name(str(source))
     if (directory / model_directory.FILE).exists():
@@ -84,7 +84,7 @@ def read_source(source: str | Path, initialize_missing: bool = False) -> Importe
         InputError: files are missing, damaged or pickles; another architecture; tensors that contradict the configuration; a
             vocabulary of another size than the token table; part of a head only; the hub cannot be reached.
     """
-    directory = Path(source).expanduser()
+    directory = on_disk(str(source), "A model from elsewhere,").expanduser()
     if not directory.is_dir():
         directory = hub.fetch(str(source))
     if (directory / google.CONFIG).is_file() and not (directory / CONFIG).is_file():

@@ -14,6 +14,7 @@ from bert_jax.config import PretrainConfig, RunConfig
 from bert_jax.data.corpora import Prepared
 from bert_jax.data.pipeline import evaluation_batches, pretraining_batches
 from bert_jax.errors import InputError
+from bert_jax.files import place
 from bert_jax.metrics import read_metrics
 from bert_jax.model.attention import with_kernel
 from bert_jax.model.bert import PretrainingModel
@@ -64,7 +65,7 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
                 directory=directory,
                 task=task,
                 init=lambda: _initial_parameters(model, held_out[0][0], slots[0], config.seed),
-                warm_start=_warm_start(Path(stage.checkpoint), stage) if stage.checkpoint else None,
+                warm_start=_warm_start(place(stage.checkpoint), stage) if stage.checkpoint else None,
                 optimizer=make_optimizer(stage.optimizer, stage.steps),
                 schedule=learning_rate_schedule(stage.optimizer, stage.steps),
                 mesh=mesh,

@@ -1,7 +1,6 @@
 """A whole run in a workdir: vocabulary, records, pre-training, fine-tuning, and what it learned."""
 
 import dataclasses
-import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +13,7 @@ from bert_jax.config import RunConfig, to_dict
 from bert_jax.data.corpora import Prepared, documents, prepare
 from bert_jax.data.labelled import Labelled, load_labelled
 from bert_jax.errors import InputError
-from bert_jax.files import SEAL, check_seal, only_writer, seal
+from bert_jax.files import SEAL, check_seal, disk_folder, is_whole, made_whole, on_disk, only_writer, place, seal
 from bert_jax.model_directory import ModelDescription, read_json, write_json
 from bert_jax.overrides import differences, from_dict
 from bert_jax.processes import on_first_process, wait_for_all
@@ -78,7 +77,7 @@ def _run_stages(config: RunConfig, workdir: Path) -> None:
 def _finetune(config: RunConfig, workdir: Path, labelled: Labelled) -> dict[str, Any]:
     stage = config.finetune
     assert stage is not None
-    pretrained = Path(stage.checkpoint) if stage.checkpoint else workdir / "pretrain"
+    pretrained = place(stage.checkpoint) if stage.checkpoint else workdir / "pretrain"
     if stage.from_scratch and not config.pretrain:
         encoder, tokenizer, pretrained_or_none = _fresh_encoder(config, workdir)
     else:
@@ -111,7 +110,7 @@ def _with_pretrained_encoder(config: RunConfig) -> RunConfig:
     """The configuration with the encoder of the checkpoint that pre-training goes on from."""
     if not (config.pretrain and config.pretrain.checkpoint):
         return config
-    encoder = pretrained_description(Path(config.pretrain.checkpoint), config.pretrain).encoder
+    encoder = pretrained_description(place(config.pretrain.checkpoint), config.pretrain).encoder
     return dataclasses.replace(config, encoder=encoder)
 
 
@@ -141,7 +140,9 @@ def claim_workdir(config: RunConfig, workdir: Path, command: str = "") -> None:
 def prepare_data(config: RunConfig, workdir: Path, beam: Sequence[str] | None = None) -> tuple[Tokenizer, Prepared]:
     """The vocabulary and the prepared records of a run, made where they are missing; `beam` as in `prepare`."""
     tokenizer = make_vocabulary(config, workdir)
-    data_dir = Path(config.corpus.data_dir) if config.corpus.data_dir else workdir / "data"
+    given = config.corpus.data_dir
+    # ArrayRecord reads from disks alone, so that beside a bucket every host has records of its own.
+    data_dir = on_disk(given, "corpus.data_dir") if given else disk_folder(workdir / "data")
     made: list[Prepared] = []
     on_first_process(lambda: made.append(prepare(config.corpus, tokenizer, data_dir, beam=beam)))
     return tokenizer, made[0] if made else prepare(config.corpus, tokenizer, data_dir, show_progress=False)
@@ -151,20 +152,17 @@ def make_vocabulary(config: RunConfig, workdir: Path) -> Tokenizer:
     """The run's tokenizer: that of `pretrain.checkpoint` or `vocabulary.path`, or trained once on the corpus and kept in the workdir."""
     vocabulary = config.vocabulary
     if config.pretrain and config.pretrain.checkpoint:
-        return model_directory.read(Path(config.pretrain.checkpoint))[1]
+        return model_directory.read(place(config.pretrain.checkpoint))[1]
     if vocabulary.path:
         return Tokenizer.load(vocabulary.path, vocabulary.lowercase)
     directory = workdir / "vocabulary"
 
     def train_once() -> None:
-        if directory.exists():
+        if is_whole(directory):
             return
         texts = (sentence for document in documents(config.corpus, "train") for sentence in document)
-        unfinished = workdir / "vocabulary.tmp"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        Tokenizer.train(texts, vocabulary).save(unfinished)
-        seal(unfinished)
-        unfinished.rename(directory)
+        with made_whole(directory) as unfinished:
+            Tokenizer.train(texts, vocabulary).save(unfinished)
 
     on_first_process(train_once)
     check_seal(directory)

@@ -9,7 +9,7 @@ and verified before anything of it is used. One that fails is set aside as `STEP
 
 import logging
 import math
-import shutil
+import os
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from bert_jax.errors import InputError, TrainingError, storage_failure
+from bert_jax.files import remove
 from bert_jax.model_directory import check_identity
 from bert_jax.processes import on_first_process
 from bert_jax.training import manifest
@@ -124,7 +125,7 @@ class Checkpoints:
         }
         self._policy = _NewestAndBest(keep, self._scores)
         options = _options(self._policy, ocp.options.MultiprocessingOptions(), self._write_manifest)
-        self._manager = ocp.CheckpointManager(self._directory, item_handlers=handlers, options=options)
+        self._manager = ocp.CheckpointManager(os.fspath(self._directory), item_handlers=handlers, options=options)
         if not self._unverified:
             self._remove_superseded()
 
@@ -183,7 +184,8 @@ class Checkpoints:
 
     def _write_manifest(self) -> None:
         step, arrays, data, score = self._saving
-        [unfinished] = self._directory.glob(f"{step}.orbax-checkpoint-tmp*")
+        # In a bucket it has its name from the beginning.
+        unfinished = next(self._directory.glob(f"{step}.orbax-checkpoint-tmp*"), self._directory / str(step))
         manifest.write(unfinished, arrays, self._model, data, score)
 
     def restore(self, state: TrainState) -> tuple[TrainState, Position]:
@@ -243,7 +245,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
         if jax.process_index() == 0:
-            shutil.rmtree(self._directory / REMOVED, ignore_errors=True)
+            remove(self._directory / REMOVED)
 
     def close(self) -> None:
         """Waits, raises the failure of the last save if it had one, and lets go of the directory."""
@@ -290,7 +292,7 @@ def restore_parameters(path: Path, params: Any, alone: bool = False) -> Any:
     with ocp.Checkpointer(
         ocp.PyTreeCheckpointHandler(multiprocessing_options=processes), multiprocessing_options=processes
     ) as checkpointer:
-        return checkpointer.restore(path / "params", args=_pytree_restore(shapes, partial=True))
+        return checkpointer.restore(os.fspath(path / "params"), args=_pytree_restore(shapes, partial=True))
 
 
 def chosen(directory: Path, best: bool) -> tuple[Path, Manifest]:

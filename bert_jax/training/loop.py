@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from bert_jax.config import LoopConfig
 from bert_jax.data.pipeline import Batches, merge_states
 from bert_jax.errors import InputError, Interrupted, TrainingError
+from bert_jax.files import DiskCopy
 from bert_jax.metrics import MetricsWriter
 from bert_jax.model_directory import write_json
 from bert_jax.objectives.losses import Mean
@@ -224,7 +225,8 @@ class _Training:
         if self.tracing:
             self.end_profile()
         else:
-            jax.profiler.start_trace(str(self.job.directory / "profile"))
+            self.profile = DiskCopy(self.job.directory / "profile")
+            jax.profiler.start_trace(str(self.profile.folder))
             self.tracing = True
         self.clock += time.perf_counter() - begun
 
@@ -233,6 +235,7 @@ class _Training:
         if self.tracing:
             self.tracing = False
             jax.profiler.stop_trace()
+            self.profile.close()
 
     def settle(self) -> None:
         """Takes in the metrics of the last dispatched step, and stops where too many updates in a row were skipped."""
@@ -318,6 +321,8 @@ class _Training:
 
     def save(self, score: float | None = None) -> None:
         begun = time.perf_counter()
+        if self.writer:
+            self.writer.publish()
         self.checkpoints.save(self.step, self.state, self.position(), score)
         self.clock += time.perf_counter() - begun
 

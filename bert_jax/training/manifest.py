@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import jax
 
 from bert_jax.errors import InputError
-from bert_jax.files import sha256, write_whole
+from bert_jax.files import sha256, sizes_below, sync, write_whole
 
 FILE = "manifest.json"
 
@@ -74,7 +73,7 @@ def read(directory: Path) -> Manifest | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DamagedError(f"{path} cannot be read ({os.strerror(error.errno or 0)})") from error
+        raise DamagedError(f"{path} cannot be read ({error.strerror or error})") from error
     except (ValueError, TypeError, KeyError, RecursionError):
         whole = False
     if not whole:
@@ -109,7 +108,7 @@ def faults(
         except FileNotFoundError:
             return f"{path} is missing"
         except OSError as error:
-            return f"{path} cannot be read ({os.strerror(error.errno or 0)})"
+            return f"{path} cannot be read ({error.strerror or error})"
         if same:
             on_read(size)
         return "" if same else f"{path} is not what was written: its hash differs"
@@ -129,15 +128,14 @@ def arrays_of(items: Mapping[str, Any]) -> Arrays:
 
 
 def _names(directory: Path) -> list[str]:
-    found = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+    found = (path.relative_to(directory).as_posix() for path in sizes_below(directory))
     return sorted(name for name in found if name not in (*_NOT_HASHED, FILE))
 
 
 def _seal(path: Path) -> tuple[int, str]:
-    with path.open("rb") as file:
-        # What the manifest says must be true even after a loss of power.
-        os.fsync(file.fileno())
-        return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+    # What the manifest says must be true even after a loss of power.
+    sync(path)
+    return path.stat().st_size, sha256(path)
 
 
 def _digest(content: Any) -> str:

@@ -5,7 +5,7 @@ A damaged checkpoint is set aside as `STEP.damaged`.
 
 import json
 import math
-import shutil
+import os
 import sys
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -15,6 +15,7 @@ from pathlib import Path
 import orbax.checkpoint as ocp
 
 from bert_jax.errors import InputError
+from bert_jax.files import committed, remove
 from bert_jax.training import manifest
 from bert_jax.training.manifest import DamagedError, Manifest, arrays_of
 
@@ -44,8 +45,8 @@ def required(path: Path) -> Manifest:
 
 def steps_in(directory: Path) -> list[int]:
     """The steps of the committed checkpoints, in order."""
-    # A name without digits alone is one that Orbax has not finished, or one that was set aside.
-    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit())
+    # Another name is one that Orbax has not finished, or one that was set aside.
+    return sorted(int(path.name) for path in directory.glob("*") if committed(path))
 
 
 def set_damaged_aside(directory: Path, hashed: Collection[str] | None = None) -> None:
@@ -57,7 +58,7 @@ def set_damaged_aside(directory: Path, hashed: Collection[str] | None = None) ->
     Raises:
         InputError: none is whole; nothing has been moved.
     """
-    shutil.rmtree(directory / REMOVED, ignore_errors=True)
+    remove(directory / REMOVED)
     paths = [directory / str(step) for step in steps_in(directory)]
     if paths and not any((path / manifest.FILE).exists() for path in paths):
         _tell(f"the checkpoints in {directory} have no {manifest.FILE}: an older version wrote them. They are taken as they are.")
@@ -78,7 +79,7 @@ def _set_aside(found: Mapping[Path, list[str]]) -> list[str]:
         )
     for path, lines in damaged.items():
         aside = path.with_name(f"{path.name}.damaged")
-        shutil.rmtree(aside, ignore_errors=True)
+        remove(aside)
         path.rename(aside)
         _tell(f"a damaged checkpoint was set aside as {aside}: " + "; ".join(lines))
     return [line for lines in damaged.values() for line in lines]
@@ -133,7 +134,7 @@ def without_manifest(path: Path) -> Manifest:
     """
     try:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            trees = {item: checkpointer.metadata(path / item).item_metadata.tree for item in ("params", "optimizer")}
+            trees = {item: checkpointer.metadata(os.fspath(path / item)).item_metadata.tree for item in ("params", "optimizer")}
         position = json.loads((path / "position" / "metadata").read_text(encoding="utf-8"))
         score = score_without_manifest(path)
     except Exception as error:  # Orbax has many words for a file that is not what it should be.
