@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -75,6 +76,9 @@ class BucketPath(PosixGPath):
     def stat(self) -> _Stat:
         return _Stat(**vars(super().stat()))
 
+    def is_file(self) -> bool:
+        return bool(_files().isfile(str(self)))
+
     def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
         """Nothing: a folder is there as soon as something is in it. (gcsfs would make a bucket whose name was mistyped.)"""
 
@@ -82,13 +86,19 @@ class BucketPath(PosixGPath):
         return (path for path in super().iterdir() if path != self)
 
     def rglob(self, pattern: str) -> Iterator[Self]:
-        found = (self._new(f"gs://{name}") for name in _files().find(str(self), withdirs=True))
+        found = (self._new(f"gs://{name}") for name in self._find(withdirs=True))
         return (path for path in found if path != self and fnmatch.fnmatch(path.name, pattern))
 
     def sizes_below(self) -> dict[Self, int]:
         """The sizes of the files below this folder, by one list."""
-        found = _files().find(str(self), detail=True)
-        return {self._new(f"gs://{name}"): entry["size"] for name, entry in found.items() if not name.endswith("/")}
+        found = self._find(detail=True).items()
+        return {self._new(f"gs://{name}"): entry["size"] for name, entry in found if not name.endswith("/")}
+
+    def _find(self, **options: Any) -> Any:
+        try:
+            return _files().find(str(self), **options)
+        except FileNotFoundError:  # of a bucket that is not there; a folder that is not holds nothing
+            return {}
 
     def resolve(self, strict: bool = False) -> Self:
         return self
@@ -108,10 +118,18 @@ def only_writer(lock: BucketPath, taken: Callable[[str], InputError]) -> Iterato
     stopped so long that another took its lock ends at once when it wakes up, as if it had been killed.
 
     Raises:
-        InputError: another process holds it: `taken`, told which one.
+        InputError: another process holds it: `taken`, told which one; or the bucket cannot be written.
     """
     held = _Lock(lock)
-    if other := held.take():
+    try:
+        other = held.take()
+    except Exception as error:  # TensorStore has words alone
+        told = textwrap.shorten(str(error), 200)
+        raise InputError(
+            f"{lock.parent} cannot be written ({told}). Look at the name of the bucket, at its permissions, and at this machine's "
+            "credentials: `gcloud auth application-default login` makes some."
+        ) from error
+    if other:
         raise taken(other)
     ended = threading.Event()
     keeper = threading.Thread(target=held.keep, args=(ended,), name="lock", daemon=True)

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import re
 import signal
 import sys
+import textwrap
 from pathlib import Path
 
 
@@ -38,6 +40,10 @@ class Interrupted(Exception):
 # What a disk or a network drive may answer to a program that did nothing wrong.
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE)
 
+# The same of a bucket, in the words of gcsfs and of TensorStore, which are no numbers.
+_BUCKET = re.compile(r"Forbidden: |[A-Z_]+: .*(?:http_response_code|libcurl|gs://)")
+_BUCKET_LIBRARIES = ("aiohttp.", "gcsfs.", "google.api_core.", "google.auth.")
+
 
 def storage_failure(error: BaseException) -> str:
     """What storage said, if it made this exception (or one that it came from); else nothing. Libraries in C++ tell it in words alone."""
@@ -45,6 +51,8 @@ def storage_failure(error: BaseException) -> str:
         if isinstance(one, OSError) and one.errno in _STORAGE:
             return f"{os.strerror(one.errno)}{f': {one.filename}' if one.filename else ''}"
         if one is not None:
+            if _BUCKET.match(str(one)) or type(one).__module__.startswith(_BUCKET_LIBRARIES):
+                return textwrap.shorten(str(one), 200)
             for number in _STORAGE:
                 if os.strerror(number) in str(one):
                     return os.strerror(number)

@@ -1,16 +1,64 @@
 """A bucket of Google Cloud Storage in this process, for the processes that a test starts."""
 
+import functools
 import logging
-import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from http.server import HTTPServer
 from typing import Any
 
-from children import free_port
 from gcp_storage_emulator import server
+from gcp_storage_emulator.handlers import buckets
+from gcp_storage_emulator.storage import Storage
 
 NAME = "bucket"
+
+
+class Bucket:
+    """The emulator, with what it leaves out: generations in answers, and writes on the condition of one.
+
+    Attributes:
+        before: told the method and the object's name before each request; what it returns is the answer instead.
+    """
+
+    def __init__(self, port: int, storage: Storage) -> None:
+        self.before: Callable[[str, str], HTTPStatus | None] = lambda method, name: None
+        self._url, self._storage = f"http://localhost:{port}", storage
+
+    def environment(self) -> dict[str, str]:
+        """What makes gcsfs, TensorStore and Google's own client speak to it, without credentials."""
+        return {
+            "STORAGE_EMULATOR_HOST": self._url,
+            "TENSORSTORE_GCS_HTTP_URL": self._url,
+            "GOOGLE_AUTH_TOKEN_FOR_TESTING": "nobody",
+            # Asks for the kind of bucket, by a protocol that the emulator does not speak.
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+            "NO_GCE_CHECK": "true",
+        }
+
+    def names(self) -> set[str]:
+        """Those of all objects."""
+        return set(self._storage.objects.get(NAME, {}))
+
+    def read(self, name: str) -> bytes:
+        """The content of an object."""
+        found: bytes = self._storage.get_file(NAME, name)
+        return found
+
+    def handle(self, inner: Callable[..., None], request: Any, response: Any, storage: Storage) -> None:
+        name = _name(request)
+        there = storage.objects.get(NAME, {}).get(name, {}).get("generation", "0")
+        refused = self.before(request.method, name)
+        if request.query.get("ifGenerationMatch", [there])[0] != there:
+            refused = HTTPStatus.PRECONDITION_FAILED
+        if refused:
+            response.status = refused
+            return
+        inner(request, response, storage)
+        if request.method == "GET" and there != "0":
+            response["x-goog-generation"] = there
 
 
 def _name(request: Any) -> str:
@@ -21,77 +69,30 @@ def _name(request: Any) -> str:
     return found
 
 
-class Bucket:
-    """The emulator, with what it leaves out: generations in answers, and writes on the condition of one.
-
-    Attributes:
-        url: where it listens.
-        before: called with the method and the name of the object, before each request.
-    """
-
-    def __init__(self) -> None:
-        port = free_port()
-        self.url = f"http://localhost:{port}"
-        self.before: Callable[[str, str], None] = lambda method, name: None
-        logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
-        logging.getLogger("api").setLevel(logging.CRITICAL)
-        self._server = server.create_server("localhost", port, in_memory=True, default_bucket=NAME)
-        self._storage = self._server._storage
-
-    def environment(self) -> dict[str, str]:
-        """What makes gcsfs, TensorStore and Google's own client speak to it, without a word of credentials."""
-        return {
-            "STORAGE_EMULATOR_HOST": self.url,
-            "TENSORSTORE_GCS_HTTP_URL": self.url,
-            "GOOGLE_AUTH_TOKEN_FOR_TESTING": "nobody",
-            # Asks for the kind of bucket, by another protocol that the emulator does not speak.
-            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
-            "NO_GCE_CHECK": "true",
-        }
-
-    def objects(self) -> dict[str, bytes]:
-        """Every object by its name."""
-        return {name: self._storage.get_file(NAME, name) for name in list(self._storage.objects.get(NAME, {}))}
-
-    def put(self, name: str, content: bytes) -> None:
-        """Changes an object behind everybody's back."""
-        self._storage.create_file(NAME, name, content, self._storage.get_file_obj(NAME, name) | {"size": str(len(content))})
-
-    def remove(self, name: str) -> None:
-        self._storage.delete_file(NAME, name)
-
-    def start(self) -> None:
-        self._server.start()
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def handle(self, inner: Callable[..., None], request: Any, response: Any, storage: Any) -> None:
-        name = _name(request)
-        self.before(request.method, name)
-        there = storage.objects.get(NAME, {}).get(name, {}).get("generation", "0")
-        wanted = request.query.get("ifGenerationMatch", [there])[0]
-        if wanted != there:
-            response.status = HTTPStatus.PRECONDITION_FAILED
-            return
-        inner(request, response, storage)
-        if request.method == "GET" and there != "0":
-            response["x-goog-generation"] = there
+class _Quiet(HTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """gcsfs asks for an object and for a folder of the same name, and hangs up on the second answer."""
 
 
 @contextmanager
 def bucket() -> Iterator[Bucket]:
-    """A bucket while the context lasts."""
-    made = Bucket()
-    original = server.HANDLERS
-
-    def checked(inner: Callable[..., None]) -> Callable[..., None]:
-        return lambda request, response, storage: made.handle(inner, request, response, storage)
-
-    server.HANDLERS = tuple((path, {method: checked(inner) for method, inner in table.items()}) for path, table in original)
-    made.start()
-    try:
-        yield made
-    finally:
-        made.stop()
-        server.HANDLERS = original
+    """An empty bucket, while the context lasts."""
+    logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
+    logging.getLogger("api").setLevel(logging.CRITICAL)
+    storage = Storage(use_memory_fs=True)
+    buckets.create_bucket(NAME, storage)
+    storage._write_config_to_file = lambda: None  # its whole index anew, at every write
+    handlers = server.HANDLERS
+    with _Quiet(("localhost", 0), functools.partial(server.RequestHandler, storage)) as http:
+        made = Bucket(http.server_port, storage)
+        server.HANDLERS = tuple(
+            (path, {method: functools.partial(made.handle, inner) for method, inner in table.items()}) for path, table in handlers
+        )
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        try:
+            yield made
+        finally:
+            http.shutdown()
+            thread.join()
+            server.HANDLERS = handlers

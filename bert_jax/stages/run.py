@@ -141,7 +141,7 @@ def prepare_data(config: RunConfig, workdir: Path, beam: Sequence[str] | None = 
     """The vocabulary and the prepared records of a run, made where they are missing; `beam` as in `prepare`."""
     tokenizer = make_vocabulary(config, workdir)
     given = config.corpus.data_dir
-    # ArrayRecord reads from disks alone, so that beside a bucket every host has records of its own.
+    # ArrayRecord reads from disks alone, so that beside a bucket every host makes records of its own.
     data_dir = on_disk(given, "corpus.data_dir") if given else disk_folder(workdir / "data")
     made: list[Prepared] = []
     on_first_process(lambda: made.append(prepare(config.corpus, tokenizer, data_dir, beam=beam)))

@@ -1,0 +1,208 @@
+"""A run in a bucket: killed in the midst of a checkpoint, gone on with, verified, used; and one writer at a time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import children
+import pytest
+
+from bert_jax import bucket as room
+from bert_jax.cli import main
+from bert_jax.data import demo
+from bert_jax.errors import InputError
+from bert_jax.files import on_disk, place
+from bert_jax.metrics import TIMINGS
+
+pytest.importorskip("gcsfs", reason="gcsfs is not installed: pip install 'bert_jax[gcs]'")
+emulated = pytest.importorskip("emulated", reason="gcp-storage-emulator is not installed")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A lock that a crash has left is watched for seconds here.
+QUICK = "import sys; from bert_jax import bucket; bucket.REFRESH, bucket.LOST = 0.3, 4.0; "
+TRAIN = QUICK + "import train; sys.exit(train.main(sys.argv[1:]))"
+HOLD = QUICK + (
+    "import time; from bert_jax.cli import run_command; from bert_jax.files import only_writer, place\n"
+    "def hold():\n"
+    "    with only_writer(place('gs://bucket/held')): print('held', flush=True); time.sleep(float(sys.argv[1]))\n"
+    "sys.exit(run_command(hold))"
+)
+WRITE = (
+    "import sys; from bert_jax.cli import run_command; from bert_jax.files import place, write_whole; "
+    "sys.exit(run_command(lambda: write_whole(place(sys.argv[1]), 'text')))"
+)
+
+CONFIG = """
+from bert_jax.config import *
+
+def get_config():
+    return RunConfig(
+        encoder=EncoderConfig(layers=1, width=32, heads=2, feed_forward=64, max_positions=32),
+        vocabulary=VocabularyConfig(kind="characters", size=1500),
+        corpus=CorpusConfig(source="{text}", segmenter="characters", sentence_ends="clauses", valid_fraction=0.1),
+        pretrain={pretrain},
+        finetune=FinetuneConfig(data=LabelledConfig(train="{labelled}"), length=32, batch_size=8, epochs=1, checkpoint="{checkpoint}",
+                                loop=LoopConfig(log_every=2, evaluate_every=100, save_every=100)),
+    )
+"""
+PRETRAIN = """PretrainConfig(steps=4, batch_size=8, evaluation_batches=1, rows=RowsConfig(length=32),
+                               loop=LoopConfig(log_every=1, evaluate_every=2, save_every=2))"""
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Any]:
+    with emulated.bucket() as made:
+        yield made
+
+
+@dataclass
+class Files:
+    """A corpus, labelled texts and configurations on the disk."""
+
+    folder: Path
+
+    def config(self, name: str, pretrain: str, checkpoint: str = "") -> str:
+        path = self.folder / f"{name}.py"
+        text, labelled = self.folder / "text.txt", self.folder / "reviews.tsv"
+        path.write_text(CONFIG.format(text=text, labelled=labelled, pretrain=pretrain, checkpoint=checkpoint), encoding="utf-8")
+        return f"--config={path}"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folder = tmp_path_factory.mktemp("files")
+    texts, labels = demo.labelled_reviews()["train"]
+    (folder / "text.txt").write_text("\n\n".join(texts[200:300]), encoding="utf-8")
+    rows = [f"{'positive' if label else 'negative'}\t{text}" for text, label in zip(texts[:60], labels, strict=False)]
+    (folder / "reviews.tsv").write_text("\n".join(["label\ttext", *rows]) + "\n", encoding="utf-8")
+    return Files(folder)
+
+
+def start(bucket: Any, files: Files | None, *arguments: str) -> subprocess.Popen[str]:
+    environment = children.environment(1) | bucket.environment() | ({"XDG_CACHE_HOME": str(files.folder / "cache")} if files else {})
+    command = [sys.executable, *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def end(child: subprocess.Popen[str], wanted: int = 0) -> tuple[str, str]:
+    """What it wrote to its output and errors, once it has ended with the wanted status."""
+    try:
+        output, errors = child.communicate(timeout=children.LIMIT)
+    finally:
+        child.kill()
+    assert child.returncode == wanted, (output + errors)[-4000:]
+    assert "Traceback" not in errors
+    return output, errors
+
+
+@pytest.fixture(scope="module")
+def killed_once(bucket: Any, files: Files) -> str:
+    """What a run says that goes on after a kill between the data and the manifest of its second checkpoint."""
+    config = files.config("whole", PRETRAIN)
+    child = start(bucket, files, "-c", TRAIN, config, "--workdir=gs://bucket/run")
+
+    def kill(method: str, name: str) -> None:
+        if method == "POST" and name.endswith("checkpoints/4/manifest.json"):
+            child.kill()
+
+    bucket.before = kill
+    end(child, wanted=-signal.SIGKILL)
+    bucket.before = lambda method, name: None
+    checkpoints = {name.removeprefix("run/pretrain/checkpoints/") for name in bucket.names() if "/checkpoints/" in name}
+    assert {"2/commit_success.txt", "2/manifest.json", "4/params/manifest.ocdbt"} <= checkpoints
+    assert "4/commit_success.txt" not in checkpoints and "run/lock" in bucket.names()
+    _, told = end(start(bucket, files, "-c", TRAIN, config, "--workdir=gs://bucket/run"))
+    return told
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [{name: value for name, value in json.loads(line).items() if name not in TIMINGS} for line in text.splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_in_a_bucket_is_killed_and_ends_as_one_on_a_disk(bucket: Any, files: Files, killed_once: str, tmp_path: Path) -> None:
+    assert "waiting 4 s for a sign of life" in killed_once
+    end(start(bucket, files, "train.py", files.config("whole", PRETRAIN), f"--workdir={tmp_path}"))
+    for stage in ("pretrain", "finetune"):
+        assert lines(bucket.read(f"run/{stage}/metrics.jsonl").decode()) == lines((tmp_path / stage / "metrics.jsonl").read_text())
+
+    def outline(names: Iterator[str]) -> set[str]:
+        """The files but for checkpoints and events, the names of which differ from run to run."""
+        return {name for name in names if "checkpoints/" not in name and "tensorboard/" not in name and name != "lock"}
+
+    on_a_disk = (path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    in_the_bucket = (name.removeprefix("run/") for name in bucket.names() if name.startswith("run/"))
+    assert outline(in_the_bucket) == {name for name in outline(on_a_disk) if not name.startswith("data/")}
+    assert any("pretrain/tensorboard/events" in name for name in bucket.names())
+    assert json.loads(bucket.read("run/finetune/result.json")) == json.loads((tmp_path / "finetune" / "result.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_what_is_in_a_bucket_is_used_and_verified(bucket: Any, files: Files, killed_once: str, tmp_path: Path) -> None:
+    del killed_once
+    config = files.config("only_finetune", "None", checkpoint="gs://bucket/run/pretrain")
+    end(start(bucket, files, "train.py", config, "--workdir=gs://bucket/classifier"))
+    output, _ = end(start(bucket, files, str(children.WORKERS / "bucket.py"), str(tmp_path / "exported")))
+    found = json.loads(output.splitlines()[-1])
+    assert found["whole"][0] == [] and found["whole"][1] > 50 and found["predictions"] == [3] and len(found["labels"]) == 2
+    assert (tmp_path / "exported" / "model.safetensors").is_file()
+    assert found["damaged"] == [f"{found['flipped']} is not what was written: its hash differs"]
+    assert found["flipped"] in found["refused"] and "damaged after it was written" in found["refused"]
+    assert found["aside"] == ["2", "4.damaged"] and found["latest"] == 2
+
+
+@pytest.mark.slow
+def test_a_second_writer_is_refused_and_a_crash_lets_go(bucket: Any) -> None:
+    first = start(bucket, None, "-c", HOLD, "300")
+    assert first.stdout and first.stdout.readline() == "held\n"
+    _, told = end(start(bucket, None, "-c", HOLD, "0"), wanted=2)
+    assert f"Another process is writing gs://bucket/held: process {first.pid} on " in told
+    first.kill()
+    first.communicate()
+    # Both see that it is dead, and one of them has the lock.
+    heirs = [start(bucket, None, "-c", HOLD, "20") for _ in range(2)]
+    assert sorted(child.communicate(timeout=children.LIMIT)[0] for child in heirs) == ["", "held\n"]
+    assert sorted(child.returncode for child in heirs) == [0, 2]
+    assert "held/lock" not in bucket.names()
+
+
+def test_what_a_bucket_refuses_is_one_paragraph(bucket: Any) -> None:
+    bucket.before = lambda method, name: HTTPStatus.FORBIDDEN if method == "POST" else None
+    try:
+        _, told = end(start(bucket, None, "-c", WRITE, "gs://bucket/refused"), wanted=1)
+        _, at_first = end(start(bucket, None, "-c", HOLD, "0"), wanted=2)
+    finally:
+        bucket.before = lambda method, name: None
+    assert "error: A file cannot be read or written (Forbidden" in told
+    assert "error: gs://bucket/held cannot be written (PERMISSION_DENIED" in at_first
+
+
+def test_paths_say_what_is_wrong_with_them(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://localhost:1")  # no search for credentials
+    assert place("runs/demo") == Path("runs/demo") and str(place("gs://b/run/") / "lock") == "gs://b/run/lock"
+    for text, told in (("s3://b/run", "neither on a disk nor in Google"), ("gs://", "names no bucket")):
+        with pytest.raises(InputError, match=told):
+            place(text)
+    with pytest.raises(InputError, match=r"corpus\.data_dir gs://b/data cannot be in a bucket"):
+        on_disk("gs://b/data", "corpus.data_dir")
+    with pytest.raises(SystemExit):
+        main(["export", "runs/demo/pretrain", "gs://b/exported"])
+    assert "cannot be in a bucket" in capsys.readouterr().err
+
+    def absent() -> None:
+        raise ImportError("gcsfs")
+
+    monkeypatch.setattr(room, "_files", absent)
+    with pytest.raises(InputError, match=r"needs the package gcsfs: pip install 'bert_jax\[gcs\]'"):
+        place("gs://b/run")
+    assert os.environ["EPATH_USE_TF"] == "no"

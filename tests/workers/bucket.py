@@ -1,0 +1,38 @@
+"""What is done with a run in a bucket: verified, loaded, exported, and all again when a byte of it is another."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import bert_jax
+from bert_jax import model_directory
+from bert_jax.convert.exports import export_model
+from bert_jax.errors import InputError
+from bert_jax.files import place, sizes_below
+from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.verify import verify
+
+RUN = "gs://bucket/run"
+
+
+found: dict[str, Any] = {"whole": verify(place(RUN))}
+found["predictions"] = [len(mask) for mask in bert_jax.load(f"{RUN}/pretrain").fill_mask("很[MASK]", top_k=3)]
+found["labels"] = list(bert_jax.load("gs://bucket/classifier/finetune").classify("很好").probabilities)
+stage = place(f"{RUN}/pretrain")
+export_model(stage, Path(sys.argv[1]))
+
+sizes = sizes_below(stage / "checkpoints" / "4" / "params")
+largest = max(sizes, key=lambda path: sizes[path])
+content = bytearray(largest.read_bytes())
+content[-1] ^= 1
+largest.write_bytes(bytes(content))
+found |= {"flipped": str(largest), "damaged": verify(place(RUN))[0]}
+try:
+    bert_jax.load(stage)
+except InputError as error:
+    found["refused"] = str(error)
+checkpoints = Checkpoints(stage / "checkpoints", keep=2, model=model_directory.identity(*model_directory.read(stage)))
+found |= {"latest": checkpoints.latest, "aside": sorted({path.name for path in (stage / "checkpoints").iterdir()})}
+checkpoints.close()
+print(json.dumps(found))
