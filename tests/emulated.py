@@ -17,7 +17,7 @@ NAME = "bucket"
 
 
 class Bucket:
-    """The emulator, with what it leaves out: generations in answers, and writes on the condition of one.
+    """The emulator, with what it leaves out: generations in answers, writes on the condition of one, moves.
 
     Attributes:
         before: told the method and the object's name before each request; what it returns is the answer instead.
@@ -61,6 +61,20 @@ class Bucket:
             response["x-goog-generation"] = there
 
 
+def _move(request: Any, response: Any, storage: Storage) -> None:
+    source, target = request.params["object_id"], request.params["target_id"]
+    if source not in storage.objects.get(NAME, {}):
+        response.status = HTTPStatus.NOT_FOUND
+        return
+    entry = storage.get_file_obj(NAME, source) | {"name": target}
+    storage.create_file(NAME, target, storage.get_file(NAME, source), entry)
+    storage.delete_file(NAME, source)
+    response.json(entry)
+
+
+_HANDLERS = ((r"^/storage/v1/b/[^/]+/o/(?P<object_id>.+)/moveTo/o/(?P<target_id>.+)$", {server.POST: _move}), *server.HANDLERS)
+
+
 def _name(request: Any) -> str:
     """The object that a request is about."""
     found: str = request.params.get("object_id") or request.query.get("name", [""])[0]
@@ -86,7 +100,7 @@ def bucket() -> Iterator[Bucket]:
     with _Quiet(("localhost", 0), functools.partial(server.RequestHandler, storage)) as http:
         made = Bucket(http.server_port, storage)
         server.HANDLERS = tuple(
-            (path, {method: functools.partial(made.handle, inner) for method, inner in table.items()}) for path, table in handlers
+            (path, {method: functools.partial(made.handle, inner) for method, inner in table.items()}) for path, table in _HANDLERS
         )
         thread = threading.Thread(target=http.serve_forever)
         thread.start()

@@ -17,6 +17,7 @@ import pytest
 from bert_jax import bucket as room
 from bert_jax.cli import main
 from bert_jax.data import demo
+from bert_jax.data.text import list_files
 from bert_jax.errors import InputError
 from bert_jax.files import on_disk, place
 from bert_jax.metrics import TIMINGS
@@ -195,6 +196,8 @@ def test_paths_say_what_is_wrong_with_them(monkeypatch: pytest.MonkeyPatch, caps
             place(text)
     with pytest.raises(InputError, match=r"corpus\.data_dir gs://b/data cannot be in a bucket"):
         on_disk("gs://b/data", "corpus.data_dir")
+    with pytest.raises(InputError, match="The corpus gs://b/text cannot be in a bucket"):
+        list_files("gs://b/text")
     with pytest.raises(SystemExit):
         main(["export", "runs/demo/pretrain", "gs://b/exported"])
     assert "cannot be in a bucket" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from bert_jax.data.files import PACKED, open_bytes
 from bert_jax.errors import InputError
+from bert_jax.files import on_disk
 
 TABLES = (".tsv", ".csv", ".jsonl")
 LONGEST_LINE = 1 << 24
@@ -61,7 +62,7 @@ def read_rows(source: str, columns: Mapping[str, str], split: str) -> Iterator[R
     """
     if source.startswith("tfds:"):
         return _sound(source, _select(source, _tfds(source.removeprefix("tfds:"), split), columns))
-    return _sound(source, scan_rows(Path(source).expanduser(), columns))
+    return _sound(source, scan_rows(on_disk(source, "The table").expanduser(), columns))
 
 
 def scan_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row | BadRow]:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from bert_jax.data.files import open_bytes
 from bert_jax.errors import InputError
+from bert_jax.files import on_disk
 
 SUFFIXES = (".txt", ".txt.gz", ".txt.xz")
 LONGEST_DOCUMENT = 1 << 17
@@ -27,7 +28,7 @@ def list_files(source: str) -> list[Path]:
     Raises:
         InputError: there is no such file or folder, or it holds no .txt, .txt.gz or .txt.xz file.
     """
-    place = Path(source).expanduser()
+    place = on_disk(source, "The corpus").expanduser()
     if place.is_file():
         if not place.name.endswith(SUFFIXES):
             raise InputError(f"The corpus file {source} is not one of {', '.join(SUFFIXES)}: rename it or convert it to plain UTF-8 text.")
