@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import children
 import pytest
+import tiny
 
 from bert_jax import bucket as room
 from bert_jax.cli import main
@@ -30,6 +30,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # A lock that a crash has left is watched for seconds here.
 QUICK = "import sys; from bert_jax import bucket; bucket.REFRESH, bucket.LOST = 0.3, 4.0; "
 TRAIN = QUICK + "import train; sys.exit(train.main(sys.argv[1:]))"
+JOIN = QUICK + (
+    "import jax; jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2])); import train; sys.exit(train.main(sys.argv[3:]))"
+)
 HOLD = QUICK + (
     "import time; from bert_jax.cli import run_command; from bert_jax.files import only_writer, place\n"
     "def hold():\n"
@@ -115,7 +118,7 @@ def killed_once(bucket: Any, files: Files) -> str:
             child.kill()
 
     bucket.before = kill
-    end(child, wanted=-signal.SIGKILL)
+    end(child, wanted=children.KILLED)
     bucket.before = lambda method, name: None
     checkpoints = {name.removeprefix("run/pretrain/checkpoints/") for name in bucket.names() if "/checkpoints/" in name}
     assert {"2/commit_success.txt", "2/manifest.json", "4/params/manifest.ocdbt"} <= checkpoints
@@ -160,6 +163,33 @@ def test_what_is_in_a_bucket_is_used_and_verified(bucket: Any, files: Files, kil
     assert found["damaged"] == [f"{found['flipped']} is not what was written: its hash differs"]
     assert found["flipped"] in found["refused"] and "damaged after it was written" in found["refused"]
     assert found["aside"] == ["2", "4.damaged"] and found["latest"] == 2
+
+
+@tiny.long
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_two_processes_of_one_run_are_killed_and_go_on(bucket: Any, files: Files) -> None:
+    config = files.config("two", PRETRAIN)
+
+    def both() -> list[subprocess.Popen[str]]:
+        address = f"localhost:{children.free_port()}"
+        return [start(bucket, files, "-c", JOIN, address, str(process), config, "--workdir=gs://bucket/two") for process in range(2)]
+
+    killed = both()
+
+    def kill(method: str, name: str) -> None:
+        if method == "POST" and name == "two/pretrain/checkpoints/4/manifest.json":
+            for child in killed:
+                child.kill()
+
+    bucket.before = kill
+    for child in killed:
+        end(child, wanted=children.KILLED)
+    bucket.before = lambda method, name: None
+    for child in both():
+        end(child)
+    assert any("checkpoints/4/params/ocdbt.process_1" in name for name in bucket.names())
+    assert "is whole" in end(start(bucket, files, "-m", "bert_jax", "verify", "gs://bucket/two"))[0]
 
 
 @pytest.mark.slow

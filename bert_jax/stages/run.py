@@ -1,6 +1,7 @@
 """A whole run in a workdir: vocabulary, records, pre-training, fine-tuning, and what it learned."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -143,6 +144,8 @@ def prepare_data(config: RunConfig, workdir: Path, beam: Sequence[str] | None = 
     given = config.corpus.data_dir
     # ArrayRecord reads from disks alone, so that beside a bucket every host makes records of its own.
     data_dir = on_disk(given, "corpus.data_dir") if given else disk_folder(workdir / "data")
+    if not given and data_dir != workdir / "data" and jax.process_index() == 0:
+        print(f"The records are in {data_dir} of every host; --config.corpus.data_dir names another place.", file=sys.stderr)
     made: list[Prepared] = []
     on_first_process(lambda: made.append(prepare(config.corpus, tokenizer, data_dir, beam=beam)))
     return tokenizer, made[0] if made else prepare(config.corpus, tokenizer, data_dir, show_progress=False)
