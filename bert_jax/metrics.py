@@ -130,7 +130,7 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 
 def _keep(directory: Path, target: Path, resume_step: int | None, evaluated: bool) -> list[str]:
-    """Rewrite the file with its whole lines up to the step, in `target`, and give them back; the old file stays whole until the new one is."""
+    """Rewrite the file with its whole lines up to the step in `target`, and give them back; the old file is whole until the new one is."""
 
     def stays(line: Mapping[str, Any]) -> bool:
         if resume_step is None:
