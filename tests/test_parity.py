@@ -432,3 +432,13 @@ def test_dropout_is_a_function_of_its_key_and_off_without_one() -> None:
     assert one.dtype == jnp.bfloat16
     assert (one == same).all() and (one != other).any()
     assert (dropout(x, 0.3, None) == x).all() and (dropout(x, 0.0, jax.random.key(1)) == x).all()
+
+
+def test_the_model_draws_from_the_generator_of_its_configuration() -> None:
+    params = tiny.initial_parameters(tiny.WITH_DROPOUT)
+
+    def hidden(generator: Literal["threefry", "rbg"]) -> np.ndarray:
+        model = PretrainingModel(tiny.VOCABULARY, tiny.WITH_DROPOUT, ComputeConfig(random_bits=generator))
+        return np.asarray(model.apply({"params": params}, tiny.batch(), jax.random.key(0), method="encode")[0])
+
+    assert np.array_equal(hidden("rbg"), hidden("rbg")) and not np.allclose(hidden("rbg"), hidden("threefry"), atol=0.1)
