@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
-from kill_rounds import write_inputs  # noqa: E402
+from kill_rounds import FINETUNE, PRETRAIN  # noqa: E402
+from small_run import write_files  # noqa: E402
 
 import train  # noqa: E402
 from bert_jax import model_directory  # noqa: E402
@@ -64,7 +65,7 @@ def main() -> int:
 
 def inject(folder: Path, count: int, commands: int, seed: int, minutes: float = 1e9) -> dict[str, Any]:
     """Injects faults and counts outcomes by the kind of file and the kind of fault; `bad` tells of those that must not be."""
-    write_inputs(folder)
+    write_files(folder, 200, 150, PRETRAIN, FINETUNE)
     workdir, begun = folder / "run", time.monotonic()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert train.main([f"--config={folder / 'config.py'}", f"--workdir={workdir}"]) == 0

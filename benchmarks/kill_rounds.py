@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 # All that takes long to import, so that each run is a fork of this process; nothing here may start JAX's threads.
 import jax  # noqa: E402
@@ -34,28 +34,17 @@ import numpy as np  # noqa: E402
 import orbax.checkpoint as ocp  # noqa: E402
 import tensorflow_datasets  # noqa: E402, F401
 from orbax.checkpoint._src.path import deleter  # noqa: E402
+from small_run import write_files  # noqa: E402
 
 import train  # noqa: E402
 from bert_jax import answer_files, cli, files, metrics, model_directory, predict, tokenizer, verify  # noqa: E402, F401
-from bert_jax.data import builder, demo  # noqa: E402
+from bert_jax.data import builder  # noqa: E402
 from bert_jax.model_directory import write_json  # noqa: E402
 from bert_jax.stages import finetune, run  # noqa: E402
 from bert_jax.training import loop, manifest  # noqa: E402
 
-CONFIG = """
-from bert_jax.config import *
-
-def get_config():
-    return RunConfig(
-        encoder=EncoderConfig(layers=1, width=32, heads=2, feed_forward=64, max_positions=32),
-        vocabulary=VocabularyConfig(kind="characters", size=1500),
-        corpus=CorpusConfig(source="{text}", segmenter="characters", sentence_ends="clauses", valid_fraction=0.1),
-        pretrain=PretrainConfig(steps=24, batch_size=8, evaluation_batches=2, rows=RowsConfig(length=32),
-                                loop=LoopConfig(log_every=3, evaluate_every=6, save_every=2, keep=1)),
-        finetune=FinetuneConfig(data=LabelledConfig(train="{labelled}"), length=32, batch_size=8, epochs=1,
-                                loop=LoopConfig(log_every=2, evaluate_every=4, save_every=2, keep=1)),
-    )
-"""
+PRETRAIN = "steps=24, evaluation_batches=2, loop=LoopConfig(log_every=3, evaluate_every=6, save_every=2, keep=1)"
+FINETUNE = "loop=LoopConfig(log_every=2, evaluate_every=4, save_every=2, keep=1)"
 
 # Work that the blow is struck in, by what begins it: at one of the first so many times, up to so many seconds later.
 MOMENTS: dict[str, tuple[Any, str, int, float]] = {
@@ -94,7 +83,7 @@ def main() -> int:
 def rounds(folder: Path, kills: int, seed: int, minutes: float = 1e9, moments: tuple[str, ...] = tuple(MOMENTS)) -> dict[str, Any]:
     """Kills runs until so many blows have fallen, and says where they fell and what differed in the end."""
     rng, begun = random.Random(seed), time.monotonic()
-    write_inputs(folder)
+    write_files(folder, 200, 150, PRETRAIN, FINETUNE)
     os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(folder / "programs"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     jax.config.update("jax_compilation_cache_dir", str(folder / "programs"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -145,15 +134,6 @@ def rounds(folder: Path, kills: int, seed: int, minutes: float = 1e9, moments: t
         "seconds": round(time.monotonic() - begun),
         "seed": seed,
     }
-
-
-def write_inputs(folder: Path) -> None:
-    texts, labels = demo.labelled_reviews()["train"]
-    (folder / "text").mkdir()
-    (folder / "text" / "reviews.txt").write_text("\n\n".join(texts[200:400]), encoding="utf-8")
-    rows = [f"{'positive' if label else 'negative'}\t{text}" for text, label in zip(texts[:150], labels, strict=False)]
-    (folder / "reviews.tsv").write_text("\n".join(["label\ttext", *rows]) + "\n", encoding="utf-8")
-    (folder / "config.py").write_text(CONFIG.format(text=folder / "text", labelled=folder / "reviews.tsv"), encoding="utf-8")
 
 
 def forked(work: Callable[[], int], log: Path) -> int:

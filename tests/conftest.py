@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from children import PROGRAMS
+from toy import Undisturbed
 
 from bert_jax import model_directory
 from bert_jax.config import ComputeConfig, EncoderConfig, VocabularyConfig
@@ -71,6 +72,12 @@ def tiny_classifier(tiny_pretrained: Path) -> Path:
     """The directory of a tiny classifier, the first checkpoint of which (seed 1) scored best, beside the pre-trained model."""
     description = ModelDescription("classification", _ENCODER, 32, labels=("negative", "neutral", "positive"), pooling="mean")
     return write_model(tiny_pretrained.parent / "finetune", description, seeds=(1, 2), scores=(0.9, 0.8))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """A whole run of the toy task, and what was compiled in it."""
+    return Undisturbed(tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.fixture

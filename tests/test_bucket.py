@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from typing import Any
 import children
 import pytest
 import tiny
+from small_run import write_files
 
 from bert_jax import bucket as room
 from bert_jax.cli import main
-from bert_jax.data import demo
 from bert_jax.data.text import list_files
 from bert_jax.errors import InputError
 from bert_jax.files import on_disk, place
@@ -44,21 +43,8 @@ WRITE = (
     "sys.exit(run_command(lambda: write_whole(place(sys.argv[1]), 'text')))"
 )
 
-CONFIG = """
-from bert_jax.config import *
-
-def get_config():
-    return RunConfig(
-        encoder=EncoderConfig(layers=1, width=32, heads=2, feed_forward=64, max_positions=32),
-        vocabulary=VocabularyConfig(kind="characters", size=1500),
-        corpus=CorpusConfig(source="{text}", segmenter="characters", sentence_ends="clauses", valid_fraction=0.1),
-        pretrain={pretrain},
-        finetune=FinetuneConfig(data=LabelledConfig(train="{labelled}"), length=32, batch_size=8, epochs=1, checkpoint="{checkpoint}",
-                                loop=LoopConfig(log_every=2, evaluate_every=100, save_every=100)),
-    )
-"""
-PRETRAIN = """PretrainConfig(steps=4, batch_size=8, evaluation_batches=1, rows=RowsConfig(length=32),
-                               loop=LoopConfig(log_every=1, evaluate_every=2, save_every=2))"""
+PRETRAIN = "steps=4, evaluation_batches=1, loop=LoopConfig(log_every=1, evaluate_every=2, save_every=2)"
+FINETUNE = "loop=LoopConfig(log_every=2, evaluate_every=100, save_every=100)"
 
 
 @pytest.fixture(scope="module")
@@ -67,31 +53,16 @@ def bucket() -> Iterator[Any]:
         yield made
 
 
-@dataclass
-class Files:
-    """A corpus, labelled texts and configurations on the disk."""
-
-    folder: Path
-
-    def config(self, name: str, pretrain: str, checkpoint: str = "") -> str:
-        path = self.folder / f"{name}.py"
-        text, labelled = self.folder / "text.txt", self.folder / "reviews.tsv"
-        path.write_text(CONFIG.format(text=text, labelled=labelled, pretrain=pretrain, checkpoint=checkpoint), encoding="utf-8")
-        return f"--config={path}"
-
-
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a corpus, labelled reviews and a configuration for them."""
     folder = tmp_path_factory.mktemp("files")
-    texts, labels = demo.labelled_reviews()["train"]
-    (folder / "text.txt").write_text("\n\n".join(texts[200:300]), encoding="utf-8")
-    rows = [f"{'positive' if label else 'negative'}\t{text}" for text, label in zip(texts[:60], labels, strict=False)]
-    (folder / "reviews.tsv").write_text("\n".join(["label\ttext", *rows]) + "\n", encoding="utf-8")
-    return Files(folder)
+    write_files(folder, 100, 60, PRETRAIN, FINETUNE)
+    return folder
 
 
-def start(bucket: Any, files: Files | None, *arguments: str) -> subprocess.Popen[str]:
-    environment = children.environment(1) | bucket.environment() | ({"XDG_CACHE_HOME": str(files.folder / "cache")} if files else {})
+def start(bucket: Any, files: Path | None, *arguments: str) -> subprocess.Popen[str]:
+    environment = children.environment(1) | bucket.environment() | ({"XDG_CACHE_HOME": str(files / "cache")} if files else {})
     command = [sys.executable, *arguments]
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -108,9 +79,9 @@ def end(child: subprocess.Popen[str], wanted: int = 0) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def killed_once(bucket: Any, files: Files) -> str:
+def killed_once(bucket: Any, files: Path) -> str:
     """What a run says that goes on after a kill between the data and the manifest of its second checkpoint."""
-    config = files.config("whole", PRETRAIN)
+    config = f"--config={files / 'config.py'}"
     child = start(bucket, files, "-c", TRAIN, config, "--workdir=gs://bucket/run")
 
     def kill(method: str, name: str) -> None:
@@ -133,9 +104,9 @@ def lines(text: str) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_in_a_bucket_is_killed_and_ends_as_one_on_a_disk(bucket: Any, files: Files, killed_once: str, tmp_path: Path) -> None:
+def test_a_run_in_a_bucket_is_killed_and_ends_as_one_on_a_disk(bucket: Any, files: Path, killed_once: str, tmp_path: Path) -> None:
     assert "waiting 4 s for a sign of life" in killed_once
-    end(start(bucket, files, "train.py", files.config("whole", PRETRAIN), f"--workdir={tmp_path}"))
+    end(start(bucket, files, "train.py", f"--config={files / 'config.py'}", f"--workdir={tmp_path}"))
     for stage in ("pretrain", "finetune"):
         assert lines(bucket.read(f"run/{stage}/metrics.jsonl").decode()) == lines((tmp_path / stage / "metrics.jsonl").read_text())
 
@@ -152,10 +123,10 @@ def test_a_run_in_a_bucket_is_killed_and_ends_as_one_on_a_disk(bucket: Any, file
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_what_is_in_a_bucket_is_used_and_verified(bucket: Any, files: Files, killed_once: str, tmp_path: Path) -> None:
+def test_what_is_in_a_bucket_is_used_and_verified(bucket: Any, files: Path, killed_once: str, tmp_path: Path) -> None:
     del killed_once
-    config = files.config("only_finetune", "None", checkpoint="gs://bucket/run/pretrain")
-    end(start(bucket, files, "train.py", config, "--workdir=gs://bucket/classifier"))
+    values = ["--config.pretrain=none", "--config.finetune.checkpoint=gs://bucket/run/pretrain", "--workdir=gs://bucket/classifier"]
+    end(start(bucket, files, "train.py", f"--config={files / 'config.py'}", *values))
     output, _ = end(start(bucket, files, str(children.WORKERS / "bucket.py"), str(tmp_path / "exported")))
     found = json.loads(output.splitlines()[-1])
     assert found["whole"][0] == [] and found["whole"][1] > 50 and found["predictions"] == [3] and len(found["labels"]) == 2
@@ -168,8 +139,8 @@ def test_what_is_in_a_bucket_is_used_and_verified(bucket: Any, files: Files, kil
 @tiny.long
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_two_processes_of_one_run_are_killed_and_go_on(bucket: Any, files: Files) -> None:
-    config = files.config("two", PRETRAIN)
+def test_two_processes_of_one_run_are_killed_and_go_on(bucket: Any, files: Path) -> None:
+    config = f"--config={files / 'config.py'}"
 
     def both() -> list[subprocess.Popen[str]]:
         address = f"localhost:{children.free_port()}"

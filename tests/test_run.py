@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import tiny
 import toy
+from small_run import write_files
 
 import bert_jax
 import bert_jax.cli
 from bert_jax.convert.imports import import_model
-from bert_jax.data import demo
 from bert_jax.files import only_writer
 from bert_jax.metrics import read_metrics
 from bert_jax.training import loop
@@ -25,32 +25,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 import train  # noqa: E402
 
-CONFIG = """
-from bert_jax.config import *
-
-def get_config():
-    return RunConfig(
-        encoder=EncoderConfig(layers=1, width=32, heads=2, feed_forward=64, max_positions=32),
-        vocabulary=VocabularyConfig(kind="characters", size=1500),
-        corpus=CorpusConfig(source="{text}", segmenter="characters", sentence_ends="clauses", valid_fraction=0.1),
-        pretrain=PretrainConfig(steps=8, batch_size=8, evaluation_batches=2, rows=RowsConfig(length=32),
-                                loop=LoopConfig(log_every=2, evaluate_every=4, save_every=4)),
-        finetune=FinetuneConfig(data=LabelledConfig(train="{labelled}"), compare_from_scratch=True, length=32, batch_size=8, epochs=1,
-                                loop=LoopConfig(log_every=2, evaluate_every=5, save_every=5)),
-    )
-"""
+PRETRAIN = "steps=8, evaluation_batches=2, loop=LoopConfig(log_every=2, evaluate_every=4, save_every=4)"
+FINETUNE = "compare_from_scratch=True, loop=LoopConfig(log_every=2, evaluate_every=5, save_every=5)"
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a corpus, labelled reviews and a configuration for them."""
     folder = tmp_path_factory.mktemp("files")
-    texts, labels = demo.labelled_reviews()["train"]
-    (folder / "text").mkdir()
-    (folder / "text" / "reviews.txt").write_text("\n\n".join(texts[200:500]), encoding="utf-8")
-    rows = [f"{'positive' if label else 'negative'}\t{text}" for text, label in zip(texts[:200], labels, strict=False)]
-    (folder / "reviews.tsv").write_text("\n".join(["label\ttext", *rows]) + "\n", encoding="utf-8")
-    (folder / "config.py").write_text(CONFIG.format(text=folder / "text", labelled=folder / "reviews.tsv"), encoding="utf-8")
+    write_files(folder, 300, 200, PRETRAIN, FINETUNE)
     return folder
 
 

@@ -1,6 +1,7 @@
 """A job that compiles in no time and can be spoilt at any step, and what its directory is asked afterwards."""
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from bert_jax.config import LoopConfig
 from bert_jax.metrics import TIMINGS, read_metrics
 from bert_jax.objectives.losses import Mean
 from bert_jax.objectives.tasks import Metrics, row_metrics
-from bert_jax.training.checkpoint import restore_parameters
-from bert_jax.training.loop import Job
+from bert_jax.training import manifest
+from bert_jax.training.checkpoint import chosen, restore_parameters
+from bert_jax.training.loop import Job, train
 
 WIDTH = 1 << 16  # the parameters fill 256 kB of a disk
 
@@ -109,3 +111,33 @@ def parameters(directory: Path, step: int, shapes: Any) -> dict[str, np.ndarray]
 
 def same_bits(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
     return one.keys() == other.keys() and all(one[path].tobytes() == other[path].tobytes() for path in one)
+
+
+def scores(directory: Path) -> dict[int, float | None]:
+    found = {step: manifest.read(directory / "checkpoints" / str(step)) for step in steps_kept(directory)}
+    return {step: saved.score for step, saved in found.items() if saved}
+
+
+def best_and_newest(directory: Path) -> tuple[int, int]:
+    best, newest = (chosen(directory / "checkpoints", best)[0].name for best in (True, False))
+    return int(best), int(newest)
+
+
+class Undisturbed:
+    """A whole run of the toy task, and what was compiled in it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        compiled = []
+        handler = logging.Handler()
+        handler.emit = lambda record: compiled.append(record.getMessage())  # type: ignore[method-assign]
+        logger = logging.getLogger("jax")
+        logger.addHandler(handler)
+        job = toy(directory)
+        try:
+            with jax.log_compiles():
+                self.real_tokens = train(job)
+        finally:
+            logger.removeHandler(handler)
+            job.batches.close()
+        self.compiled = [message for message in compiled if message.startswith("Finished XLA compilation")]
