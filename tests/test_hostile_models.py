@@ -130,6 +130,16 @@ def test_settings_of_a_tokenizer_are_checked(directory: Path, name: str, value: 
         read_source(directory)
 
 
+@pytest.mark.parametrize("value", [1, "BertModel", {"BertModel": 1}])
+def test_a_list_of_classes_that_is_none_is_refused(directory: Path, value: Any) -> None:
+    values = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(values | {"architectures": value}))
+    with pytest.raises(InputError, match=r"config\.json has architectures=.*not a list"):
+        read_source(directory)
+    (directory / "config.json").write_text(json.dumps(values | {"architectures": [["BertModel"], 1]}))
+    assert read_source(directory).params
+
+
 def test_ids_are_not_believed(directory: Path) -> None:
     content = json.loads((directory / "tokenizer.json").read_text())
     content["model"]["vocab"]["很"] = 2**32 - 2

@@ -128,7 +128,10 @@ def _assembled(directory: Path, file: Path, values: Mapping[str, Any], tensors: 
             f"The vocabulary in {directory} has {tokenizer.vocab_size:,} tokens and {file} says vocab_size={vocab_size:,}: they are not of "
             "one model. Fetch the tokenizer's files that belong to the weights."
         )
-    other = bool(set(_OTHER_CLASSIFIERS).intersection(values.get("architectures") or ()))
+    architectures = values.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise InputError(f"{file} has architectures={architectures!r}, which is not a list of names. Fetch the file again.")
+    other = any(name in _OTHER_CLASSIFIERS for name in architectures)
     parts = _parts(tensors.shapes, config.layers, ignored=("classifier",) if other else ())
     classes = tensors.shapes["classifier.weight"][0] if "classifier" in parts else 2
     _check(tensors.shapes, shapes(parts, config, vocab_size, classes), parts, file)
