@@ -130,7 +130,14 @@ class Encoder(nn.Module):
 
             return jax.lax.scan(scanned, vectors, (stacked, keys))
         states = []
-        for index in range(count):
-            vectors = step(vectors, jax.tree.map(lambda leaf, i=index: leaf[i], (stacked, keys)))
+        for inputs in _layer_by_layer((stacked, keys), count):
+            vectors = step(vectors, inputs)
             states.append(vectors)
         return vectors, jnp.stack(states) if every_layer else None
+
+
+def _layer_by_layer(stacked: Any, count: int) -> list[Any]:
+    """A tree for each layer. Its gradient is the layers' one after the other; that of `leaf[index]`, a sum of `count` padded ones."""
+    leaves, structure = jax.tree.flatten(stacked)
+    parts = [[jnp.squeeze(part, 0) for part in jax.lax.split(leaf, (1,) * count)] for leaf in leaves]
+    return [jax.tree.unflatten(structure, layer) for layer in zip(*parts, strict=True)]
