@@ -130,7 +130,10 @@ def adamw_steps(model: BertForPreTraining, batch: Arrays, count: int, learning_r
     )
     losses = []
     for _ in range(count):
-        losses.append(loss_and_gradients(model, batch)[0])
+        model.zero_grad()
+        loss = forward(model, batch).loss
+        loss.backward()
+        losses.append(loss.item())
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         optimizer.step()
     after = state(model)
