@@ -5,6 +5,8 @@
 Needs TensorFlow to fetch Wikipedia through TFDS: pip install bert_jax[tensorflow]. Cost and score
 are those published for this recipe (Devlin et al. 2019), not measured here: four days on 64 TPU v3
 chips; RoBERTa-wwm-ext-large, trained longer on more text, gives 95 % on ChnSentiCorp.
+
+What it takes of a TPU, and how to use 64 of them, is in configs/pretrain_large_en.py.
 """
 
 from bert_jax.config import (
