@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 WORKERS = Path(__file__).with_name("workers")
-LIMIT = 300  # seconds
+LIMIT = 600  # seconds
 PROGRAMS = tempfile.TemporaryDirectory(prefix="bert_jax-programs-")
 
 
