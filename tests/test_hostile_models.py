@@ -130,12 +130,13 @@ def test_settings_of_a_tokenizer_are_checked(directory: Path, name: str, value: 
         read_source(directory)
 
 
-@pytest.mark.parametrize("value", [1, "BertModel", {"BertModel": 1}])
+@pytest.mark.parametrize("value", [1, "Bert" * 9999, {"BertModel": 1}])
 def test_a_list_of_classes_that_is_none_is_refused(directory: Path, value: Any) -> None:
     values = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(values | {"architectures": value}))
-    with pytest.raises(InputError, match=r"config\.json has architectures=.*not a list"):
+    with pytest.raises(InputError, match=r"config\.json has architectures that are not a list") as error:
         read_source(directory)
+    assert len(str(error.value)) < 1000
     (directory / "config.json").write_text(json.dumps(values | {"architectures": [["BertModel"], 1]}))
     assert read_source(directory).params
 

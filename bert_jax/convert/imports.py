@@ -130,7 +130,7 @@ def _assembled(directory: Path, file: Path, values: Mapping[str, Any], tensors: 
         )
     architectures = values.get("architectures") or []
     if not isinstance(architectures, list):
-        raise InputError(f"{file} has architectures={architectures!r}, which is not a list of names. Fetch the file again.")
+        raise InputError(f"{file} has architectures that are not a list of names. Fetch the file again.")
     other = any(name in _OTHER_CLASSIFIERS for name in architectures)
     parts = _parts(tensors.shapes, config.layers, ignored=("classifier",) if other else ())
     classes = tensors.shapes["classifier.weight"][0] if "classifier" in parts else 2
