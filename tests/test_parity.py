@@ -17,7 +17,7 @@ from bert_jax.convert.huggingface import to_parameters
 from bert_jax.data.packing import assemble, pack
 from bert_jax.data.pairs import Examples
 from bert_jax.model.bert import ClassificationModel, PretrainingModel
-from bert_jax.model.dropout import dropout, dropout_key
+from bert_jax.model.dropout import dropout, row_keys, with_generator
 from bert_jax.objectives.tasks import PretrainingTask
 from bert_jax.training.optimizer import make_optimizer
 
@@ -314,13 +314,13 @@ def test_a_classifier_reads_each_example_of_a_row_alone() -> None:
 
 
 def form(compute: ComputeConfig, encoder: EncoderConfig = tiny.WITH_DROPOUT) -> Callable[..., Any]:
-    """(parameters, batch, key) -> ((loss, outputs), gradients)."""
+    """(parameters, batch, keys) -> ((loss, outputs), gradients)."""
     task = tiny.task(encoder, compute)
     loss = loss_function(task)
 
-    def run(params: Any, batch: Any, key: jax.Array | None) -> Any:
+    def run(params: Any, batch: Any, keys: jax.Array | None) -> Any:
         def both(params: Any) -> Any:
-            return loss(params, batch, key), task.model.apply({"params": params}, batch, key)
+            return loss(params, batch, keys), task.model.apply({"params": params}, batch, keys)
 
         return jax.value_and_grad(both, has_aux=True)(params)
 
@@ -339,15 +339,15 @@ def unrolled() -> Callable[..., Any]:
 
 
 # The cheaper generator halves the time to compile; which one draws is none of the model's business.
-KEY, OTHER_KEY = (jax.random.key(seed, impl="rbg") for seed in (5, 6))
+KEYS, OTHER_KEYS = (row_keys(jax.random.key(seed, impl="rbg"), 4) for seed in (5, 6))
 FORMS = [(False, "dots"), (False, "full"), (True, "none"), (True, "dots"), (True, "full")]
 
 
 @pytest.mark.parametrize(("scan", "remat"), FORMS)
 def test_scan_and_remat_change_nothing_with_dropout_on(scan: bool, remat: Any, unrolled: Any, covered: Arrays) -> None:
     params = tiny.initial_parameters(tiny.WITH_DROPOUT)
-    (loss, outputs), gradients = jax.jit(form(ComputeConfig(scan_layers=scan, remat=remat)))(params, covered, KEY)
-    (wanted_loss, wanted), wanted_gradients = unrolled(params, covered, KEY)
+    (loss, outputs), gradients = jax.jit(form(ComputeConfig(scan_layers=scan, remat=remat)))(params, covered, KEYS)
+    (wanted_loss, wanted), wanted_gradients = unrolled(params, covered, KEYS)
     assert float(loss) == pytest.approx(float(wanted_loss), rel=1e-6)
     tiny.assert_close(outputs, wanted, 3e-6)
     check_same_gradients(gradients, wanted_gradients)
@@ -355,7 +355,7 @@ def test_scan_and_remat_change_nothing_with_dropout_on(scan: bool, remat: Any, u
 
 def test_dropout_was_on(unrolled: Callable[..., Any], covered: Arrays) -> None:
     params = tiny.initial_parameters(tiny.WITH_DROPOUT)
-    one, other = (unrolled(params, covered, key)[0][0] for key in (KEY, OTHER_KEY))
+    one, other = (unrolled(params, covered, keys)[0][0] for keys in (KEYS, OTHER_KEYS))
     assert abs(float(one) - float(other)) > 1e-3
 
 
@@ -415,23 +415,31 @@ def test_positions_can_start_as_waves() -> None:
 @pytest.mark.parametrize("generator", ["threefry", "rbg"])
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_dropout_keeps_its_share_and_the_mean(rate: float, generator: Literal["threefry", "rbg"]) -> None:
-    x = 1 + jnp.arange(200_000, dtype=jnp.float32) / 200_000
-    y = np.asarray(dropout(x, rate, dropout_key(jax.random.key(0), generator)))
+    x = (1 + jnp.arange(200_000, dtype=jnp.float32) / 200_000).reshape(8, -1)
+    y = np.asarray(dropout(x, rate, with_generator(row_keys(jax.random.key(0), 8), generator))).ravel()
     kept = y != 0
     assert stats.binomtest(int((~kept).sum()), len(y), rate).pvalue > 1e-4
-    np.testing.assert_allclose(y[kept], np.asarray(x)[kept] / (1 - rate), rtol=1e-6)
+    np.testing.assert_allclose(y[kept], np.asarray(x).ravel()[kept] / (1 - rate), rtol=1e-6)
     # Neither place nor neighbour decides.
     quarters = kept.reshape(4, -1).sum(1)
     assert stats.chisquare(quarters).pvalue > 1e-4
     assert abs(np.corrcoef(kept[1:], kept[:-1])[0, 1]) < 4 / np.sqrt(len(y))
 
 
-def test_dropout_is_a_function_of_its_key_and_off_without_one() -> None:
-    x = jnp.ones((1000,), jnp.bfloat16)
-    one, same, other = (dropout(x, 0.3, jax.random.key(i)) for i in (1, 1, 2))
+def test_dropout_is_a_function_of_its_keys_and_off_without_any() -> None:
+    x = jnp.ones((4, 250), jnp.bfloat16)
+    one, same, other = (dropout(x, 0.3, row_keys(jax.random.key(i), 4)) for i in (1, 1, 2))
     assert one.dtype == jnp.bfloat16
     assert (one == same).all() and (one != other).any()
-    assert (dropout(x, 0.3, None) == x).all() and (dropout(x, 0.0, jax.random.key(1)) == x).all()
+    assert (dropout(x, 0.3, None) == x).all() and (dropout(x, 0.0, row_keys(jax.random.key(1), 4)) == x).all()
+
+
+def test_a_row_draws_from_its_own_key_alone() -> None:
+    keys, x = row_keys(jax.random.key(3), 8), jnp.ones((8, 5, 40))
+    whole = dropout(x, 0.3, keys)
+    assert len({np.asarray(row).tobytes() for row in whole}) == 8
+    assert (dropout(x[2:4], 0.3, keys[2:4]) == whole[2:4]).all(), "whatever rows are beside it"
+    assert (row_keys(jax.random.key(3), 4) == keys[:4]).all(), "and however many"
 
 
 def test_the_model_draws_from_the_generator_of_its_configuration() -> None:
@@ -439,6 +447,6 @@ def test_the_model_draws_from_the_generator_of_its_configuration() -> None:
 
     def hidden(generator: Literal["threefry", "rbg"]) -> np.ndarray:
         model = PretrainingModel(tiny.VOCABULARY, tiny.WITH_DROPOUT, ComputeConfig(random_bits=generator))
-        return np.asarray(model.apply({"params": params}, tiny.batch(), jax.random.key(0), method="encode")[0])
+        return np.asarray(model.apply({"params": params}, tiny.batch(), row_keys(jax.random.key(0), 8), method="encode")[0])
 
     assert np.array_equal(hidden("rbg"), hidden("rbg")) and not np.allclose(hidden("rbg"), hidden("threefry"), atol=0.1)

@@ -14,12 +14,12 @@ from bert_jax.metrics import TIMINGS, read_metrics
 
 pytestmark = pytest.mark.slow
 
-MESHES = ["4,1,1", "2,2,1", "1,2,2", "2,2,1 twice"]
+MESHES = ["4,1,1", "2,2,1", "1,2,2", "2,2,2", "2,2,1 twice"]
 
 
 @pytest.fixture(scope="module")
 def devices() -> dict[str, Any]:
-    return json.loads(children.finish([children.start("devices.py", devices=4)])[0])
+    return json.loads(children.finish([children.start("devices.py", devices=8)])[0])
 
 
 @pytest.mark.parametrize("mesh", MESHES)
@@ -39,7 +39,7 @@ def test_an_example_that_is_not_finite_on_one_device_skips_the_update_on_all(dev
 
 
 def test_rows_are_cut_over_data_and_fsdp(devices: dict[str, Any]) -> None:
-    wanted = {"one": 8, "4,1,1": 2, "2,2,1": 2, "1,2,2": 4, "2,2,1 twice": 2}
+    wanted = {"one": 8, "4,1,1": 2, "2,2,1": 2, "1,2,2": 4, "2,2,2": 2, "2,2,1 twice": 2}
     assert {name: run["rows"] for name, run in devices["runs"].items()} == wanted
 
 
@@ -60,6 +60,10 @@ def test_parameters_and_moments_are_born_and_kept_as_the_table_says(devices: dic
     assert devices["runs"]["4,1,1"]["born"] == whole, "data parallel alone keeps whole copies"
     numbers = [sum(int(np.prod(shape)) for shape in shapes.values()) for shapes in (run["born"], whole)]
     assert numbers[0] < 0.35 * numbers[1], "four devices hold about a quarter each"
+
+
+def test_rounds_of_accumulation_are_summed_over_devices_once(devices: dict[str, Any]) -> None:
+    assert 0 < devices["sent"]["4"] < 1.1 * devices["sent"]["1"]
 
 
 def test_a_vocabulary_that_the_axis_does_not_divide_stays_whole(devices: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from bert_jax.errors import InputError
 from bert_jax.model.dropout import dropout
 
 Attend = Callable[..., jax.Array]
-"""Attention among the tokens of one batch: (query, key, value, rate=0.0, dropout_key=None), as `attention` takes them."""
+"""Attention among the tokens of one batch: (query, key, value, rate=0.0, dropout_keys=None), as `attention` takes them."""
 
 
 def with_kernel(compute: ComputeConfig, encoder: EncoderConfig, lengths: Sequence[int], platform: str) -> ComputeConfig:
@@ -49,8 +49,8 @@ def attend_within(example_ids: jax.Array, kernel: Literal["auto", "dense", "spla
 
     fused = splash_attention if kernel == "splash" else library_attention
 
-    def attend(query: jax.Array, key: jax.Array, value: jax.Array, rate: float = 0.0, dropout_key: jax.Array | None = None) -> jax.Array:
-        assert rate == 0.0 or dropout_key is None, "a fused kernel drops no weights; the configuration sees to it"
+    def attend(query: jax.Array, key: jax.Array, value: jax.Array, rate: float = 0.0, dropout_keys: jax.Array | None = None) -> jax.Array:
+        assert rate == 0.0 or dropout_keys is None, "a fused kernel drops no weights; the configuration sees to it"
         return fused(query, key, value, example_ids)
 
     return attend
@@ -68,7 +68,7 @@ def attention_bias(example_ids: jax.Array) -> jax.Array:
 
 
 def attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, rate: float = 0.0, dropout_key: jax.Array | None = None, *, bias: jax.Array
+    query: jax.Array, key: jax.Array, value: jax.Array, rate: float = 0.0, dropout_keys: jax.Array | None = None, *, bias: jax.Array
 ) -> jax.Array:
     """Softmax attention (Vaswani et al. 2017, section 3.2.1).
 
@@ -78,7 +78,7 @@ def attention(
 
     Args:
         query, key, value: [B, L, H, K].
-        rate: dropout on the attention weights, applied when `dropout_key` is given.
+        rate: dropout on the attention weights, applied when `dropout_keys` [B] are given.
         bias: float32 [B, 1, L, L], added to the scores.
 
     Returns:
@@ -88,6 +88,6 @@ def attention(
     query, key, value = (x.transpose(0, 2, 1, 3) for x in (query * scale, key, value))
     scores = jnp.einsum("bhlk,bhmk->bhlm", query, key, preferred_element_type=jnp.float32) + bias
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-    kept = dropout(weights.astype(value.dtype), rate, dropout_key)
+    kept = dropout(weights.astype(value.dtype), rate, dropout_keys)
     mixed = jnp.einsum("bhlm,bhmk->bhlk", kept, value, preferred_element_type=jnp.float32) / weights.sum(-1, keepdims=True)
     return mixed.astype(value.dtype).transpose(0, 2, 1, 3)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import ComputeConfig, EncoderConfig
-from bert_jax.model.dropout import dropout, dropout_key
+from bert_jax.model.dropout import dropout, split_rows, with_generator
 from bert_jax.model.encoder import Embeddings, Encoder
 from bert_jax.model.heads import LinearHead, MaskedTokenHead, Pooler, example_mean, gather_positions
 
@@ -36,11 +36,11 @@ class BertModel(nn.Module):
         self.embeddings = Embeddings(self.vocab_size, self.config, jnp.dtype(self.compute.dtype))
         self.encoder = Encoder(self.config, self.compute)
 
-    def encode(self, batch: Batch, key: jax.Array | None = None, every_layer: bool = False) -> tuple[jax.Array, jax.Array | None]:
+    def encode(self, batch: Batch, keys: jax.Array | None = None, every_layer: bool = False) -> tuple[jax.Array, jax.Array | None]:
         """Hidden states [B, L, D] of a batch and, if asked, those of the embeddings and every layer [N + 1, B, L, D]."""
-        keys = (None, None) if key is None else jax.random.split(dropout_key(key, self.compute.random_bits))
-        vectors = self.embeddings(batch["tokens"], batch["positions"], batch["segments"], keys[0])
-        hidden, states = self.encoder(vectors, batch["example_ids"], keys[1], every_layer)
+        vector_keys, layer_keys = split_rows(with_generator(keys, self.compute.random_bits), 2)
+        vectors = self.embeddings(batch["tokens"], batch["positions"], batch["segments"], vector_keys)
+        hidden, states = self.encoder(vectors, batch["example_ids"], layer_keys, every_layer)
         return hidden, None if states is None else jnp.concatenate([vectors[None], states])
 
 
@@ -62,9 +62,9 @@ class PretrainingModel(BertModel):
         """Scores of (not next, next): [B, L, D], [B, E] -> float32 [B, E, 2]."""
         return self.next_sentence(self.pooler(gather_positions(hidden, cls_positions)))
 
-    def __call__(self, batch: Batch, key: jax.Array | None = None) -> PretrainingOutput:
-        """Both heads over a batch that carries `masked_positions` [B, M]; a key turns dropout on."""
-        hidden, _ = self.encode(batch, key)
+    def __call__(self, batch: Batch, keys: jax.Array | None = None) -> PretrainingOutput:
+        """Both heads over a batch that carries `masked_positions` [B, M]; keys of the rows [B] turn dropout on."""
+        hidden, _ = self.encode(batch, keys)
         return PretrainingOutput(
             self.masked_token_scores(gather_positions(hidden, batch["masked_positions"])),
             self.next_sentence_scores(hidden, batch["cls_positions"]),
@@ -84,12 +84,12 @@ class ClassificationModel(BertModel):
             self.pooler = Pooler(self.config, jnp.dtype(self.compute.dtype))
         self.classifier = LinearHead(self.classes, self.config)
 
-    def __call__(self, batch: Batch, key: jax.Array | None = None) -> jax.Array:
-        """Float32 scores of the classes [B, E, C]; a key turns dropout on."""
-        keys = (None, None) if key is None else jax.random.split(key)
-        hidden, _ = self.encode(batch, keys[0])
+    def __call__(self, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
+        """Float32 scores of the classes [B, E, C]; keys of the rows [B] turn dropout on."""
+        encoder_keys, head_keys = split_rows(keys, 2)
+        hidden, _ = self.encode(batch, encoder_keys)
         if self.pooling == "cls":
             pooled = self.pooler(gather_positions(hidden, batch["cls_positions"])).astype(jnp.float32)
         else:
             pooled = example_mean(hidden, batch["example_ids"], batch["cls_positions"].shape[1])
-        return self.classifier(dropout(pooled, self.head_dropout, keys[1]))
+        return self.classifier(dropout(pooled, self.head_dropout, head_keys))

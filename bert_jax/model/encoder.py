@@ -13,8 +13,9 @@ import jax.numpy as jnp
 
 from bert_jax.config import ComputeConfig, EncoderConfig
 from bert_jax.model.attention import Attend, attend_within
-from bert_jax.model.dropout import dropout
+from bert_jax.model.dropout import dropout, split_rows
 from bert_jax.model.initializers import attend_to_neighbours, normal_initializer, sinusoidal_initializer
+from bert_jax.model.per_device import by_rows, look_up
 
 _REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -23,7 +24,7 @@ _REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation in float32 (Ba et al. 2016), given back in the type of its input."""
+    """Layer normalisation in float32 (Ba et al. 2016) of [B, ..., D], given back in the type of its input."""
 
     epsilon: float
 
@@ -34,7 +35,7 @@ class LayerNorm(nn.Module):
         wide = x.astype(jnp.float32)
         centred = wide - wide.mean(-1, keepdims=True)
         variance = jnp.square(centred).mean(-1, keepdims=True)
-        return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype)
+        return by_rows((centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype))
 
 
 class Embeddings(nn.Module):
@@ -52,9 +53,9 @@ class Embeddings(nn.Module):
         self.segments = self.param("segments", init, (config.segment_types, config.width))
         self.norm = LayerNorm(config.norm_epsilon)
 
-    def __call__(self, tokens: jax.Array, positions: jax.Array, segments: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        total = self.tokens[tokens] + self.positions[positions] + self.segments[segments]
-        return dropout(self.norm(total).astype(self.dtype), self.config.dropout, key)
+    def __call__(self, tokens: jax.Array, positions: jax.Array, segments: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+        total = look_up(self.tokens, tokens) + look_up(self.positions, positions) + look_up(self.segments, segments)
+        return dropout(self.norm(total).astype(self.dtype), self.config.dropout, keys)
 
     def table(self) -> jax.Array:
         """The token table [V, D], to which the masked-token head is tied."""
@@ -68,9 +69,9 @@ class EncoderLayer(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, attend: Attend, key: jax.Array | None = None) -> jax.Array:
+    def __call__(self, hidden: jax.Array, attend: Attend, keys: jax.Array | None = None) -> jax.Array:
         config = self.config
-        keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
+        attention_keys, *residual_keys = split_rows(keys, 3)
 
         def dense(features: int, name: str) -> nn.Dense:
             return nn.Dense(features, dtype=self.dtype, kernel_init=normal_initializer(config), name=name)
@@ -78,13 +79,13 @@ class EncoderLayer(nn.Module):
         def by_head(x: jax.Array) -> jax.Array:
             return x.reshape(*x.shape[:-1], config.heads, config.width // config.heads)
 
-        query, key_, value = (by_head(dense(config.width, name)(hidden)) for name in ("query", "key", "value"))
-        mixed = attend(query, key_, value, config.attention_dropout, keys[0]).reshape(hidden.shape)
-        mixed = dropout(dense(config.width, "attention_output")(mixed), config.dropout, keys[1])
+        query, key, value = (by_head(dense(config.width, name)(hidden)) for name in ("query", "key", "value"))
+        mixed = attend(query, key, value, config.attention_dropout, attention_keys).reshape(hidden.shape)
+        mixed = dropout(dense(config.width, "attention_output")(mixed), config.dropout, residual_keys[0])
         hidden = LayerNorm(config.norm_epsilon, name="attention_norm")(hidden + mixed)
 
         inner = jax.nn.gelu(dense(config.feed_forward, "feed_forward")(hidden), approximate=False)
-        outer = dropout(dense(config.width, "feed_forward_output")(inner), config.dropout, keys[2])
+        outer = dropout(dense(config.width, "feed_forward_output")(inner), config.dropout, residual_keys[1])
         return LayerNorm(config.norm_epsilon, name="feed_forward_norm")(hidden + outer)
 
 
@@ -100,7 +101,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, vectors: jax.Array, example_ids: jax.Array, key: jax.Array | None = None, every_layer: bool = False
+        self, vectors: jax.Array, example_ids: jax.Array, keys: jax.Array | None = None, every_layer: bool = False
     ) -> tuple[jax.Array, jax.Array | None]:
         """[B, L, D], [B, L] -> the last layer's output [B, L, D] and, if asked, every layer's [N, B, L, D]."""
         count, attend = self.config.layers, attend_within(example_ids, self.compute.attention)
@@ -116,21 +117,21 @@ class Encoder(nn.Module):
             return vectors, None
 
         def step(hidden: jax.Array, inputs: tuple[Any, jax.Array | None]) -> jax.Array:
-            params, layer_key = inputs
-            return layer.apply({"params": params}, hidden, attend, layer_key)
+            params, layer_keys = inputs
+            return layer.apply({"params": params}, hidden, attend, layer_keys)
 
         if self.compute.remat != "none":
             step = jax.checkpoint(step, policy=_REMAT_POLICIES[self.compute.remat])
-        keys = None if key is None else jax.random.split(key, count)
+        by_layer: Any = None if keys is None else split_rows(keys, count)
         if self.compute.scan_layers:
 
             def scanned(hidden: jax.Array, inputs: tuple[Any, jax.Array | None]) -> tuple[jax.Array, jax.Array | None]:
                 hidden = step(hidden, inputs)
                 return hidden, hidden if every_layer else None
 
-            return jax.lax.scan(scanned, vectors, (stacked, keys))
+            return jax.lax.scan(scanned, vectors, (stacked, by_layer))
         states = []
-        for inputs in _layer_by_layer((stacked, keys), count):
+        for inputs in _layer_by_layer((stacked, by_layer), count):
             vectors = step(vectors, inputs)
             states.append(vectors)
         return vectors, jnp.stack(states) if every_layer else None

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
-from jax.sharding import PartitionSpec
+
+from bert_jax.model.per_device import ROWS, ROWS_AND_HEADS, on_each_device
 
 LANES = 128
 """A row's length is a multiple of this for `splash_attention`."""
 _LONGEST_BLOCK = 512
-_ROW_AXES, _HEAD_AXIS = ("data", "fsdp"), "tensor"
 
 
 def splash_attention(query: jax.Array, key: jax.Array, value: jax.Array, example_ids: jax.Array, interpret: bool = False) -> jax.Array:
@@ -45,12 +45,8 @@ def splash_attention(query: jax.Array, key: jax.Array, value: jax.Array, example
         mixed: jax.Array = jax.vmap(kernel)(*by_head, kernels.SegmentIds(example_ids, example_ids))
         return mixed.transpose(0, 2, 1, 3)
 
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return on_one_device(query, key, value, example_ids)
-    whole = PartitionSpec(_ROW_AXES, None, _HEAD_AXIS, None)
-    specs = (whole, whole, whole, PartitionSpec(_ROW_AXES, None))
-    return jax.shard_map(on_one_device, in_specs=specs, out_specs=whole, check_vma=False)(query, key, value, example_ids)
+    mixed: jax.Array = on_each_device(on_one_device, (*(ROWS_AND_HEADS,) * 3, ROWS), ROWS_AND_HEADS)(query, key, value, example_ids)
+    return mixed
 
 
 def library_attention(

@@ -31,8 +31,8 @@ class Task(Protocol):
     def normalisers(self, batch: Batch) -> dict[str, jax.Array]:
         """The count of each loss over a prepared batch."""
 
-    def metrics(self, params: Any, batch: Batch, key: jax.Array | None) -> Metrics:
-        """Sums and counts over a prepared batch; a key turns dropout on."""
+    def metrics(self, params: Any, batch: Batch, keys: jax.Array | None) -> Metrics:
+        """Sums and counts over a prepared batch; keys of its rows [B] turn dropout on."""
 
 
 def row_metrics(batch: Batch) -> Metrics:
@@ -77,9 +77,9 @@ class PretrainingTask:
         """Masked tokens and labelled pairs in the batch."""
         return {"mlm_loss": batch["masked_weights"].sum(), "nsp_loss": batch["example_weights"].sum()}
 
-    def metrics(self, params: Any, batch: Batch, key: jax.Array | None) -> Metrics:
+    def metrics(self, params: Any, batch: Batch, keys: jax.Array | None) -> Metrics:
         """Loss and accuracy of both heads."""
-        output = self.model.apply({"params": params}, batch, key)
+        output = self.model.apply({"params": params}, batch, keys)
         return {
             **classification_metrics("mlm", output.masked_tokens, batch["masked_labels"], batch["masked_weights"]),
             **classification_metrics("nsp", output.next_sentence, batch["is_next"], batch["example_weights"]),
@@ -104,8 +104,8 @@ class ClassificationTask:
         """Labelled examples in the batch."""
         return {"loss": batch["example_weights"].sum()}
 
-    def metrics(self, params: Any, batch: Batch, key: jax.Array | None) -> Metrics:
+    def metrics(self, params: Any, batch: Batch, keys: jax.Array | None) -> Metrics:
         """Loss and accuracy of the classifier."""
-        scores = self.model.apply({"params": params}, batch, key)
+        scores = self.model.apply({"params": params}, batch, keys)
         found = classification_metrics("class", scores, batch["labels"], batch["example_weights"])
         return {"loss": found["class_loss"], "accuracy": found["class_accuracy"], **row_metrics(batch)}

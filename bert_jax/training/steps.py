@@ -10,6 +10,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.model.bert import Batch
+from bert_jax.model.dropout import row_keys
 from bert_jax.objectives.losses import Mean
 from bert_jax.objectives.tasks import Metrics, Task
 from bert_jax.training.sharding import BATCH_SPEC, replicated
@@ -17,6 +18,7 @@ from bert_jax.training.state import TrainState
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 EvaluationStep = Callable[[Any, Batch, jax.Array], Metrics]
+Gradients = Callable[[Any, Batch, jax.Array], tuple[Any, Metrics]]
 
 # Streams of keys that must never meet: those of the training steps and those of evaluation's fixed masks.
 _TRAINING_STREAM, _EVALUATION_STREAM = 0, 1
@@ -59,18 +61,16 @@ def train_step(
         # A batch with nothing to learn from one of the heads adds zero, not 0 / 0.
         return sum((metrics[name].total / jnp.maximum(normalisers[name], 1.0) for name in task.losses), start=jnp.float32(0))
 
-    def loss(params: Any, part: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        metrics = task.metrics(params, part, key)
+    def loss(params: Any, part: Batch, keys: jax.Array) -> tuple[jax.Array, Metrics]:
+        metrics = task.metrics(params, part, keys)
         return normalised(metrics), metrics
 
-    def gradients(part: Batch, key: jax.Array) -> tuple[Any, Metrics]:
-        found, metrics = jax.grad(loss, has_aux=True)(state.params, part, key)
-        return found, metrics
-
+    gradients = jax.grad(loss, has_aux=True)
+    keys = row_keys(dropout_key, batch["tokens"].shape[0])
     if accumulation == 1:
-        grads, metrics = gradients(batch, dropout_key)
+        grads, metrics = gradients(state.params, batch, keys)
     else:
-        grads, metrics = _accumulate(gradients, batch, dropout_key, accumulation)
+        grads, metrics = _accumulate(gradients, state.params, batch, keys, accumulation)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats, which a program may have forbidden
         updates, optimizer_state = optimizer.update(grads, state.optimizer_state, state.params)
     total, norm = normalised(metrics), optax.tree.norm(grads)
@@ -95,24 +95,35 @@ def _averaged(average: Any, params: Any, ema: float, step: jax.Array) -> Any:
     return jax.tree.map(lambda mean, new: mean + rate.astype(mean.dtype) * (new - mean), average, params)
 
 
-def _accumulate(
-    gradients: Callable[[Batch, jax.Array], tuple[Any, Metrics]], batch: Batch, key: jax.Array, rounds: int
-) -> tuple[Any, Metrics]:
-    """Gradients and metrics summed over `rounds` cuts of the batch, in a compiled loop."""
+def _accumulate(gradients: Gradients, params: Any, batch: Batch, keys: jax.Array, rounds: int) -> tuple[Any, Metrics]:
+    """Gradients and metrics summed over `rounds` cuts of the batch in a compiled loop, then once over the data axis of the mesh."""
 
     def cut(x: jax.Array) -> jax.Array:
         # Round r takes rows r, r + rounds, ...: each device's rows stay on it.
         return x.reshape(x.shape[0] // rounds, rounds, *x.shape[1:]).swapaxes(0, 1)
 
-    parts = {name: cut(value) for name, value in batch.items()}
-    keys = jax.random.split(key, rounds)
-    shapes = jax.eval_shape(gradients, {name: value[0] for name, value in parts.items()}, keys[0])
-    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    def own_sum(params: Any, batch: Batch, keys: jax.Array) -> tuple[Any, Metrics]:
+        parts = jax.tree.map(cut, (batch, keys))
+        shapes = jax.eval_shape(gradients, params, *jax.tree.map(lambda part: part[0], parts))
+        zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
-    def add(total: tuple[Any, Metrics], inputs: tuple[Batch, jax.Array]) -> tuple[tuple[Any, Metrics], None]:
-        return jax.tree.map(jnp.add, total, gradients(*inputs)), None
+        def add(total: tuple[Any, Metrics], part: tuple[Batch, jax.Array]) -> tuple[tuple[Any, Metrics], None]:
+            return jax.tree.map(jnp.add, total, gradients(params, *part)), None
 
-    (grads, metrics), _ = jax.lax.scan(add, zero, (parts, keys))
+        return jax.lax.scan(add, zero, parts)[0]
+
+    def whole_sum(params: Any, batch: Batch, keys: jax.Array) -> tuple[Any, Metrics]:
+        return jax.tree.map(lambda own: jax.lax.psum(own, "data"), own_sum(params, batch, keys))
+
+    axes = jax.sharding.get_abstract_mesh().shape
+    # A loop over the whole mesh sums over its devices in every round. XLA's partitioner (jaxlib 0.10.2) dies of a loop for one
+    # place on an axis where two others are left to it.
+    if axes.get("data", 1) == 1 or min(axes["fsdp"], axes["tensor"]) > 1:
+        grads, metrics = own_sum(params, batch, keys)
+    else:
+        whole, rows = PartitionSpec(), PartitionSpec("data")
+        summed = jax.shard_map(whole_sum, in_specs=(whole, rows, rows), out_specs=whole, axis_names={"data"}, check_vma=False)
+        grads, metrics = summed(params, batch, keys)
     # Real tokens are a sum over the step, not a mean over the rounds.
     return grads, metrics | {"real_tokens": Mean(metrics["real_tokens"].total, jnp.float32(1))}
 

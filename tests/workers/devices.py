@@ -1,4 +1,4 @@
-"""Ten training steps on several meshes of four fake devices, beside one device. Prints JSON."""
+"""Ten training steps on several meshes of eight fake devices, beside one device. Prints JSON."""
 
 import dataclasses
 import json
@@ -17,7 +17,8 @@ import tiny
 
 from bert_jax.config import MeshConfig, OptimizerConfig
 from bert_jax.errors import InputError
-from bert_jax.model.dropout import dropout, dropout_key
+from bert_jax.model.dropout import dropout, row_keys, with_generator
+from bert_jax.training.compiled import collectives
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.sharding import make_mesh, place_batch, tree_shardings
 from bert_jax.training.state import create_state
@@ -33,6 +34,10 @@ def shards(tree: Any) -> dict[str, list[int]]:
         jax.tree_util.keystr(path, simple=True, separator="/"): list(leaf.addressable_shards[0].data.shape)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
+
+
+def four(mesh: MeshConfig, batch_size: int) -> Mesh:
+    return make_mesh(mesh, batch_size, jax.devices()[:4])
 
 
 def ten_steps(mesh: Mesh, accumulation: int) -> dict[str, Any]:
@@ -67,10 +72,19 @@ def ten_steps(mesh: Mesh, accumulation: int) -> dict[str, Any]:
     }
 
 
+def sent_by_a_device(mesh: Mesh, accumulation: int) -> float:
+    """Bytes in one step."""
+    optimizer, task = tiny.lenient(make_optimizer(OptimizerConfig(), 10)), tiny.task(ENCODER)
+    state = create_state(lambda: jax.tree.map(jnp.asarray, tiny.initial_parameters(ENCODER)), optimizer, mesh)
+    train, _ = compile_steps(task, optimizer, state, mesh, seed=0, accumulation=accumulation)
+    program = train.lower(state, place_batch(tiny.batch(16), mesh)).compile()  # type: ignore[attr-defined]
+    return sum(found.sent_bytes for found in collectives(program.as_text()))
+
+
 def dropout_on(mesh: Mesh) -> list[float]:
     sharding = NamedSharding(mesh, PartitionSpec("data", None, "tensor"))
     x = jnp.ones((8, 6, 10), jnp.float32)
-    return np.asarray(jax.jit(lambda x: dropout(x, 0.3, jax.random.key(0)), out_shardings=sharding)(x)).ravel().tolist()
+    return np.asarray(jax.jit(lambda x: dropout(x, 0.3, row_keys(jax.random.key(0), 8)), out_shardings=sharding)(x)).ravel().tolist()
 
 
 def dropout_from_own_bits(mesh: Mesh) -> dict[str, Any]:
@@ -78,7 +92,7 @@ def dropout_from_own_bits(mesh: Mesh) -> dict[str, Any]:
 
     def drop(x: jax.Array) -> jax.Array:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return dropout(x, 0.3, dropout_key(jax.random.key(0), "rbg"))
+            return dropout(x, 0.3, with_generator(row_keys(jax.random.key(0), 8), "rbg"))
 
     sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None, None))
     program = jax.jit(drop, in_shardings=sharding).lower(jax.ShapeDtypeStruct((8, 60, 10), jnp.float32)).compile()
@@ -89,7 +103,7 @@ def dropout_from_own_bits(mesh: Mesh) -> dict[str, Any]:
 
 def message(mesh: MeshConfig, batch_size: int) -> str:
     try:
-        make_mesh(mesh, batch_size)
+        four(mesh, batch_size)
     except InputError as error:
         return str(error)
     return ""
@@ -97,9 +111,10 @@ def message(mesh: MeshConfig, batch_size: int) -> str:
 
 def main() -> None:
     meshes = {"4,1,1": (4, 1, 1), "2,2,1": (2, 2, 1), "1,2,2": (1, 2, 2)}
-    built = {name: make_mesh(MeshConfig(*axes), 8) for name, axes in meshes.items()}
+    built = {name: four(MeshConfig(*axes), 8) for name, axes in meshes.items()}
     found = {"one": ten_steps(tiny.one_device_mesh(), 1)}
     found |= {name: ten_steps(mesh, 1) for name, mesh in built.items()}
+    found["2,2,2"] = ten_steps(make_mesh(MeshConfig(2, 2, 2), 8), 1)
     found["2,2,1 twice"] = ten_steps(built["2,2,1"], 2)
     odd = tree_shardings({"embeddings": {"tokens": jax.ShapeDtypeStruct((99, 32), jnp.float32)}}, built["1,2,2"])
     print(
@@ -108,8 +123,9 @@ def main() -> None:
                 "runs": found,
                 "dropout": {name: dropout_on(mesh) for name, mesh in {"one": tiny.one_device_mesh(), **built}.items()},
                 "own bits": {name: dropout_from_own_bits(mesh) for name, mesh in built.items()},
+                "sent": {rounds: sent_by_a_device(built["4,1,1"], rounds) for rounds in (1, 4)},
                 "odd vocabulary": list(odd["embeddings"]["tokens"].shard_shape((99, 32))),
-                "left over": dict(make_mesh(MeshConfig(tensor=2), 8).shape),
+                "left over": dict(four(MeshConfig(tensor=2), 8).shape),
                 "product": message(MeshConfig(data=3), 8),
                 "indivisible": message(MeshConfig(fsdp=3), 8),
                 "batch": message(MeshConfig(data=2, fsdp=2), 6),
