@@ -7,7 +7,7 @@ are those published for this recipe (Devlin et al. 2019), not measured here: fou
 chips; fine-tuned it gives about 93.5 % on SST-2.
 
 No weights of attention are dropped, so that fused kernels compute it; the vocabulary is a multiple of 128.
-Compiled for a v5e-8 (`python -m bert_jax compile --topology=v5e:2x4`) it takes 14.1 of a chip's 15.75 GiB
+Compiled for a v5e-8 (`python -m bert_jax compile --topology=v5e:2x4`) it takes 14.9 of a chip's 15.75 GiB
 and at least 65 ms a step. A v5e-256 is better used with LAMB and 8,192 rows (rates by the square-root rule of
 You et al. 2020): --config.pretrain.batch_size=8192 --config.pretrain.steps=31250
 --config.pretrain.optimizer.name=lamb --config.pretrain.optimizer.learning_rate=2.5e-3

@@ -7,7 +7,7 @@ are those published for this recipe (Devlin et al. 2019), not measured here: fou
 chips; fine-tuned it gives about 94.9 % on SST-2.
 
 Compiled for a v5p-64 (`python -m bert_jax compile --topology=v5p:4x4x4`) it takes 7.2 of a chip's 95 GiB and at least
-14 ms a step, 5.7 of which sum gradients: 64 chips are better used by the large batches of
+14 ms a step, and 4.8 ms to sum gradients: 64 chips are better used by the large batches of
 configs/pretrain_large_lamb_en.py.
 """
 

@@ -9,9 +9,9 @@ scripts/configs/pretrain_config.sh). Published, not measured here: 76 minutes fo
 chips; F1 on SQuAD 1.1 is then 90.6.
 Needs TensorFlow to fetch Wikipedia through TFDS: pip install bert_jax[tensorflow].
 
-Compiled for a v5e-256 (`python -m bert_jax compile --topology=v5e:16x16`) a step takes 14.0 of a chip's 15.75 GiB and at
-least 0.38 s; for a v5p-64 (v5p:4x4x4) 30 of 95 GiB and 0.54 s. Every round of `accumulation` sums gradients over all
-chips, so no more rounds than memory asks for.
+Compiled for a v5e-256 (`python -m bert_jax compile --topology=v5e:16x16`) a step takes 11.0 of a chip's 15.75 GiB and at
+least 0.38 s; for a v5p-64 (v5p:4x4x4) 18.6 of 95 GiB and 0.54 s. Gradients are summed over the chips once a step, however
+many rounds of `accumulation` it has.
 """
 
 from bert_jax.config import (
@@ -37,7 +37,7 @@ def get_config() -> RunConfig:
         pretrain=PretrainConfig(
             steps=7_038,
             batch_size=65_536,
-            accumulation=4,
+            accumulation=8,
             evaluation_batches=1,
             rows=RowsConfig(length=128),
             optimizer=OptimizerConfig(name="lamb", learning_rate=6e-3, warmup_fraction=0.2843),

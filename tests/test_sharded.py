@@ -14,7 +14,7 @@ from bert_jax.metrics import TIMINGS, read_metrics
 
 pytestmark = pytest.mark.slow
 
-MESHES = ["4,1,1", "2,2,1", "1,2,2", "2,2,2", "2,2,1 twice"]
+MESHES = ["4,1,1", "2,2,1", "1,2,2", "2,2,2", "2,2,1 twice", "2,2,2 twice"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_an_example_that_is_not_finite_on_one_device_skips_the_update_on_all(dev
 
 
 def test_rows_are_cut_over_data_and_fsdp(devices: dict[str, Any]) -> None:
-    wanted = {"one": 8, "4,1,1": 2, "2,2,1": 2, "1,2,2": 4, "2,2,2": 2, "2,2,1 twice": 2}
+    wanted = {"one": 8, "4,1,1": 2, "2,2,1": 2, "1,2,2": 4, "2,2,2": 2, "2,2,1 twice": 2, "2,2,2 twice": 2}
     assert {name: run["rows"] for name, run in devices["runs"].items()} == wanted
 
 

@@ -114,7 +114,8 @@ def main() -> None:
     built = {name: four(MeshConfig(*axes), 8) for name, axes in meshes.items()}
     found = {"one": ten_steps(tiny.one_device_mesh(), 1)}
     found |= {name: ten_steps(mesh, 1) for name, mesh in built.items()}
-    found["2,2,2"] = ten_steps(make_mesh(MeshConfig(2, 2, 2), 8), 1)
+    all_axes = make_mesh(MeshConfig(2, 2, 2), 8)
+    found |= {"2,2,2": ten_steps(all_axes, 1), "2,2,2 twice": ten_steps(all_axes, 2)}
     found["2,2,1 twice"] = ten_steps(built["2,2,1"], 2)
     odd = tree_shardings({"embeddings": {"tokens": jax.ShapeDtypeStruct((99, 32), jnp.float32)}}, built["1,2,2"])
     print(
