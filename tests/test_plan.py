@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 from command_line import failure, ok
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from bert_jax.config import EncoderConfig, MeshConfig
 from bert_jax.model.flops import forward_flops, training_flops
 from bert_jax.model.fused_attention import splash_attention
+from bert_jax.model.per_device import ROWS, ROWS_AND_HEADS
 from bert_jax.stages import plan
 from bert_jax.training.compiled import collectives
-from bert_jax.training.sharding import BATCH_SPEC, make_mesh
+from bert_jax.training.sharding import make_mesh
 
 ROOT = Path(__file__).resolve().parents[1]
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
@@ -102,6 +103,10 @@ def test_the_step_is_compiled_for_a_slice_that_is_not_here(tmp_path: Path, capsy
     assert found["optimizer"] == pytest.approx(2 * found["parameters"], rel=0.01)
     # The gradients are summed over all chips, whatever the compiler makes of it: at least 2 (n - 1) / n bytes a parameter's byte.
     assert sum(c["sent_bytes"] for c in found["collectives"]) > found["parameters"]
+    ok("compile", CONFIG, "--topology=v5e:4x4", f"--json={tmp_path / 'rounds.json'}", "--quick", *SMALL, "--config.pretrain.accumulation=4",
+       "--config.compute.random_bits=rbg")  # fmt: skip
+    rounds = json.loads((tmp_path / "rounds.json").read_text())
+    assert rounds["fits"] and sum(c["sent_bytes"] for c in rounds["collectives"]) < 2 * rounds["parameters"], "summed once"
     assert 0 < found["utilisation"] <= 1 and found["step_seconds"] >= found["compute_seconds"] > 0
 
 
@@ -123,7 +128,7 @@ def test_bad_topologies_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_splash_attention_is_compiled_by_the_tpu_s_compiler_and_holds_no_weights() -> None:
     devices = plan.topology_devices("v5e:2x2")
     mesh = make_mesh(MeshConfig(fsdp=2, tensor=2), 4, devices)
-    rows, heads = NamedSharding(mesh, BATCH_SPEC), NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None, "tensor"))
+    rows, heads = NamedSharding(mesh, ROWS), NamedSharding(mesh, ROWS_AND_HEADS)
     made = [jax.ShapeDtypeStruct((4, 512, 4, 64), jnp.bfloat16, sharding=heads)] * 3
     ids = jax.ShapeDtypeStruct((4, 512), jnp.int32, sharding=rows)
 

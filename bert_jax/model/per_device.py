@@ -7,7 +7,7 @@ import jax
 from jax.sharding import PartitionSpec
 
 ROWS = PartitionSpec(("data", "fsdp"))
-"""Rows [B, ...], of which each device has its own."""
+"""Rows [B, ...], cut over both axes that hold different examples: each device has its own."""
 ROWS_AND_HEADS = PartitionSpec(("data", "fsdp"), None, "tensor", None)
 """Rows and heads [B, L, H, K], of which each device has its own."""
 

@@ -17,13 +17,14 @@ from bert_jax.errors import InputError
 from bert_jax.model.attention import with_kernel
 from bert_jax.model.bert import PretrainingModel
 from bert_jax.model.flops import training_flops
+from bert_jax.model.per_device import ROWS
 from bert_jax.model_directory import ModelDescription
 from bert_jax.objectives.masking import masked_slots
 from bert_jax.objectives.tasks import PretrainingTask
 from bert_jax.training.compiled import Collective, bytes_per_device, collectives
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.peak import published_flops
-from bert_jax.training.sharding import BATCH_SPEC, make_mesh, platform
+from bert_jax.training.sharding import make_mesh, platform
 from bert_jax.training.state import planned_state
 from bert_jax.training.steps import compile_steps
 
@@ -264,5 +265,5 @@ def _batch(stage: PretrainConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]
     fields: dict[str, tuple[int, Any]] = dict.fromkeys(("tokens", "example_ids", "positions", "segments"), (length, jnp.int32))
     fields |= {"word_starts": (length, jnp.bool_), "cls_positions": (examples, jnp.int32), "is_next": (examples, jnp.int32)}
     fields |= {"example_weights": (examples, jnp.float32)}
-    sharding = NamedSharding(mesh, BATCH_SPEC)
+    sharding = NamedSharding(mesh, ROWS)
     return {name: jax.ShapeDtypeStruct((rows, size), dtype, sharding=sharding) for name, (size, dtype) in fields.items()}

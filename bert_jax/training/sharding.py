@@ -9,11 +9,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import MeshConfig
 from bert_jax.errors import InputError
+from bert_jax.model.per_device import ROWS
 
 AXES = ("data", "fsdp", "tensor")
-
-# Rows of a batch are cut over both axes that hold different examples.
-BATCH_SPEC = PartitionSpec(("data", "fsdp"))
 
 # The end of a parameter's path -> its axes; letters as in docs/architecture.md. Anything else is replicated.
 # Matrices of the encoder are stacked on a leading layer axis N, which stays whole.
@@ -91,5 +89,5 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's rows [B/P, ...] of each field -> global arrays [B, ...] cut over the mesh."""
-    sharding = NamedSharding(mesh, BATCH_SPEC)
+    sharding = NamedSharding(mesh, ROWS)
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}

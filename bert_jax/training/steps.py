@@ -11,9 +11,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.model.bert import Batch
 from bert_jax.model.dropout import row_keys
+from bert_jax.model.per_device import ROWS
 from bert_jax.objectives.losses import Mean
 from bert_jax.objectives.tasks import Metrics, Task
-from bert_jax.training.sharding import BATCH_SPEC, replicated
+from bert_jax.training.sharding import replicated
 from bert_jax.training.state import TrainState
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -145,7 +146,7 @@ def compile_steps(
 ) -> tuple[TrainStep, EvaluationStep]:
     """Both steps, jitted over the mesh: state donated and kept where it lies, metrics on every device."""
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    batch_sharding = NamedSharding(mesh, BATCH_SPEC)
+    batch_sharding = NamedSharding(mesh, ROWS)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for kernels, which XLA cannot cut over devices
