@@ -1,4 +1,4 @@
-"""Commands of python -m bert_jax: train-vocab, prepare, compile, inspect, verify; import, export; and one for each use of a model.
+"""Commands of python -m bert_jax: train; train-vocab, prepare, compile, inspect, verify; import, export; and one for each use of a model.
 
 What a command needs is imported when it runs, so that --help answers at once.
 """
@@ -10,21 +10,35 @@ import re
 import shlex
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from bert_jax import train as training
 from bert_jax.arguments import anywhere, disk
-from bert_jax.errors import InputError, Interrupted, TrainingError, storage_failure
+from bert_jax.errors import InputError, Interrupted, TrainingError, as_typed, storage_failure
 from bert_jax.files import place
 
 INPUT_ERROR, TRAINING_ERROR, INTERRUPTED, PIPE_CLOSED = 2, 1, 128, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line; returns the exit status."""
-    parser = _parser()
-    flags, rest = parser.parse_known_args(arguments)
+    """Runs one command line of `python -m bert_jax`; returns the exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return _run(_parser(), given, shlex.join(["python", "-m", "bert_jax", *given]))
+
+
+def train(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line of `python train.py`; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="train.py", description=training.DESCRIPTION, epilog=training.EPILOG, allow_abbrev=False)
+    training.add_arguments(parser)
+    given = sys.argv[1:] if arguments is None else arguments
+    return _run(parser, given, shlex.join(["python", "train.py", *given]))
+
+
+def _run(parser: argparse.ArgumentParser, given: Sequence[str], typed: str) -> int:
+    flags, rest = parser.parse_known_args(given)
+    flags.command = typed
     command = flags.parser
     if command.get_default("takes_config"):
         flags.overrides = config_overrides(command, rest)
@@ -83,13 +97,16 @@ def config_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bert_jax",
-        description="Prepare text for BERT models, look at it, and use trained models. Training is `python train.py --help`.",
+        description="Pre-train and fine-tune BERT models, prepare text for them, look at it, and use trained models.",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name: str, run: Callable[[argparse.Namespace], None], description: str, *examples: str) -> argparse.ArgumentParser:
+    def add(
+        name: str, run: Callable[[argparse.Namespace], None], description: str, *examples: str, more: str = ""
+    ) -> argparse.ArgumentParser:
         lines = ["examples:", *(f"  python -m bert_jax {name} {example}" for example in examples)]
+        lines += ["", *textwrap.wrap(more)] if more else []
         command = commands.add_parser(
             name,
             help=description,
@@ -101,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run, parser=command)
         return command
 
+    training.add_arguments(
+        add("train", training.train, "pre-train and fine-tune a BERT", "--config=configs/demo.py --workdir=runs/demo", more=training.EPILOG)
+    )
     _add_text_commands(add)
     _add_conversion_commands(add)
     _add_model_commands(add)
@@ -283,6 +303,11 @@ def _add_texts(command: argparse.ArgumentParser, of_pairs: bool, vectors: bool) 
     command.add_argument("--json", action="store_true", help="print JSON, a line for each text")
 
 
+def _say(text: str) -> None:
+    """Prints with paths as they were typed."""
+    print(as_typed(text))
+
+
 def _words(text: str) -> list[str]:
     words = [word for word in re.split("[,，]", text) if word]
     if not words:
@@ -302,7 +327,7 @@ def _on_model(name: str) -> Callable[[argparse.Namespace], None]:
 def _import(flags: argparse.Namespace) -> None:
     from bert_jax.convert.imports import import_model, summary
 
-    print(f"{summary(import_model(flags.source, flags.workdir, flags.initialize_missing))}\n{flags.workdir} is ready")
+    _say(f"{summary(import_model(flags.source, flags.workdir, flags.initialize_missing))}\n{flags.workdir} is ready")
 
 
 def _export(flags: argparse.Namespace) -> None:
@@ -310,11 +335,11 @@ def _export(flags: argparse.Namespace) -> None:
         from bert_jax.convert.onnx import export_model_to_onnx
 
         export_model_to_onnx(flags.workdir, flags.out)
-        print(f"{flags.out} is an ONNX graph")
+        _say(f"{flags.out} is an ONNX graph")
         return
     from bert_jax.convert.exports import export_model
 
-    print(f"{flags.out} holds a {export_model(flags.workdir, flags.out, flags.license, flags.architecture)} and its model card")
+    _say(f"{flags.out} holds a {export_model(flags.workdir, flags.out, flags.license, flags.architecture)} and its model card")
 
 
 def _train_vocab(flags: argparse.Namespace) -> None:
@@ -329,7 +354,7 @@ def _train_vocab(flags: argparse.Namespace) -> None:
     paragraphs = (paragraph for document in open_source(corpus.source, corpus).documents() for paragraph in document)
     tokenizer = Tokenizer.train(paragraphs, vocabulary)
     tokenizer.save(flags.out)
-    print(f"{tokenizer.vocab_size:,} tokens in {flags.out}")
+    _say(f"{tokenizer.vocab_size:,} tokens in {flags.out}")
 
 
 def _prepare(flags: argparse.Namespace) -> None:
@@ -340,7 +365,7 @@ def _prepare(flags: argparse.Namespace) -> None:
     config = apply_overrides(load_config(flags.config), flags.overrides)
     with only_writer(flags.workdir):
         tokenizer, prepared = prepare_data(config, flags.workdir, beam=shlex.split(flags.beam) if flags.beam else None)
-    print(f"{prepared.path}\n\n{_columns(prepared.info)}\nvocabulary  {tokenizer.vocab_size:,} tokens")
+    _say(f"{prepared.path}\n\n{_columns(prepared.info)}\nvocabulary  {tokenizer.vocab_size:,} tokens")
 
 
 def _compile(flags: argparse.Namespace) -> None:
@@ -370,14 +395,14 @@ def _verify(flags: argparse.Namespace) -> None:
 
     found, files = verify(flags.workdir)
     for fault in found:
-        print(fault)
+        _say(fault)
     if found:
         raise InputError(f"{flags.workdir} is damaged: {len(found):,} fault{'s' * (len(found) > 1)}, {files:,} files are whole.")
-    print(f"{flags.workdir} is whole: {files:,} files are what was written.")
+    _say(f"{flags.workdir} is whole: {files:,} files are what was written.")
 
 
 def _inspect(flags: argparse.Namespace) -> None:
-    if Path(flags.corpus).name == "skipped.json":
+    if flags.corpus.rpartition("/")[2] == "skipped.json":
         from bert_jax.stages.skipped import describe_skipped
 
         for line in describe_skipped(place(flags.corpus)):

@@ -6,6 +6,7 @@ This room alone knows whether a directory is on a disk or in a bucket (`gs://...
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -15,36 +16,66 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from bert_jax.errors import InputError
+from bert_jax.errors import InputError, remember_typed
 
 SEAL, LOCK = "SHA256SUMS", "lock"
 _NEVER_SEALED = (SEAL, LOCK, "prepare.lock")
 
 
 def place(text: str | Path) -> Path:
-    """The path that a user names: on a disk, or `gs://bucket/...` in Google Cloud Storage, which has the same methods.
+    """The path that a user names: absolute on a disk, or `gs://bucket/...` in Google Cloud Storage, which has the same methods.
+
+    This is called once, where a path comes in: Orbax takes no relative path, and the working directory may change later. `~` is
+    the home directory; folders on the way are resolved, but not a last component that is a link, whose name may say what the file
+    holds. Messages show the path as it was typed (`errors.as_typed`).
 
     Raises:
-        InputError: another kind of storage, no bucket, or the package for it is not installed.
+        InputError: an empty path, a URL of another kind, a Windows path, no bucket, or the package for it is not installed.
     """
-    if not isinstance(text, str) or "://" not in text:
-        return Path(text) if isinstance(text, str) else text
-    if not text.startswith("gs://"):
-        raise InputError(f"{text} is neither on a disk nor in Google Cloud Storage: name a directory, or gs://BUCKET/FOLDER.")
-    from bert_jax.bucket import bucket_path  # half a second that those with a disk need not wait
+    if not isinstance(text, str | Path):
+        return text  # in a bucket already, which is not what its type says
+    if isinstance(text, str) and text.startswith("gs://"):
+        from bert_jax.bucket import bucket_path  # half a second that those with a disk need not wait
 
-    return cast(Path, bucket_path(text))
+        return cast(Path, bucket_path(text))
+    typed = str(text)
+    _refuse_strange(typed)
+    try:
+        # Not Path.expanduser, for which ./~me and ~me are one. Like a shell it leaves ~me alone where there is no such user.
+        path = Path(os.path.expanduser(typed)).absolute()  # noqa: PTH111
+        path = path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
+    except (OSError, RuntimeError) as error:  # no working directory, links in a circle
+        raise InputError(f"The path {typed} cannot be followed ({error}). Check it, or write the whole path from the root.") from None
+    if typed != str(path):
+        remember_typed(path, typed)
+    return path
+
+
+def _refuse_strange(typed: str) -> None:
+    """Raises InputError for what no path on a disk of this system is meant to be."""
+    if not typed.strip():
+        raise InputError("A path is empty. Name a file or a directory; the working directory is `.`")
+    if "\0" in typed:
+        raise InputError(f"The path {typed!r} holds a NUL character, which no file name can. Check it.")
+    if typed.startswith("file:"):
+        raise InputError(f"{typed} is a URL. Name the path itself, such as {re.sub('^file:/*', '/', typed)}.")
+    if "://" in typed:
+        raise InputError(f"{typed} is neither on a disk nor in Google Cloud Storage. Name a directory, or gs://BUCKET/FOLDER.")
+    if typed.startswith("~/") and os.path.expanduser(typed) == typed:  # noqa: PTH111
+        raise InputError(f"{typed} is in a home directory, and this user has none (HOME is not set). Write the whole path.")
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", typed):
+        raise InputError(f"{typed} is a Windows path, and bert_jax runs on Linux and macOS. In WSL, C:\\data is /mnt/c/data.")
 
 
 def on_disk(text: str, what: str) -> Path:
-    """The path of what is read or written on a disk alone.
+    """The path of what is read or written on a disk alone, as `place` gives it.
 
     Raises:
-        InputError: it is in a bucket.
+        InputError: it is in a bucket, or as in `place`.
     """
     if text.startswith("gs://"):
         raise InputError(f"{what} {text} cannot be in a bucket: name a place on a disk, and copy it with `gcloud storage cp`.")
-    return Path(text)
+    return place(text)
 
 
 def _in_bucket(path: Path) -> Any:

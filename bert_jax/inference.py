@@ -92,7 +92,7 @@ def load(path: str | Path, compute: ComputeConfig | None = None) -> "Bert":
             warnings.warn(f"{path} has tensors that are not used: {names}.", UnusedTensorsWarning, stacklevel=3)
         description, tokenizer, params = imported.description, imported.tokenizer, jax.device_put(imported.params, whole)
     else:
-        directory = place(path).expanduser()
+        directory = place(path)
         description, tokenizer = model_directory.read(directory)
         shapes = model_directory.parameter_shapes(description, tokenizer.vocab_size)
         shapes = jax.tree.map(lambda leaf: leaf.update(sharding=whole), shapes)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from bert_jax.errors import as_typed
 from bert_jax.files import DiskCopy, place, write_whole
 
 FILE = "metrics.jsonl"
@@ -64,13 +65,12 @@ class MetricsWriter:
             return
         steps = [line["step"] for line in read_metrics(self._copy.folder)]
         what = f"{self._lines:,} whole lines{f', the last of step {steps[-1]}' if steps else ''}, where {written['lines']:,} were written"
-        print(
+        message = (
             f"warning: {self._path} is not what was written before the checkpoint: it has "
-            f"{what if self._lines != written['lines'] else 'a changed line'}. Training does not need it and goes on; restore it from a "
-            "copy, or the report will show what is there.",
-            file=sys.stderr,
-            flush=True,
+            f"{what if self._lines != written['lines'] else 'a changed line'}. Training does not need it and continues; restore it from a "
+            "copy, or the report will show what is there."
         )
+        print(as_typed(message), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         self._file.close()

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from bert_jax.config import EncoderConfig, RunConfig, to_dict
 from bert_jax.errors import InputError
+from bert_jax.files import on_disk
 
 C = TypeVar("C")
 Key = tuple[str, ...]
@@ -25,13 +26,12 @@ Key = tuple[str, ...]
 def load_config(path: str | Path) -> RunConfig:
     """The `RunConfig` that `get_config()` of a Python file returns. The file is run: it is the user's own program.
 
+    Where there is no such file, `configs/demo.py`, `demo.py` and `demo` mean the configuration of that name that the package ships.
+
     Raises:
         InputError: there is no such file, it fails (with its line), or it returns something else.
     """
-    path = Path(path)
-    if not path.is_file():
-        near = difflib.get_close_matches(path.name, [f.name for f in path.parent.glob("*.py")], n=3, cutoff=0.5)
-        raise InputError(f"There is no configuration file {path}.{_did_you_mean([str(path.parent / name) for name in near])}")
+    path = _config_file(str(path))
     try:
         get_config = runpy.run_path(str(path)).get("get_config")
         config = get_config() if callable(get_config) else None
@@ -44,6 +44,25 @@ def load_config(path: str | Path) -> RunConfig:
         return from_dict(RunConfig, to_dict(config))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def shipped_configs() -> Path:
+    """The folder of the configurations that come along: beside the package in a checkout, inside it where it was installed."""
+    package = Path(__file__).parent
+    return next(folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir())
+
+
+def _config_file(typed: str) -> Path:
+    path, shipped = on_disk(typed, "The configuration file"), shipped_configs()
+    if path.is_file():
+        return path
+    words = Path(typed)
+    if words.parent in (Path(), Path("configs")) and (found := shipped / f"{words.stem}.py").is_file():
+        return found
+    names = {file.name: str(words.parent / file.name) for file in path.parent.glob("*.py")}
+    names = {file.name: f"configs/{file.name}" for file in shipped.glob("*.py")} | names
+    near = difflib.get_close_matches(f"{words.stem}.py", names, n=3, cutoff=0.5)
+    raise InputError(f"There is no configuration file {typed}.{_did_you_mean([names[name] for name in near])}")
 
 
 def apply_overrides(config: C, overrides: Sequence[str]) -> C:

@@ -14,7 +14,8 @@ from typing import Any
 from bert_jax import model_directory
 from bert_jax.answer_files import Answer, AnswerFile, Output, Terminal, check_output, count_texts, json_line, read_texts
 from bert_jax.data.tables import TABLES, BadRow, Row, file_format
-from bert_jax.errors import InputError, Interrupted
+from bert_jax.errors import InputError, Interrupted, as_typed
+from bert_jax.files import place
 from bert_jax.inference import CHUNK, Bert, TextError, TruncationWarning, load
 from bert_jax.progress import WorkProgress
 
@@ -111,7 +112,7 @@ def _run(flags: argparse.Namespace, task: _Task) -> None:
         check_output(flags.output, vectors=task.show is _show_vectors)
     texts = _texts(flags, task)
     command = flags.parser.prog.split()[-1]
-    directory = flags.model.expanduser()
+    directory = flags.model
     model = {"directory": str(directory.resolve()), "sha256": model_directory.fingerprint(directory)}
     bert = load(directory)
     # Answers and a live line would fight for the terminal.
@@ -149,18 +150,18 @@ def _texts(flags: argparse.Namespace, task: _Task) -> _Texts:
 def _named_file(texts: list[str]) -> Path | None:
     """The file that stands in the place of texts, if one does."""
     named = [text for text in texts if file_format(Path(text)) in (".txt", *TABLES)]
-    files = [Path(text) for text in named if _is_file(text)]
+    files = [text for text in named if _is_file(text)]
     if files and len(texts) > 1:
         raise InputError(f"{files[0]} is a file, and not the only text: give one file alone, or texts.")
     # `reviws.tsv` is a slip, which the reader will name, and no text.
     slip = named == texts and texts[0].isascii() and " " not in texts[0]
-    return Path(texts[0]) if files or (slip and len(texts) == 1) else None
+    return place(texts[0]) if files or (slip and len(texts) == 1) else None
 
 
 def _is_file(text: str) -> bool:
     try:
-        return Path(text).is_file()
-    except OSError:  # too long for a name
+        return place(text).is_file()
+    except (OSError, InputError):  # too long for a name, or a text that no path looks like
         return False
 
 
@@ -171,7 +172,7 @@ def _output(flags: argparse.Namespace, task: _Task, texts: _Texts, made_by: dict
     belongs_to = made_by | {"input": texts.identity, "columns": texts.columns, "options": dict(task.options)}
     output = AnswerFile(flags.output, belongs_to, (texts.count, width))
     if output.refused:
-        print(f"starts afresh: {output.refused}", file=sys.stderr)
+        print(as_typed(f"starts afresh: {output.refused}"), file=sys.stderr)
     elif output.written.rows:
         print(f"continues after {output.written.rows:,} lines", file=sys.stderr)
     return output
@@ -187,7 +188,7 @@ def _answers(bert: Bert, task: _Task, texts: _Texts, skip: int, tell: Callable[[
             answers = _answered(bert, task, texts.source, chunk)
         faults = [answer for answer in answers if "error" in answer]
         for answer in faults[: max(0, _TOLD - bad)]:
-            tell(f"{texts.source} line {answer['line']}: {answer['error']}")
+            tell(as_typed(f"{texts.source} line {answer['line']}: {answer['error']}"))
         if bad <= _TOLD < bad + len(faults):
             tell("more bad lines are only counted")
         bad += len(faults)
@@ -233,7 +234,7 @@ def _finish(texts: _Texts, output: Output, path: Path | None, positions: int) ->
         )
     output.complete()
     if path or written.bad:
-        print(f"{answered:,} answers and {written.bad:,} bad lines" + (f" in {path}" if path else ""), file=sys.stderr)
+        print(as_typed(f"{answered:,} answers and {written.bad:,} bad lines" + (f" in {path}" if path else "")), file=sys.stderr)
 
 
 def _json_lines(answers: list[Answer]) -> list[str]:

@@ -1,5 +1,6 @@
 """The whole run as a user starts it: train.py on files, its end, its second start, and its refusals."""
 
+import contextlib
 import json
 import shutil
 import sys
@@ -43,9 +44,9 @@ LONG_ROWS = ("long_rows.length=32", "long_rows.batch_size=4", "long_rows.accumul
 @pytest.fixture(scope="module")
 def finished(files: Path) -> Path:
     """The workdir of a run that has ended."""
-    workdir = files / "run"
-    assert train.main([f"--config={files / 'config.py'}", f"--workdir={workdir}"]) == 0
-    return workdir
+    with contextlib.chdir(files):  # as it is typed: relative paths
+        assert train.main(["--config=config.py", "--workdir=run"]) == 0
+    return files / "run"
 
 
 def test_a_run_that_stops_for_skipped_updates_shows_their_batches(files: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

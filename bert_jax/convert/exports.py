@@ -14,6 +14,7 @@ from bert_jax.convert.model_card import model_card
 from bert_jax.convert.sentence_transformers import write_modules
 from bert_jax.convert.tensor_files import SINGLE
 from bert_jax.errors import InputError
+from bert_jax.files import on_disk, place
 from bert_jax.model_directory import EmbeddingConfig, ModelDescription, write_json
 from bert_jax.training.checkpoint import load_parameters
 
@@ -29,7 +30,7 @@ ARCHITECTURES: dict[str, tuple[str, ...]] = {
 _PREFIX = "bert."
 
 
-def export_model(directory: Path, out: Path, license_name: str = "", architecture: str = "") -> str:
+def export_model(directory: str | Path, out: str | Path, license_name: str = "", architecture: str = "") -> str:
     """Writes the model in `directory` (the newest checkpoint, of a classifier the best) to the new directory `out`.
 
     Args:
@@ -41,6 +42,7 @@ def export_model(directory: Path, out: Path, license_name: str = "", architectur
     Raises:
         InputError: there is no model, `out` is not empty, the architecture is unknown, or the model has no equivalent in `transformers`.
     """
+    directory, out = place(directory), on_disk(str(out), "OUT")
     if architecture and architecture not in ARCHITECTURES:
         raise InputError(f"There is no architecture {architecture!r} to write: choose one of {', '.join(ARCHITECTURES)}.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

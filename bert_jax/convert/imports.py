@@ -29,7 +29,7 @@ from bert_jax.errors import InputError
 from bert_jax.files import on_disk, place, seal
 from bert_jax.model_directory import EmbeddingConfig, ModelDescription, read_json, write_json
 from bert_jax.tokenizer import Tokenizer
-from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.training.checkpoint import Checkpoints, check_name
 from bert_jax.training.state import TrainState
 
 CONFIG, ORIGIN = "config.json", "import.json"
@@ -67,7 +67,7 @@ class Imported:
 
 def is_foreign(source: str | Path) -> bool:
     """Whether this names a model from elsewhere: a directory with files of one, or a name on the hub."""
-    directory = place(source).expanduser()
+    directory = place(source)
     if not directory.is_dir():
         return not directory.exists() and hub.is_name(str(source))
     if (directory / model_directory.FILE).exists():
@@ -84,7 +84,7 @@ def read_source(source: str | Path, initialize_missing: bool = False) -> Importe
         InputError: files are missing, damaged or pickles; another architecture; tensors that contradict the configuration; a
             vocabulary of another size than the token table; part of a head only; the hub cannot be reached.
     """
-    directory = on_disk(str(source), "A model from elsewhere,").expanduser()
+    directory = on_disk(str(source), "A model from elsewhere,")
     if not directory.is_dir():
         directory = hub.fetch(str(source))
     if (directory / google.CONFIG).is_file() and not (directory / CONFIG).is_file():
@@ -100,14 +100,16 @@ def read_source(source: str | Path, initialize_missing: bool = False) -> Importe
     return _assembled(directory, file, values, tensors or TensorFiles(directory), initialize_missing)
 
 
-def import_model(source: str | Path, directory: Path, initialize_missing: bool = False) -> Imported:
+def import_model(source: str | Path, directory: str | Path, initialize_missing: bool = False) -> Imported:
     """Writes a model from elsewhere into `directory` as a model directory like those of training.
 
     Raises:
         InputError: `directory` is not empty; see `read_source`.
     """
+    directory = place(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} exists already and is not an empty directory: name another one.")
+    check_name(directory)
     imported = read_source(source, initialize_missing)
     checkpoints = Checkpoints(directory / "checkpoints", keep=1, model=model_directory.identity(imported.description, imported.tokenizer))
     state = TrainState(jnp.int32(0), jax.tree.map(jnp.asarray, imported.params), optimizer_state=())

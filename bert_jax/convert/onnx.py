@@ -14,6 +14,7 @@ from jax.extend.core import jaxpr_as_fun
 from bert_jax import model_directory
 from bert_jax.config import ComputeConfig
 from bert_jax.errors import InputError
+from bert_jax.files import on_disk, place
 from bert_jax.model.bert import Batch, ClassificationModel, PretrainingModel
 from bert_jax.model.heads import gather_positions
 from bert_jax.training.checkpoint import load_parameters
@@ -60,12 +61,13 @@ def export_onnx(model: PretrainingModel | ClassificationModel, params: Any, path
     Path(path).write_bytes(graph.SerializeToString())
 
 
-def export_model_to_onnx(directory: Path, path: Path) -> None:
+def export_model_to_onnx(directory: str | Path, path: str | Path) -> None:
     """`export_onnx` for the model in a directory.
 
     Raises:
         InputError: there is no model, the file exists, or jax2onnx is not installed.
     """
+    directory, path = place(directory), on_disk(str(path), "OUT")
     if path.exists():
         raise InputError(f"{path} exists already: name another file.")
     description, tokenizer = model_directory.read(directory)

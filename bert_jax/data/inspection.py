@@ -19,6 +19,7 @@ from bert_jax.data.sources import Source, open_source
 from bert_jax.data.tables import TABLES, file_format, read_lines, read_records
 from bert_jax.data.text import SUFFIXES, count_dropped
 from bert_jax.errors import InputError
+from bert_jax.files import on_disk
 from bert_jax.progress import WorkProgress
 from bert_jax.tokenizer import Tokenizer
 
@@ -133,7 +134,8 @@ def inspect(
         InputError: the corpus or an evaluation file is missing, empty or cannot be read.
     """
     evaluations = [_Evaluation(path) for path in evaluation_files]
-    source = _Table(Path(config.source)) if file_format(Path(config.source)) in TABLES else open_source(config.source, config)
+    is_table = file_format(Path(config.source)) in TABLES
+    source = _Table(on_disk(config.source, "The corpus")) if is_table else open_source(config.source, config)
     documents, sentences = _Repeats(), _Repeats()
     counts: Counter[str] = Counter()
     lengths: Counter[int] = Counter()
@@ -189,7 +191,7 @@ class _Table:
         return None
 
     def documents(self, on_read: Callable[[int], None]) -> Iterator[list[str]]:
-        for _, text in _texts_of_records(self.path.expanduser()):
+        for _, text in _texts_of_records(self.path):
             on_read(len(text.encode()))
             yield [paragraph.strip() for paragraph in text.splitlines() if paragraph.strip()]
 

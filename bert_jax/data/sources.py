@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 from bert_jax.config import CorpusConfig
 from bert_jax.data import demo, text
 from bert_jax.errors import InputError
+from bert_jax.files import on_disk
 
 _HASH_CONTENTS_UP_TO = 256 << 20
 _TFDS_PART = 10_000
@@ -48,12 +49,12 @@ def open_source(name: str, config: CorpusConfig) -> Source:
         return DemoSource(_DEMO_PARTS[name])
     if name.startswith("tfds:"):
         return TfdsSource(name.removeprefix("tfds:"))
-    return FilesSource(name, config.encoding_errors)
+    return FilesSource(str(on_disk(name, "The corpus")), config.encoding_errors)
 
 
 @dataclass(frozen=True)
 class FilesSource:
-    """Text files (see `bert_jax.data.text`)."""
+    """Text files (see `bert_jax.data.text`), by the absolute path of a file, folder or glob."""
 
     name: str
     encoding_errors: Literal["strict", "replace"]

@@ -62,7 +62,7 @@ def read_rows(source: str, columns: Mapping[str, str], split: str) -> Iterator[R
     """
     if source.startswith("tfds:"):
         return _sound(source, _select(source, _tfds(source.removeprefix("tfds:"), split), columns))
-    return _sound(source, scan_rows(on_disk(source, "The table").expanduser(), columns))
+    return _sound(source, scan_rows(on_disk(source, "The table"), columns))
 
 
 def scan_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row | BadRow]:

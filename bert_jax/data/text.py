@@ -28,7 +28,7 @@ def list_files(source: str) -> list[Path]:
     Raises:
         InputError: there is no such file or folder, or it holds no .txt, .txt.gz or .txt.xz file.
     """
-    place = on_disk(source, "The corpus").expanduser()
+    place = on_disk(source, "The corpus")
     if place.is_file():
         if not place.name.endswith(SUFFIXES):
             raise InputError(f"The corpus file {source} is not one of {', '.join(SUFFIXES)}: rename it or convert it to plain UTF-8 text.")
@@ -36,7 +36,9 @@ def list_files(source: str) -> list[Path]:
     if place.is_dir():
         found: Iterable[Path] = place.rglob("*")
     elif glob.has_magic(source):
-        found = Path(place.anchor).glob(str(place.relative_to(place.anchor)))
+        # Brackets in the names of folders that are there are no pattern.
+        folder = next(parent for parent in place.parents if parent.is_dir())
+        found = folder.glob(str(place.relative_to(folder)))
     else:
         raise InputError(f"The corpus {source} does not exist: name a text file, a folder, a glob, a tfds: data set or demo.")
     files = sorted(path for path in found if path.name.endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file())

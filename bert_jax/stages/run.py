@@ -13,7 +13,7 @@ from bert_jax import model_directory
 from bert_jax.config import RunConfig, to_dict
 from bert_jax.data.corpora import Prepared, documents, prepare
 from bert_jax.data.labelled import Labelled, load_labelled
-from bert_jax.errors import InputError
+from bert_jax.errors import InputError, as_typed
 from bert_jax.files import SEAL, check_seal, disk_folder, is_whole, made_whole, on_disk, only_writer, place, seal
 from bert_jax.model_directory import ModelDescription, read_json, write_json
 from bert_jax.overrides import differences, from_dict
@@ -23,6 +23,7 @@ from bert_jax.stages.finetune import finetune
 from bert_jax.stages.pretrain import pretrain, pretrained_description
 from bert_jax.stages.showcase import show_examples, summary_text
 from bert_jax.tokenizer import Tokenizer
+from bert_jax.training.checkpoint import check_name
 from bert_jax.training.host_memory import keep_freed_memory
 
 CONFIG, COMMAND, SUMMARY, EXAMPLES = "config.json", "command.txt", "summary.json", "examples.json"
@@ -31,7 +32,7 @@ CONFIG, COMMAND, SUMMARY, EXAMPLES = "config.json", "command.txt", "summary.json
 _FREE_TO_CHANGE = ("compute.", "mesh.", "pretrain.loop.", "finetune.loop.", "corpus.data_dir")
 
 
-def run(config: RunConfig, workdir: Path, command: str = "") -> None:
+def run(config: RunConfig, workdir: str | Path, command: str = "") -> None:
     """Runs every stage of a configuration in `workdir`, going on from whatever is there, and prints what it learned.
 
     Args:
@@ -41,20 +42,22 @@ def run(config: RunConfig, workdir: Path, command: str = "") -> None:
         InputError: something of the configuration, the text or the workdir that the user can mend.
         TrainingError, Interrupted: see `bert_jax.training.loop.train`.
     """
+    workdir = place(workdir)
+    check_name(workdir)
     keep_freed_memory()
     if config.compute.cpu_devices > 1:
         jax.config.update("jax_num_cpu_devices", config.compute.cpu_devices)
     if (workdir / SUMMARY).exists() and (workdir / SEAL).exists():
         claim_workdir(config, workdir)
         check_seal(workdir, made_anew_without=workdir / SUMMARY)
-        print(f"The run in {workdir} is done. To run it again, remove that directory or name another --workdir.")
+        print(as_typed(f"The run in {workdir} is done. To run it again, remove that directory or name another --workdir."))
     else:
         with ExitStack() as held:
             on_first_process(lambda: held.enter_context(only_writer(workdir)))
             claim_workdir(config, workdir, command)
             _run_stages(_with_pretrained_encoder(config), workdir)
     if jax.process_index() == 0:
-        print(summary_text(workdir, read_json(workdir / SUMMARY), read_json(workdir / EXAMPLES)))
+        print(as_typed(summary_text(workdir, read_json(workdir / SUMMARY), read_json(workdir / EXAMPLES))))
 
 
 def _run_stages(config: RunConfig, workdir: Path) -> None:
@@ -145,7 +148,7 @@ def prepare_data(config: RunConfig, workdir: Path, beam: Sequence[str] | None = 
     # ArrayRecord reads from disks alone, so that beside a bucket every host makes records of its own.
     data_dir = on_disk(given, "corpus.data_dir") if given else disk_folder(workdir / "data")
     if not given and data_dir != workdir / "data" and jax.process_index() == 0:
-        print(f"The records are in {data_dir} of every host; --config.corpus.data_dir names another place.", file=sys.stderr)
+        print(as_typed(f"The records are in {data_dir} of every host; --config.corpus.data_dir names another place."), file=sys.stderr)
     made: list[Prepared] = []
     on_first_process(lambda: made.append(prepare(config.corpus, tokenizer, data_dir, beam=beam)))
     return tokenizer, made[0] if made else prepare(config.corpus, tokenizer, data_dir, show_progress=False)

@@ -22,7 +22,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from bert_jax.errors import InputError, TrainingError, storage_failure
+from bert_jax.errors import InputError, TrainingError, as_typed, storage_failure
 from bert_jax.files import remove
 from bert_jax.model_directory import check_identity
 from bert_jax.processes import on_first_process
@@ -89,6 +89,15 @@ def _options(
     )
 
 
+def check_name(directory: Path) -> None:
+    """Raises InputError for a directory below which Orbax writes checkpoints that it cannot read: it takes brackets for a pattern."""
+    if "[" in str(directory):
+        raise InputError(
+            f"No checkpoint can be written below {directory}, since Orbax takes the brackets in that name for a pattern and would lose "
+            "arrays. Name a directory without `[`, or a link to this one."
+        )
+
+
 class Checkpoints:
     """The checkpoints in a directory that is trained in. Saving is asynchronous: `close` waits for the last and raises its failure.
 
@@ -99,13 +108,14 @@ class Checkpoints:
         verify: whether the hashes of the checkpoints that are there are verified now, or while the caller goes on.
 
     Raises:
-        InputError: checkpoints are there and none is whole.
+        InputError: checkpoints are there and none is whole, or the directory has brackets in its name.
     """
 
     def __init__(
         self, directory: Path, keep: int, model: Mapping[str, Any] | None = None, verify: Literal["before", "background"] = "before"
     ) -> None:
-        self._directory, self._model = directory.resolve(), model or {}
+        check_name(directory)
+        self._directory, self._model = directory, model or {}
         self._saving: tuple[int, Arrays, str, float | None]
         # Whatever is verified later, a wrong position would be told as a change of the data.
         on_first_process(lambda: set_damaged_aside(self._directory, hashed=None if verify == "before" else ("position",)))
@@ -308,7 +318,7 @@ def chosen(directory: Path, best: bool) -> tuple[Path, Manifest]:
         if all(manifest.read(directory / str(step)) is None for step in steps):
             path = directory / str(max(steps, key=lambda step: (score_without_manifest(directory / str(step)) if best else 0.0, step)))
             message = f"{path} has no {manifest.FILE}: an older version wrote it. It is used as it is, without a look at its hashes."
-            warnings.warn(message, UnverifiedCheckpointWarning, stacklevel=4)
+            warnings.warn(as_typed(message), UnverifiedCheckpointWarning, stacklevel=4)
             return path, without_manifest(path)
         found = {step: required(directory / str(step)) for step in (steps if best else steps[-1:])}
     except DamagedError as error:

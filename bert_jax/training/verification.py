@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orbax.checkpoint as ocp
 
-from bert_jax.errors import InputError
+from bert_jax.errors import InputError, as_typed
 from bert_jax.files import committed, remove
 from bert_jax.training import manifest
 from bert_jax.training.manifest import DamagedError, Manifest, arrays_of
@@ -123,7 +123,7 @@ class Verification:
 
 
 def _tell(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    print(as_typed(f"warning: {message}"), file=sys.stderr, flush=True)
 
 
 def without_manifest(path: Path) -> Manifest:
