@@ -44,7 +44,7 @@ def bucket_path(text: str) -> "BucketPath":
     try:
         _files()
     except ImportError as error:
-        raise InputError(f"{text} is in Google Cloud Storage, which needs the package gcsfs: pip install 'bert_jax[gcs]'.") from error
+        raise InputError(f"{text} is in Google Cloud Storage, which needs the package gcsfs: pip install gcsfs.") from error
     return BucketPath(text.rstrip("/"))
 
 

@@ -134,7 +134,7 @@ _CORPUS = "demo, tfds:NAME, or a file, folder or glob of .txt, .txt.gz, .txt.xz:
 
 def _add_text_commands(add: Add) -> None:
     vocabulary = add(
-        "train-vocab", _train_vocab, "train a vocabulary on a corpus", "corpus/ vocab --size 21128", "demo vocab --kind characters"
+        "train-vocab", _train_vocab, "train a vocabulary on a corpus", "corpus/ vocab --size 21128", "demo characters --kind characters"
     )
     vocabulary.add_argument("corpus", metavar="CORPUS", help=_CORPUS)
     vocabulary.add_argument("out", metavar="OUT", type=anywhere, help="the directory to write tokenizer.json and vocab.txt to")
@@ -270,7 +270,7 @@ def _add_model_commands(add: Add) -> None:
         _on_model("classify"),
         "classify texts",
         f"{run}/finetune '房间很干净' '再也不来了'",
-        f"{run}/finetune reviews.tsv --text review --output classified.jsonl",
+        f"{run}/finetune reviews.tsv --text text --output classified.jsonl",
     )
     score = add(
         "score",

@@ -2,7 +2,7 @@
 
     python train.py --config=configs/finetune_imdb.py --workdir=runs/imdb --config.finetune.checkpoint=runs/pretrain_base_en/pretrain
 
-Needs TensorFlow to fetch the reviews through TFDS: pip install bert_jax[tensorflow]. BERT-base is published at about 94 %.
+Needs TensorFlow to fetch the reviews through TFDS: pip install tensorflow-cpu==2.21.0. BERT-base is published at about 94 %.
 """
 
 from bert_jax.config import FinetuneConfig, LabelledConfig, LoopConfig, RunConfig

@@ -2,7 +2,7 @@
 
     python train.py --config=configs/finetune_sst2.py --workdir=runs/sst2 --config.finetune.checkpoint=runs/pretrain_base_en/pretrain
 
-Needs TensorFlow to fetch GLUE through TFDS: pip install bert_jax[tensorflow]. The published BERT-base gives 93.5 % on the
+Needs TensorFlow to fetch GLUE through TFDS: pip install tensorflow-cpu==2.21.0. The published BERT-base gives 93.5 % on the
 test set; SST-2's test labels are not public, so the score here is on its validation set.
 """
 

@@ -1,10 +1,10 @@
-"""BERT-base on Chinese Wikipedia, a character is a token, the published schedule.
+"""BERT-base on Chinese Wikipedia, a character is a token, the published learning-rate schedule.
 
     python train.py --config=configs/pretrain_base_zh.py --workdir=runs/pretrain_base_zh
 
-Needs TensorFlow to fetch Wikipedia through TFDS: pip install bert_jax[tensorflow]. Cost and score
-are those published for this recipe (Devlin et al. 2019), not measured here: four days on 16 TPU v3
-chips; fine-tuned it gives 94.3 % on average on ChnSentiCorp's dev set.
+Needs TensorFlow and Apache Beam to fetch Wikipedia through TFDS: pip install tensorflow-cpu==2.21.0 apache-beam==2.77.0.
+Not measured here. Google's Chinese BERT, of this size, gives 94.3 % on average on
+ChnSentiCorp's dev set (Cui et al. 2021).
 
 No weights of attention are dropped, so that fused kernels compute it; the vocabulary is a multiple of 128.
 What it takes of a TPU, and how to use 256 of them, is in configs/pretrain_base_en.py.

@@ -5,9 +5,9 @@
 
 The schedule of You et al. 2020 (64k rows of 128 tokens, then 32k of 512) with the rates, warm-ups and
 steps of NVIDIA's published recipe (DeepLearningExamples, PyTorch/LanguageModeling/BERT,
-scripts/configs/pretrain_config.sh). Published, not measured here: 76 minutes for both on 1,024 TPU v3
-chips; F1 on SQuAD 1.1 is then 90.6.
-Needs TensorFlow to fetch Wikipedia through TFDS: pip install bert_jax[tensorflow].
+scripts/configs/pretrain_config.sh). Not measured here; You et al. report, on Wikipedia and books, 76
+minutes for both on 1,024 TPU v3 chips.
+Needs TensorFlow and Apache Beam to fetch Wikipedia through TFDS: pip install tensorflow-cpu==2.21.0 apache-beam==2.77.0.
 
 Compiled for a v5e-256 (`python -m bert_jax compile --topology=v5e:16x16`) a step takes 11.0 of a chip's 15.75 GiB and at
 least 0.38 s; for a v5p-64 (v5p:4x4x4) 18.6 of 95 GiB and 0.54 s. Gradients are summed over the chips once a step, however

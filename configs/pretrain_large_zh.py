@@ -2,9 +2,9 @@
 
     python train.py --config=configs/pretrain_large_zh.py --workdir=runs/pretrain_large_zh
 
-Needs TensorFlow to fetch Wikipedia through TFDS: pip install bert_jax[tensorflow]. Cost and score
-are those published for this recipe (Devlin et al. 2019), not measured here: four days on 64 TPU v3
-chips; RoBERTa-wwm-ext-large, trained longer on more text, gives 95 % on ChnSentiCorp.
+Needs TensorFlow and Apache Beam to fetch Wikipedia through TFDS: pip install tensorflow-cpu==2.21.0 apache-beam==2.77.0.
+Not measured here. RoBERTa-wwm-ext-large, trained longer on more text, gives 95 % on
+ChnSentiCorp's dev set (Cui et al. 2021).
 
 What it takes of a TPU, and how to use 64 of them, is in configs/pretrain_large_en.py.
 """

@@ -21,7 +21,7 @@ from bert_jax.errors import InputError
 from bert_jax.files import on_disk, place
 from bert_jax.metrics import TIMINGS
 
-pytest.importorskip("gcsfs", reason="gcsfs is not installed: pip install 'bert_jax[gcs]'")
+pytest.importorskip("gcsfs", reason="gcsfs is not installed: pip install gcsfs")
 emulated = pytest.importorskip("emulated", reason="gcp-storage-emulator is not installed")
 
 ROOT = Path(__file__).resolve().parents[1]

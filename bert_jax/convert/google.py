@@ -1,6 +1,6 @@
 """Google's original TensorFlow checkpoints (google-research/bert), by the names that `transformers` gives their tensors.
 
-Reading them takes TensorFlow, an extra: pip install bert_jax[tensorflow].
+Reading them takes TensorFlow, an extra: pip install tensorflow-cpu.
 """
 
 import re
@@ -72,7 +72,7 @@ def open_checkpoint(directory: Path) -> _Checkpoint:
         import tensorflow as tf
     except ImportError as error:
         raise InputError(
-            f"{indices[0]} is a TensorFlow checkpoint, and TensorFlow, which reads it, is not installed: pip install bert_jax[tensorflow]."
+            f"{indices[0]} is a TensorFlow checkpoint, and TensorFlow, which reads it, is not installed: pip install tensorflow-cpu."
         ) from error
     with _told_of(indices[0]):
         return _Checkpoint(indices[0], tf.train.load_checkpoint(str(indices[0].with_suffix(""))))

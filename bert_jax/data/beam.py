@@ -1,4 +1,4 @@
-"""The same preparation on Apache Beam, for corpora beyond one machine (an extra: `pip install bert_jax[prepare]`)."""
+"""The same preparation on Apache Beam, for corpora beyond one machine (an extra: `pip install apache-beam`)."""
 
 import dataclasses
 from collections import Counter

@@ -237,7 +237,7 @@ class Checkpoints:
         """Waits for a verification in the background.
 
         Raises:
-            InputError: a checkpoint is damaged. It has been set aside; training went on from it, or might have.
+            TrainingError: a checkpoint is damaged. It has been set aside; training resumed from it, or might have.
         """
         if self._unverified:
             self._unverified = False

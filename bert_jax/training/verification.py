@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orbax.checkpoint as ocp
 
-from bert_jax.errors import InputError, as_typed
+from bert_jax.errors import InputError, TrainingError, as_typed
 from bert_jax.files import committed, remove
 from bert_jax.training import manifest
 from bert_jax.training.manifest import DamagedError, Manifest, arrays_of
@@ -109,12 +109,13 @@ class Verification:
         """Waits for it.
 
         Raises:
-            InputError: a checkpoint was damaged, and has been set aside.
+            TrainingError: a checkpoint was damaged, and has been set aside; the same command resumes from the one before.
+            InputError: none is intact.
         """
         if found := _set_aside(self._found.result()):
-            raise InputError(
-                f"{found[0]}, which was found while training went on; nothing has been saved since it began, and the checkpoint was set "
-                "aside. Run the same command again, which goes on from the newest that is whole."
+            raise TrainingError(
+                f"{found[0]}, which was found while training ran; nothing has been saved since it began, and the checkpoint was set "
+                "aside. Run the same command again, which resumes from the newest intact one."
             )
 
     def cancel(self) -> None:

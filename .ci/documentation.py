@@ -1,0 +1,177 @@
+"""Types what the documentation says, as it says it: every shell and Python block of README.md, docs/*.md and SECURITY.md, in order.
+
+    python .ci/documentation.py            # in the root of a clone, in an environment that holds nothing but pip
+
+The blocks run in the clone's own directory, with the paths that they name. Training is shortened by a few overrides at the end of the
+command; nothing else is changed. Shell blocks run in bash, the Python blocks of a page in one session. A block that cannot run here is
+preceded by `<!-- not run: REASON -->`, with one of the reasons below; a block without a language is an error. After the pages come the
+examples of every command's --help.
+
+The files that a reader is told to bring (corpus/, reviews.tsv, ...) are made first, out of the demo's text.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+REASONS = {
+    "network": "downloads more than packages",
+    "accelerator": "needs a GPU, a TPU or a TPU's compiler",
+    "cluster": "needs several machines",
+    "own data": "needs files that do not come along",
+    "hours": "takes hours",
+    "tests": ".ci/run types it itself",
+}
+SHORTENED = {
+    "demo": "pretrain.steps=60 pretrain.loop.evaluate_every=30 pretrain.loop.save_every=30 finetune.epochs=1",
+    "pretrain_folder": "pretrain.steps=20 pretrain.loop.evaluate_every=10 pretrain.loop.save_every=10",
+    "finetune_tsv": "finetune.epochs=1",
+}
+
+_BLOCK = re.compile(r"(?P<before>[^\n]*)\n(?:[ ]*\n)?(?P<indent> *)```(?P<language>[^\n]*)\n(?P<code>.*?)\n *```", re.DOTALL)
+_MARK = re.compile(r"<!-- not run: (?P<reason>[^>]*?) -->")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: where it is, its language, its text, and why it is not run (empty for one that is)."""
+
+    page: str
+    line: int
+    language: str
+    code: str
+    skipped: str
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """The fenced blocks of a page.
+
+    Raises:
+        ValueError: a block has no language that is known, or is not run for a reason that is none.
+    """
+    text = "\n" + page.read_text(encoding="utf-8")
+    for found in _BLOCK.finditer(text):
+        line = text.count("\n", 0, found.start("language"))
+        mark = _MARK.fullmatch(found["before"].strip())
+        block = Block(page.name, line, found["language"].strip(), found["code"], mark["reason"] if mark else "")
+        if block.language not in ("bash", "python", "text"):
+            raise ValueError(f"{page.name}:{line}: the block is neither bash nor python nor text but {block.language!r}.")
+        if mark and block.skipped not in REASONS:
+            raise ValueError(f"{page.name}:{line}: {block.skipped!r} is no reason; these are: {', '.join(REASONS)}.")
+        yield block
+
+
+def pages() -> list[Path]:
+    """The pages in the order in which a reader meets them."""
+    first = [ROOT / "docs" / f"{name}.md" for name in ("tour", "models", "launch")]
+    return [ROOT / "README.md", *first, *sorted({*(ROOT / "docs").glob("*.md")} - {*first}), ROOT / "SECURITY.md"]
+
+
+def make_readers_files() -> None:
+    """What a reader would bring along, in the clone's directory."""
+    from bert_jax.data import demo
+
+    documents = ["\n".join(paragraphs) for paragraphs, _ in zip(demo.documents("newspaper"), range(300), strict=False)]
+    texts, labels = demo.labelled_reviews()["train"]
+    rows = [f"{text}\t{'positive' if label else 'negative'}" for text, label in zip(texts[:400], labels, strict=False)]
+    files = {
+        "corpus/a.txt": "\n\n".join(documents[:150]),
+        "corpus/more/b.txt": "\n\n".join(documents[150:]),
+        "reviews.tsv": "\n".join(["text\tlabel", *rows]),
+        "train.tsv": "\n".join(["text\tlabel", *rows[:90]]),
+        "test.tsv": "\n".join(["text\tlabel", *rows[80:120]]),
+        "texts.txt": "\n".join(["房间很[MASK]。", "服务[MASK]好。"]),
+        "pairs.tsv": "a\tb\n他打开门。\t屋里没有人。",
+    }
+    for name, text in files.items():
+        (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / name).write_text(text + "\n", encoding="utf-8")
+    export = [sys.executable, "-m", "bert_jax", "export", "runs/demo/pretrain", "downloads/bert-base-chinese"]
+    subprocess.run(export, cwd=ROOT, check=True)
+
+
+def run_shell(code: str) -> int:
+    """The exit status of a block in bash, where `python` appends the overrides that shorten training."""
+    cases = "\n".join(
+        f'*" --config=configs/{name}.py "*) set -- "$@" {" ".join(f"--config.{value}" for value in values.split())} ;;'
+        for name, values in SHORTENED.items()
+    )
+    shorten = f'python() {{\ncase " $* " in *" train.py "* | *" bert_jax train "*)\ncase " $* " in\n{cases}\nesac ;;\nesac\ncommand python "$@"\n}}\n'
+    return subprocess.run(["bash", "-euo", "pipefail", "-c", f"{shorten}\n{code}"], cwd=ROOT, check=False, stdin=subprocess.DEVNULL).returncode
+
+
+def help_examples() -> Iterator[tuple[str, str]]:
+    """The examples of each command's --help."""
+    from bert_jax.cli import _parser
+
+    for action in _parser()._subparsers._group_actions:  # type: ignore[union-attr]
+        for name, command in action.choices.items():  # type: ignore[union-attr]
+            for line in (command.epilog or "").splitlines():
+                if line.strip().startswith("python -m bert_jax"):
+                    yield name, line.strip()
+
+
+# Examples of --help that cannot run here, by what is in them, with the reason.
+_EXAMPLES_NOT_RUN = {"google-bert/": "network", "--topology": "accelerator", ".onnx": "own data"}
+
+
+def main() -> int:
+    """Runs everything; the exit status is 1 at the first block that fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="list the blocks, and run none")
+    flags = parser.parse_args()
+    found = [block for page in pages() for block in blocks(page)]
+    ran, skipped, begun = 0, [block for block in found if block.skipped], time.monotonic()
+    sys.path[0] = ""  # as for a Python session in the clone's directory
+    names: dict[str, dict[str, object]] = {}
+    for block in found:
+        where = f"{block.page}:{block.line}"
+        if block.language == "text" or block.skipped or flags.list:
+            if block.language != "text":
+                print(f"-- {where} {block.language} {f'not run: {block.skipped}' if block.skipped else ''}", flush=True)
+            continue
+        print(f"\n-- {where} (at {time.monotonic() - begun:.0f} s)\n{block.code}\n", flush=True)
+        ran += 1
+        if block.language == "python":
+            exec(compile(block.code, where, "exec"), names.setdefault(block.page, {"__name__": "__main__"}))  # noqa: S102
+        elif status := run_shell(block.code):
+            print(f"FAILED: {where} ended with status {status}", file=sys.stderr)
+            return 1
+        if ran == 1:
+            make_readers_files()
+    if not flags.list:
+        ran += run_help_examples()
+    print(f"\n{ran} blocks and examples ran, {len(skipped)} blocks were not run, in {time.monotonic() - begun:.0f} s")
+    for reason in REASONS:
+        if those := [f"{block.page}:{block.line}" for block in skipped if block.skipped == reason]:
+            print(f"not run, {reason} ({REASONS[reason]}): {', '.join(those)}")
+    return 0
+
+
+def run_help_examples() -> int:
+    """Types the examples of --help, in order; how many.
+
+    Raises:
+        SystemExit: one failed.
+    """
+    ran = 0
+    for name, line in help_examples():
+        if reason := next((reason for part, reason in _EXAMPLES_NOT_RUN.items() if part in line), ""):
+            print(f"-- {name} --help: not run, {reason}: {line}", flush=True)
+            continue
+        print(f"\n-- {name} --help: {line}", flush=True)
+        ran += 1
+        if status := run_shell(line):
+            sys.exit(f"FAILED: the example of {name} --help ended with status {status}: {line}")
+    return ran
+
+
+if __name__ == "__main__":
+    sys.exit(main())
