@@ -103,8 +103,15 @@ def run_shell(code: str) -> int:
         f'*" --config=configs/{name}.py "*) set -- "$@" {" ".join(f"--config.{value}" for value in values.split())} ;;'
         for name, values in SHORTENED.items()
     )
-    shorten = f'python() {{\ncase " $* " in *" train.py "* | *" bert_jax train "*)\ncase " $* " in\n{cases}\nesac ;;\nesac\ncommand python "$@"\n}}\n'
-    return subprocess.run(["bash", "-euo", "pipefail", "-c", f"{shorten}\n{code}"], cwd=ROOT, check=False, stdin=subprocess.DEVNULL).returncode
+    shorten = f"""python() {{
+        case " $* " in *" train.py "* | *" bert_jax train "*)
+            case " $* " in {cases}
+            esac ;;
+        esac
+        command python "$@"
+    }}"""
+    bash = ["bash", "-euo", "pipefail", "-c", f"{shorten}\n{code}"]
+    return subprocess.run(bash, cwd=ROOT, check=False, stdin=subprocess.DEVNULL).returncode
 
 
 def help_examples() -> Iterator[tuple[str, str]]:

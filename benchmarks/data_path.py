@@ -1,6 +1,6 @@
 """Text to batches on the CPU: preparation beside the tokenizer alone and `datasets.map`, and the loader in rows per second.
 
-    pip install . -r benchmarks/requirements.txt
+    pip install -r benchmarks/requirements.txt
     python benchmarks/data_path.py --corpus=corpus.txt --vocab=vocab.txt --output=benchmarks/results/data_path
 
 - `tokenizers`: Hugging Face's tokenizer over the lines in batches on all cores, its ids counted and thrown away;
@@ -24,6 +24,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import checkout  # noqa: F401
 
 from bert_jax.config import CorpusConfig, RowsConfig
 from bert_jax.data.corpora import prepare

@@ -25,24 +25,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+import jax
+import numpy as np
+from checkout import ROOT
+from kill_rounds import FINETUNE, PRETRAIN
+from small_run import write_files
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from kill_rounds import FINETUNE, PRETRAIN  # noqa: E402
-from small_run import write_files  # noqa: E402
-
-import train  # noqa: E402
-from bert_jax import model_directory  # noqa: E402
-from bert_jax.data.corpora import prepare  # noqa: E402
-from bert_jax.errors import InputError  # noqa: E402
-from bert_jax.files import check_seal  # noqa: E402
-from bert_jax.overrides import load_config  # noqa: E402
-from bert_jax.tokenizer import Tokenizer  # noqa: E402
-from bert_jax.training import manifest  # noqa: E402
-from bert_jax.training.checkpoint import Checkpoints, load_parameters  # noqa: E402
-from bert_jax.verify import verify  # noqa: E402
+import train
+from bert_jax import model_directory
+from bert_jax.data.corpora import prepare
+from bert_jax.errors import InputError
+from bert_jax.files import check_seal
+from bert_jax.overrides import load_config
+from bert_jax.tokenizer import Tokenizer
+from bert_jax.training import manifest
+from bert_jax.training.checkpoint import Checkpoints, load_parameters
+from bert_jax.verify import verify
 
 FAULTS = ("flip", "truncate", "delete", "swap")
 STAGES = ("pretrain", "finetune")

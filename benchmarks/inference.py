@@ -1,6 +1,6 @@
 """Texts per second of bert_jax, torch and ONNX Runtime on the CPU: the same weights, the same texts, the same answers.
 
-    pip install . -r benchmarks/requirements.txt
+    pip install -r benchmarks/requirements.txt
     python benchmarks/inference.py --texts=reviews.tsv --column=text --sizes=tiny,mini,base --output=benchmarks/results/inference
 
 Each makes the vector of [CLS] of every text, tokenization included, on all cores; texts are cut at 512 tokens. Weights are
@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401
 import jax
 import jax.numpy as jnp
 import numpy as np

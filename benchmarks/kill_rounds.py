@@ -25,23 +25,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
 # All that takes long to import, so that each run is a fork of this process; nothing here may start JAX's threads.
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-import orbax.checkpoint as ocp  # noqa: E402
-import tensorflow_datasets  # noqa: E402, F401
-from orbax.checkpoint._src.path import deleter  # noqa: E402
-from small_run import write_files  # noqa: E402
+import checkout  # noqa: F401
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorflow_datasets  # noqa: F401
+from orbax.checkpoint._src.path import deleter
+from small_run import write_files
 
-import train  # noqa: E402
-from bert_jax import answer_files, cli, files, metrics, model_directory, predict, tokenizer, verify  # noqa: E402, F401
-from bert_jax.data import builder  # noqa: E402
-from bert_jax.model_directory import write_json  # noqa: E402
-from bert_jax.stages import finetune, run  # noqa: E402
-from bert_jax.training import loop, manifest  # noqa: E402
+import train
+from bert_jax import answer_files, cli, files, metrics, model_directory, predict, tokenizer, verify  # noqa: F401
+from bert_jax.data import builder
+from bert_jax.model_directory import write_json
+from bert_jax.stages import finetune, run
+from bert_jax.training import loop, manifest
 
 PRETRAIN = "steps=24, evaluation_batches=2, loop=LoopConfig(log_every=3, evaluate_every=6, save_every=2, keep=1)"
 FINETUNE = "loop=LoopConfig(log_every=2, evaluate_every=4, save_every=2, keep=1)"

@@ -1,6 +1,6 @@
 """Sentiment accuracy against the number of labels: pre-trained, from scratch, and a linear model on character n-grams.
 
-    pip install . -r benchmarks/requirements.txt
+    pip install -r benchmarks/requirements.txt
     python benchmarks/label_efficiency.py --workdir=runs/demo --output=benchmarks/results/label_efficiency
 
 Takes the pre-trained encoder of a finished demo run and fine-tunes it on samples of its labelled reviews, three seeds of
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401
 import jax
 from machine import machine
 

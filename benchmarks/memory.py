@@ -10,6 +10,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import checkout  # noqa: F401
 import jax
 from machine import machine, versions
 

@@ -1,6 +1,6 @@
 """Real (non-padding) tokens per second of pre-training: bert_jax and PyTorch, on the same documents, in turns.
 
-    pip install . -r benchmarks/requirements.txt
+    pip install -r benchmarks/requirements.txt
     python benchmarks/pretraining.py --corpus=corpus.txt --vocab=vocab.txt --sizes=tiny,mini --output=benchmarks/results/pretraining
 
 Three loops, each with AdamW, clipping, dropout and next sentences, on all cores:
@@ -29,6 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401
 import jax
 import numpy as np
 from machine import CORES, machine, matrix_peak, versions

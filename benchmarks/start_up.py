@@ -1,6 +1,6 @@
 """Start-up: the import, and from a training command to its first steps, with and without compiled programs kept from before.
 
-    pip install . && python benchmarks/start_up.py --output=benchmarks/results/start_up
+    python benchmarks/start_up.py --output=benchmarks/results/start_up
 
 The command is that of the demo, on records that are prepared already; its first line of metrics tells that the first step is done.
 Each run is a process of its own, and the median of several counts.
@@ -16,11 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from checkout import ROOT
 from machine import machine, versions
 
 from bert_jax.model_directory import write_json
 
-ROOT = Path(__file__).resolve().parents[1]
 IMPORT = "import sys, time; begun = time.perf_counter(); import bert_jax; print(time.perf_counter() - begun, 'jax' in sys.modules)"
 COMMAND = [sys.executable, "train.py", "--config=configs/demo.py", "--config.pretrain.loop.log_every=1"]
 
