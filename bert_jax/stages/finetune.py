@@ -80,6 +80,8 @@ def finetune(
         batches.close()
     result = _score(job, model, labelled, tokenizer, stage)
     result |= {"truncated_texts": batches.truncated, "duplicates_left_out": labelled.duplicates, "overlaps": labelled.overlaps}
+    if untrained := labelled.untrained:
+        result["untrained_classes"] = untrained
     if jax.process_index() == 0:
         model_directory.finish(directory, result)
     return result
