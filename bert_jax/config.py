@@ -350,6 +350,7 @@ class LabelledConfig:
         _require(0 < self.dev_fraction < 1, "dev_fraction", self.dev_fraction, "it must be in (0, 1).")
         _not_negative(self, "max_train_examples")
         _require(len(self.labels) != 1, "labels", self.labels, "name at least two labels, or none to take the file's.")
+        _require(self.label not in (self.text, self.text_pair), "label", self.label, "it must be another column than the texts.")
         for label in self.labels:
             _require(bool(label.strip()), "labels", label, "every class needs a name.")
             _require(label == label.strip(), "labels", label, "remove the white space around it; the labels of a file are read without.")

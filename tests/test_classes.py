@@ -75,7 +75,7 @@ def test_remarks() -> None:
         "1 of the 3 classes has no training example, so the classifier cannot learn to answer them: 'b'.",
         "1 of the 3 classes has no test example, so the figures say nothing of them: 'c'.",
     )
-    full = np.ones(3, np.int64)
+    full = np.full(3, 9)
     assert remarks("abc", {"train": full, "test": full}) == ()
     assert remarks(("No", "no", "yes"), {"train": full, "test": full}) == (
         "the labels 'No', 'no' differ only in case and are classes of their own.",
@@ -83,3 +83,11 @@ def test_remarks() -> None:
     many = [f"class {i}" for i in range(1500)]
     (message, _) = remarks(many, dict.fromkeys(("train", "test"), np.zeros(1500, np.int64)))
     assert "1,500 of the 1,500 classes have" in message and message.endswith("'class 19' and 1,480 more.") and len(message) < 500
+
+
+def test_a_column_of_texts_or_numbers_is_no_column_of_classes() -> None:
+    """scikit-learn warns at the same share."""
+    told = "training examples have {} labels; finetune.data.label may name a column that holds no classes."
+    for classes, wanted in ((30, [f"30 {told.format(30)}"]), (16, [f"30 {told.format(16)}"]), (15, [])):
+        counts = np.bincount(np.arange(30) % classes)
+        assert list(remarks([str(i) for i in range(classes)], {"train": counts, "test": counts})) == wanted

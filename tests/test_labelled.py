@@ -237,6 +237,8 @@ def test_real_overlaps_are_counted() -> None:
         ([("x", "a"), ("y", "b")], [("z", "c")], {}, r"dev\.tsv line 2 has the unknown label 'c'.*train\.tsv are 'a', 'b'"),
         ([("x", "a"), ("y", "b")], None, {"labels": ("a", "c")}, r"train\.tsv line 3 has the unknown label 'b'.*labels are 'a', 'c'"),
         ([("x", "a"), ("y", "")], None, {}, r"train\.tsv line 3 has no label"),
+        ([("x", ""), ("y", "")], None, {}, r"train\.tsv line 2 has no label"),
+        ([("x", "a"), ("y", "b")], [("z", " ")], {}, r"dev\.tsv line 2 has no label"),
         ([("x", "a"), ("y", "a")], None, {}, r"Every example of .*train\.tsv has the label 'a'"),
         ([("x", "a"), ("x", "b"), ("y", "a")], None, {}, r"train\.tsv has 1 distinct examples, too few to hold out"),
         ([(f"t{i}", f"c{i}") for i in range(1500)], [("x", "z")], {}, r"unknown label 'z'.*'c0', 'c1', .* and 1,480 more\. Correct"),

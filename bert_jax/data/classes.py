@@ -11,6 +11,8 @@ from bert_jax.errors import InputError
 
 _NAMED = 20
 """Classes that a message names at most."""
+_ENOUGH = 20
+"""Examples above which half as many labels are a reason to ask whether they are classes."""
 _NUMBER = re.compile(r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?")
 
 
@@ -95,6 +97,9 @@ def remarks(names: Sequence[str], counts: Mapping[str, np.ndarray]) -> tuple[str
         by_case.setdefault(name.casefold(), []).append(name)
     if same := next((alike for alike in by_case.values() if len(alike) > 1), None):
         found.append(f"the labels {listed(same)} differ only in case and are classes of their own.")
+    examples, kinds = int(counts["train"].sum()), int(np.count_nonzero(counts["train"]))
+    if examples > _ENOUGH and 2 * kinds > examples:
+        found.append(f"{examples:,} training examples have {kinds:,} labels; finetune.data.label may name a column that holds no classes.")
     if missing := absent(names, counts["train"]):
         found.append(f"{_of(missing, names)} no training example, so the classifier cannot learn to answer them: {listed(missing)}.")
     if missing := absent(names, counts["test"]):

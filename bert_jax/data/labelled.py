@@ -150,6 +150,8 @@ def _read(source: str, role: str, config: LabelledConfig) -> _Raw:
         for column, value in zip((config.text, config.text_pair), (text, *pair), strict=False):
             if not value.strip():
                 raise InputError(f"{source} line {line} has an empty text in the column {column!r}: fill it in or remove the line.")
+        if not label.strip():
+            raise InputError(f"{source} line {line} has no label in the column {config.label!r}: fill it in or remove the line.")
         raw.texts.append(text)
         raw.labels.append(label.strip())
         raw.lines.append(line)
@@ -167,8 +169,6 @@ def _number(raw: _Raw, source: str, names: Sequence[str], config: LabelledConfig
                 f"{source} line {line} has the unknown label {label!r} in the column {config.label!r}; {origin} are "
                 f"{listed(names)}. Correct the line, or name all labels in finetune.data.labels."
             )
-        if not label:
-            raise InputError(f"{source} line {line} has no label in the column {config.label!r}: fill it in or remove the line.")
     labels = np.array([index[label] for label in raw.labels], np.int32)
     return LabelledExamples(raw.texts, raw.pairs, labels, np.array(raw.lines, np.int64))
 

@@ -156,9 +156,14 @@ def _unfit_header(header: list[str], columns: Mapping[str, str]) -> str:
     """What is wrong with a line of column names, or nothing. Columns without a name, which spreadsheets add, may be several."""
     if any("\r" in name for name in header):
         return _CARRIAGE_RETURNS
+    if any("\0" in name for name in header):
+        return "holds NUL characters, as UTF-16 does: convert the file to UTF-8, for example with `iconv -f UTF-16LE -t UTF-8`."
     if twice := [name for name, count in Counter(header).items() if name and count > 1]:
         return f"names the column {twice[0]!r} more than once: give each column a name of its own."
-    return _lacks_column(dict.fromkeys(header, ""), columns)
+    problem = _lacks_column(dict.fromkeys(header, ""), columns)
+    if problem and len(header) == 1 and any(separator in header[0] for separator in ",;|\t"):
+        return f"has only one column, {header[0]!r}: separate columns by commas in a .csv file and by tabs in a .tsv file."
+    return problem
 
 
 def _unfit_value(record: Mapping[str, Any], columns: Mapping[str, str]) -> str:
