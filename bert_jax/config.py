@@ -6,6 +6,7 @@ checked when the object is made, so a `RunConfig` that exists is one that can ru
 
 import dataclasses
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -336,18 +337,25 @@ class LabelledConfig:
     """Name of the column that holds the second text; empty for single texts."""
     label: str = "label"
     labels: tuple[str, ...] = ()
-    """The values of the label column in class order; empty takes them, sorted, from the training file."""
+    """The values of the label column in class order; empty takes them, sorted, from the training file, where `1` beside `1.0` is refused
+    as one label in two spellings. `true` and `"true"` of a .jsonl file are one label."""
     dev_fraction: float = 0.1
     leaks: Literal["report", "leave_out", "refuse"] = "report"
     """What is done about training examples that stand in dev or test too: told, left out of training, or not trained with."""
     max_train_examples: int = 0
-    """Train on a random sample of this many examples; 0 takes all."""
+    """Train on a random sample of this many examples, with one of every class at least where so many allow it; 0 takes all."""
 
     def __post_init__(self) -> None:
         _require(bool(self.train), "train", self.train, "name a labelled file, a tfds: name or demo.")
         _require(0 < self.dev_fraction < 1, "dev_fraction", self.dev_fraction, "it must be in (0, 1).")
         _not_negative(self, "max_train_examples")
         _require(len(self.labels) != 1, "labels", self.labels, "name at least two labels, or none to take the file's.")
+        _require(self.label not in (self.text, self.text_pair), "label", self.label, "it must be another column than the texts.")
+        for label in self.labels:
+            _require(bool(label.strip()), "labels", label, "every class needs a name.")
+            _require(label == label.strip(), "labels", label, "remove the white space around it; the labels of a file are read without.")
+        twice = [label for label, count in Counter(self.labels).items() if count > 1]
+        _require(not twice, "labels", ", ".join(twice), "name each class once.")
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bert_jax.charts import Chart, Series, draw
 from bert_jax.errors import InputError
 from bert_jax.files import place, write_whole
 from bert_jax.metrics import read_metrics
 from bert_jax.progress import count
+from bert_jax.scores import FEW_CLASSES, confusions_of_matrix
 
 Json = Mapping[str, Any]
 Lines = Sequence[Json]
@@ -130,7 +133,7 @@ def _finetune_figures(values: Json) -> list[Figure]:
     return [
         ("Test accuracy", _percent(accuracy), gain),
         ("Test accuracy from scratch", _percent(scratch), "the same training from random parameters"),
-        ("Macro F1", _percent(_number(values, "macro_f1")), "mean over the classes"),
+        ("Macro F1", _percent(_number(values, "macro_f1")), "mean over the classes that occur"),
         ("Labelled examples", _whole(_number(values, "train_examples")), f"tested on {_whole(_number(values, 'test_examples'))}"),
     ]
 
@@ -265,9 +268,11 @@ def _finetune_charts(pretrained: Lines, scratch: Lines) -> str:
 
 def _confusion(summary: Json) -> str:
     rows = summary.get("confusion") or []
-    if not rows:
-        return ""
     labels = [str(label) for label in summary.get("labels") or range(len(rows))]
+    if len(rows) > FEW_CLASSES:  # as earlier versions stored it
+        return _largest_confusions(confusions_of_matrix(np.array(rows, np.int64), labels), len(labels))
+    if not rows:
+        return _largest_confusions(summary.get("largest_confusions") or [], len(labels))
 
     def cell(value: float, total: float, diagonal: bool) -> str:
         share = value / total if total else 0.0
@@ -283,6 +288,25 @@ def _confusion(summary: Json) -> str:
         '<h3>Confusion matrix</h3>\n<div class="wide"><table class="confusion">'
         "<caption>Rows: the true class. Columns: the predicted one.</caption>"
         f"<thead><tr><td></td>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
+    )
+
+
+def _largest_confusions(confusions: Lines, classes: int) -> str:
+    if not confusions:
+        return ""
+
+    def row(confusion: Json) -> str:
+        count, of = _number(confusion, "count"), _number(confusion, "of")
+        share = _percent(count / of if count is not None and of else None)
+        return (
+            f"<tr><th scope='row'>{_text(confusion, 'label')}</th><td>{_text(confusion, 'predicted')}</td>"
+            f"<td>{_whole(count)}</td><td>{share}</td></tr>\n"
+        )
+
+    head = "".join(f"<th scope='col'>{name}</th>" for name in ("true class", "predicted", "texts", "share of the class"))
+    return (
+        f'<h3>Largest confusions of {_whole(classes)} classes</h3>\n<div class="wide"><table class="confusion">'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{''.join(map(row, confusions))}</tbody></table></div>\n"
     )
 
 

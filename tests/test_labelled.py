@@ -142,6 +142,57 @@ def test_classes_in_the_named_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labelled.train.labels, np.array([1, 2, 0])[(labelled.train.lines - 2) % 3])
 
 
+def rare(count: int) -> list[tuple[str, str]]:
+    """Texts of a common class, and one of each of some rare ones."""
+    return [*((f"common {i}", "common") for i in range(100)), *((f"rare {i}", f"rare {i}") for i in range(count))]
+
+
+def test_a_rare_class_stays_in_training(tmp_path: Path) -> None:
+    """One example of each: a dev set drawn without a look at the classes would hold one of them out."""
+    train = tsv(tmp_path / "train.tsv", rare(9))
+    labelled = load_labelled(LabelledConfig(train=train), 0)
+    assert (len(labelled.train), len(labelled.dev)) == (98, 11) and labelled.untrained == []
+    assert set(labelled.dev.labels) == {labelled.label_names.index("common")}
+    for seed in range(3):
+        sample = load_labelled(LabelledConfig(train=train, dev=train, max_train_examples=12), seed).train
+        assert len(sample) == 12 and len(set(sample.labels)) == 10
+    labelled = load_labelled(LabelledConfig(train=train, dev=train, max_train_examples=4), 0)
+    assert len(labelled.train) == len(set(labelled.train.labels)) == 4 and len(labelled.untrained) == 6
+    assert labelled.remarks[0].startswith("6 of the 10 classes have no training example")
+
+
+def test_draws_that_keep_every_class_are_those_of_earlier_versions(tmp_path: Path) -> None:
+    train = tsv(tmp_path / "train.tsv", numbered(40))
+    labelled = load_labelled(LabelledConfig(train=train, max_train_examples=10), 3)
+    assert (labelled.dev.lines - 2).tolist() == [4, 11, 24, 27]
+    assert (labelled.train.lines - 2).tolist() == [32, 19, 14, 34, 29, 28, 3, 23, 13, 38]
+    assert labelled.remarks == ()
+
+
+def test_classes_that_only_other_sets_have_are_reported(tmp_path: Path) -> None:
+    train = tsv(tmp_path / "train.tsv", [("x", "a"), ("y", "b"), ("z", "a")])
+    dev = tsv(tmp_path / "dev.tsv", [("u", "a"), ("v", "c")])
+    labelled = load_labelled(LabelledConfig(train=train, dev=dev, labels=("a", "b", "c", "d")), 0)
+    assert labelled.untrained == ["c", "d"]
+    assert [remark.split(":")[-1] for remark in labelled.remarks] == [" 'c', 'd'.", " 'b', 'd'."]
+    conflicting = tsv(tmp_path / "two.tsv", [*numbered(20), ("same", "c"), ("same", "a")])
+    labelled = load_labelled(LabelledConfig(train=conflicting), 0)
+    assert labelled.untrained == ["c"], "its only text has another label too"
+
+
+def test_labels_of_jsonl_by_their_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    lines = [{"text": f"t{i}", "label": label} for i, label in enumerate([True, "true", False, True, "false", False])]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert load_labelled(LabelledConfig(train=str(path), dev=str(path)), 0).label_names == ("false", "true")
+    lines = [{"text": f"t{i}", "label": label} for i, label in enumerate([1, 2, 1.0])]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(InputError, match=r"a\.jsonl spells a label in two ways: '1' in line 1 and '1\.0' in line 3"):
+        load_labelled(LabelledConfig(train=str(path), dev=str(path)), 0)
+    named = load_labelled(LabelledConfig(train=str(path), dev=str(path), labels=("1", "1.0", "2")), 0)
+    assert named.train.labels.tolist() == [0, 2, 1], "where both are named they are two classes"
+
+
 def test_pairs_from_jsonl(tmp_path: Path) -> None:
     path = tmp_path / "nli.jsonl"
     path.write_text("".join(json.dumps({"one": f"a{i}", "two": f"b{i % 2}", "gold": i % 2}) + "\n" for i in range(20)))
@@ -186,8 +237,12 @@ def test_real_overlaps_are_counted() -> None:
         ([("x", "a"), ("y", "b")], [("z", "c")], {}, r"dev\.tsv line 2 has the unknown label 'c'.*train\.tsv are 'a', 'b'"),
         ([("x", "a"), ("y", "b")], None, {"labels": ("a", "c")}, r"train\.tsv line 3 has the unknown label 'b'.*labels are 'a', 'c'"),
         ([("x", "a"), ("y", "")], None, {}, r"train\.tsv line 3 has no label"),
+        ([("x", ""), ("y", "")], None, {}, r"train\.tsv line 2 has no label"),
+        ([("x", "a"), ("y", "b")], [("z", " ")], {}, r"dev\.tsv line 2 has no label"),
         ([("x", "a"), ("y", "a")], None, {}, r"Every example of .*train\.tsv has the label 'a'"),
         ([("x", "a"), ("x", "b"), ("y", "a")], None, {}, r"train\.tsv has 1 distinct examples, too few to hold out"),
+        ([(f"t{i}", f"c{i}") for i in range(1500)], [("x", "z")], {}, r"unknown label 'z'.*'c0', 'c1', .* and 1,480 more\. Correct"),
+        ([("x", "a"), ("y", "b"), ("z", "\u200bb")], None, {}, r"spells a label in two ways: 'b' in line 3 and '\\u200bb' in line 4"),
         ([("x", "a")], None, {"text": "sentence"}, r"no column 'sentence' .*'text', 'label'.*finetune\.data\.text"),
     ],
 )

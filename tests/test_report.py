@@ -4,12 +4,14 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from bert_jax.config import EncoderConfig, RunConfig, to_dict
 from bert_jax.errors import InputError
 from bert_jax.metrics import MetricsWriter
 from bert_jax.report import write_report
+from bert_jax.scores import score_classes
 
 EVIL = '<script>alert("1")</script><img src=x onerror=alert(2)>\'"&'
 
@@ -160,6 +162,26 @@ def test_texts_are_inert(workdir):
     assert len(shown.of("script")) == 1 and not shown.of("img")
     assert not any(name.startswith("on") for _, attributes in shown.elements for name in attributes)
     assert shown.text.count(EVIL) >= 10
+
+
+@pytest.mark.parametrize("stored_by", ["this version", "earlier ones"])
+def test_of_many_classes_the_largest_confusions(workdir, stored_by):
+    labels = [f"class {i}" for i in range(300)]
+    matrix = np.diag(np.full(300, 8))
+    matrix[7, 9], matrix[9, 7], matrix[3, 4] = 8, 2, 1
+    if stored_by == "earlier ones":
+        finetune = {"accuracy": 0.9, "labels": labels, "confusion": matrix.tolist()}
+    else:
+        true, predicted = np.nonzero(matrix)
+        repeats = matrix[true, predicted]
+        finetune = score_classes(np.repeat(true, repeats), np.repeat(predicted, repeats), labels)
+    dump(workdir, "summary", {"finetune": finetune})
+    shown = page(workdir)
+    assert "Largest confusions of 300 classes" in shown.text
+    table = shown.text[shown.text.index("Largest confusions") :]
+    assert "class 7class 9850.0 %" in table, "8 times, half of the class"
+    assert table.index("class 7class 9") < table.index("class 9class 7") < table.index("class 3class 4")
+    assert len((workdir / "report.html").read_text()) < 100_000, "a matrix of 300 classes takes megabytes"
 
 
 def test_numbers_that_are_not_there(workdir):

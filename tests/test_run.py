@@ -167,6 +167,36 @@ def test_every_test_row_has_a_prediction(finished: Path) -> None:
     assert all(sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-4) for line in lines)
 
 
+@pytest.mark.slow
+def test_of_many_classes_the_likeliest_and_the_largest_confusions(
+    files: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is written grows with the classes and with the rows, not with their product or the square."""
+    texts = [(f"话{i}很好", f"class {i % 60}") for i in range(120)]
+    (tmp_path / "train.tsv").write_text("review\tstars\n" + "".join(f"{text}\t{label}\n" for text, label in texts[:119]), "utf-8")
+    (tmp_path / "dev.tsv").write_text("review\tstars\n" + "".join(f"{text}\t{label}\n" for text, label in texts[:20]), "utf-8")
+    values = ["pretrain=none", f"finetune.checkpoint={finished / 'pretrain'}", "finetune.compare_from_scratch=false", "finetune.epochs=1"]
+    values += [f"finetune.data.{name}={value}" for name, value in (("text", "review"), ("label", "stars"))]
+    values += [f"finetune.data.{name}={tmp_path / name}.tsv" for name in ("train", "dev")]
+    values += ["finetune.data.max_train_examples=59"]
+    workdir = tmp_path / "run"
+    assert train.main([f"--config={files / 'config.py'}", f"--workdir={workdir}", *(f"--config.{value}" for value in values)]) == 0
+    told = capsys.readouterr().out
+    assert "Beware: 1 of the 60 classes has no training example" in told and "1 of 60 classes had no training example" in told
+    assert "Beware: 40 of the 60 classes have no test example" in told and "and 20 more." in told
+    figures = json.loads((workdir / "summary.json").read_text())["finetune"]
+    assert "confusion" not in figures and len(figures["labels"]) == 60 and len(figures["untrained_classes"]) == 1
+    lines = [json.loads(line) for line in (workdir / "finetune" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(lines) == 20
+    for line in lines:
+        assert len(line["probabilities"]) == 10 and next(iter(line["probabilities"])) == line["predicted"]
+        assert 0.1 < sum(line["probabilities"].values()) < 1
+    wrong = sum(line["label"] != line["predicted"] for line in lines)
+    assert figures["accuracy"] == pytest.approx(1 - wrong / 20)
+    assert sum(confusion["count"] for confusion in figures["largest_confusions"]) == wrong > 0
+    assert "Largest confusions of 60 classes" in (workdir / "report.html").read_text(encoding="utf-8")
+
+
 def test_metrics_and_report_are_there(finished: Path) -> None:
     lines = read_metrics(finished / "pretrain")
     assert [line["step"] for line in lines if line["split"] == "train"] == [2, 4, 6, 8]
@@ -228,6 +258,7 @@ REFUSALS = {
     "row too long": (["--config.pretrain.rows.length=64"], ["pretrain.rows.length", "32"]),
     "batch and devices": (["--config.mesh.fsdp=3"], ["mesh", "fsdp=3"]),
     "missing column": (["--config.finetune.data.label=star"], ["reviews.tsv", "'star'", "label"]),
+    "label twice": (["--config.finetune.data.labels=good,bad,bad"], ["labels='bad'", "once"]),
     "unknown label": (["--config.finetune.data.labels=good,bad"], ["reviews.tsv", "good", "line"]),
     "missing configuration": (["--config=configs/none.py"], ["configs/none.py"]),
 }

@@ -12,6 +12,7 @@ import numpy as np
 
 from bert_jax.config import LabelledConfig
 from bert_jax.data import demo
+from bert_jax.data.classes import absent, class_names, keep_every_class, listed, remarks
 from bert_jax.data.packing import Batch, Placement, SpecialTokens, assemble, pack
 from bert_jax.data.pairs import Examples
 from bert_jax.data.pipeline import Batches, State, check_stream, fingerprint_stream, own_rows
@@ -44,6 +45,10 @@ class LabelledExamples:
         pairs = None if self.pairs is None else [self.pairs[i] for i in chosen]
         return LabelledExamples([self.texts[i] for i in chosen], pairs, self.labels[indices], self.lines[indices])
 
+    def counts(self, classes: int) -> np.ndarray:
+        """int64 [classes]: the examples of each class."""
+        return np.bincount(self.labels, minlength=classes)
+
     def keys(self) -> list[str]:
         """What makes two examples the same text: their characters, white space aside."""
         pairs = self.pairs or [""] * len(self.texts)
@@ -64,6 +69,17 @@ class Labelled:
     """For `dev` and `test`: how many of their examples stand in the training examples too, and so measure memory."""
 
     @property
+    def untrained(self) -> list[str]:
+        """The classes without a training example."""
+        return absent(self.label_names, self.train.counts(len(self.label_names)))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a person should know of the classes: labels that differ only in case, classes without training or test examples."""
+        classes = len(self.label_names)
+        return remarks(self.label_names, {"train": self.train.counts(classes), "test": self.test.counts(classes)})
+
+    @property
     def fingerprint(self) -> str:
         """A name for these texts and labels, in this order."""
         content = [self.label_names, *([part.texts, part.pairs, part.labels.tolist()] for part in (self.train, self.dev, self.test))]
@@ -74,20 +90,21 @@ def load_labelled(config: LabelledConfig, seed: int) -> Labelled:
     """Reads the labelled text of a configuration.
 
     Where no dev set is named, one is held out of the training examples, the same for every seed, after repeated texts
-    were left out of them. Sets that are named are taken as they are.
+    were left out of them. Sets that are named are taken as they are. Neither that nor `max_train_examples` takes the last
+    training example of a class, as long as there are as many training examples as classes.
 
     Args:
         config: where the text is.
         seed: draws `max_train_examples`.
 
     Raises:
-        InputError: a fault in a file, named with its line: a missing column, an unknown label, an empty text, bytes that
-            are not UTF-8, no examples at all; or a leak that the configuration refuses.
+        InputError: a fault in a file, named with its line: a missing column, an unknown label, a label in two spellings, an empty
+            text, bytes that are not UTF-8, no examples at all; or a leak that the configuration refuses.
     """
     on_demo = config.train == "demo"
     sources = {"train": config.train, "dev": config.dev or "demo" * on_demo, "test": config.test or "demo" * on_demo}
     raw = {role: _read(source, role, config) for role, source in sources.items() if source}
-    names = config.labels or tuple(sorted(set(raw["train"].labels)))
+    names = config.labels or class_names(raw["train"].labels, raw["train"].lines, config.train)
     if len(names) < 2:
         raise InputError(f"Every example of {config.train} has the label {names[0]!r}, so nothing to learn: check finetune.data.label.")
     parts = {role: _number(part, sources[role], names, config) for role, part in raw.items()}
@@ -100,7 +117,8 @@ def load_labelled(config: LabelledConfig, seed: int) -> Labelled:
     if config.leaks == "leave_out":
         train = _without(train, {*parts["dev"].keys(), *parts["test"].keys()}, config)
     if config.max_train_examples:
-        train = train.select(np.random.default_rng(seed).permutation(len(train))[: config.max_train_examples])
+        order, count = np.random.default_rng(seed).permutation(len(train)), config.max_train_examples
+        train = train.select(keep_every_class(order[:count], order[count:], train.labels)[0])
     seen = set(train.keys())
     overlaps = {role: sum(key in seen for key in parts[role].keys()) for role in ("dev", "test")}  # noqa: SIM118  # not a dict
     for role, count in overlaps.items():
@@ -132,6 +150,8 @@ def _read(source: str, role: str, config: LabelledConfig) -> _Raw:
         for column, value in zip((config.text, config.text_pair), (text, *pair), strict=False):
             if not value.strip():
                 raise InputError(f"{source} line {line} has an empty text in the column {column!r}: fill it in or remove the line.")
+        if not label.strip():
+            raise InputError(f"{source} line {line} has no label in the column {config.label!r}: fill it in or remove the line.")
         raw.texts.append(text)
         raw.labels.append(label.strip())
         raw.lines.append(line)
@@ -147,10 +167,8 @@ def _number(raw: _Raw, source: str, names: Sequence[str], config: LabelledConfig
             origin = "finetune.data.labels" if config.labels else f"the labels of {config.train}"
             raise InputError(
                 f"{source} line {line} has the unknown label {label!r} in the column {config.label!r}; {origin} are "
-                f"{', '.join(map(repr, names))}. Mend the line, or name all labels in finetune.data.labels."
+                f"{listed(names)}. Correct the line, or name all labels in finetune.data.labels."
             )
-        if not label:
-            raise InputError(f"{source} line {line} has no label in the column {config.label!r}: fill it in or remove the line.")
     labels = np.array([index[label] for label in raw.labels], np.int32)
     return LabelledExamples(raw.texts, raw.pairs, labels, np.array(raw.lines, np.int64))
 
@@ -180,7 +198,8 @@ def _hold_out(examples: LabelledExamples, config: LabelledConfig) -> tuple[Label
         )
     # Not of the run's seed: runs with different seeds are compared on the same dev set.
     order = np.random.default_rng(0).permutation(len(examples))
-    return examples.select(np.sort(order[count:])), examples.select(np.sort(order[:count]))
+    train, dev = keep_every_class(order[count:], order[:count], examples.labels)
+    return examples.select(np.sort(train)), examples.select(np.sort(dev))
 
 
 class TextEncoding(Protocol):

@@ -7,10 +7,13 @@ stop there.
 import csv
 import itertools
 import json
-from collections import deque
+import math
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from bert_jax.data.files import PACKED, open_bytes
 from bert_jax.errors import InputError
@@ -18,11 +21,17 @@ from bert_jax.files import on_disk
 
 TABLES = (".tsv", ".csv", ".jsonl")
 LONGEST_LINE = 1 << 24
-"""Bytes; no model reads as much of one text, and a file without line ends need not fit in memory."""
+"""Bytes; no model reads as much of one text, and a file without line ends need not fit in memory. A record of a .csv file, which may
+have several lines, holds as many characters at most."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _TOO_LONG = "\udc00"
 """Stands for a line of more than `LONGEST_LINE` bytes."""
+_MOST_REREAD = 1 << 26
+"""Characters of a .csv file that are read again after records that were none; with more, quotes that do not match cost time without end."""
+_NAMED = 50
+"""Columns that a message names at most."""
+_CARRIAGE_RETURNS = "ends lines with a carriage return alone: convert the file, for example with `tr '\\r' '\\n'`."
 
 T = TypeVar("T")
 
@@ -50,7 +59,8 @@ def read_rows(source: str, columns: Mapping[str, str], split: str) -> Iterator[R
     """The rows of a file, or of a TFDS data set (`tfds:NAME` or `tfds:NAME[SPLIT]`).
 
     A .tsv file has no quoting: every tab ends a field. A .csv file is quoted by `"`. Both begin with a line of column
-    names. A line of a .jsonl file is an object; numbers and truth values are taken as they are written.
+    names, each of which stands there once. A line of a .jsonl file is an object; numbers and truth values are taken as they are
+    written, so that `true` and `"true"` are the same text, and null is an empty one.
 
     Args:
         source: where the rows are.
@@ -58,10 +68,11 @@ def read_rows(source: str, columns: Mapping[str, str], split: str) -> Iterator[R
         split: of a TFDS data set that names none.
 
     Raises:
-        InputError: the file is missing, damaged, empty, not UTF-8, of another kind, or lacks a column.
+        InputError: the file is missing, damaged, empty, not UTF-8, of another kind, lacks a column or names one twice, or has a list,
+            an object or a number that is not finite where a text belongs.
     """
     if source.startswith("tfds:"):
-        return _sound(source, _select(source, _tfds(source.removeprefix("tfds:"), split), columns))
+        return _sound(source, _select(source, _tfds(source.removeprefix("tfds:"), split, columns), columns))
     return _sound(source, scan_rows(on_disk(source, "The table"), columns))
 
 
@@ -69,8 +80,8 @@ def scan_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row | BadRow]:
     """The rows of a file as `read_rows` takes them, and in their places those that it would stop at.
 
     Raises:
-        InputError: the file as a whole cannot be used: it is missing, damaged, empty or of another kind, or its line of
-            column names lacks one.
+        InputError: the file as a whole cannot be used: it is missing, damaged, empty or of another kind, its line of column names lacks
+            one or holds one twice, or a record of a .csv file is longer than `LONGEST_LINE` characters.
     """
     return _select(str(path), _records(path, columns), columns)
 
@@ -136,7 +147,36 @@ def _select(source: str, records: Iterator[tuple[int, dict[str, str]] | BadRow],
 def _lacks_column(record: Mapping[str, str], columns: Mapping[str, str]) -> str:
     for field, column in columns.items():
         if column not in record:
-            return f"has no column {column!r} among {', '.join(map(repr, record))}: set {field} to one of them."
+            names = [*map(repr, itertools.islice(record, _NAMED)), *["..."] * (len(record) > _NAMED)]
+            return f"has no column {column!r} among {', '.join(names)}: set {field} to one of them."
+    return ""
+
+
+def _unfit_header(header: list[str], columns: Mapping[str, str]) -> str:
+    """What is wrong with a line of column names, or nothing. Columns without a name, which spreadsheets add, may be several."""
+    if any("\r" in name for name in header):
+        return _CARRIAGE_RETURNS
+    if any("\0" in name for name in header):
+        return "holds NUL characters, as UTF-16 does: convert the file to UTF-8, for example with `iconv -f UTF-16LE -t UTF-8`."
+    if twice := [name for name, count in Counter(header).items() if name and count > 1]:
+        return f"names the column {twice[0]!r} more than once: give each column a name of its own."
+    problem = _lacks_column(dict.fromkeys(header, ""), columns)
+    if problem and len(header) == 1 and any(separator in header[0] for separator in ",;|\t"):
+        return f"has only one column, {header[0]!r}: separate columns by commas in a .csv file and by tabs in a .tsv file."
+    return problem
+
+
+def _unfit_value(record: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+    """What keeps the value of a column from being a text, or nothing."""
+    for column in columns.values():
+        value = record.get(column)
+        if isinstance(value, str):
+            continue
+        if isinstance(value, float | np.floating) and not math.isfinite(value):
+            return f"has a number that is not finite, {value}, in the column {column!r}: write a text or a finite number there."
+        if isinstance(value, list | dict) or (isinstance(value, np.ndarray) and value.ndim):
+            kind = "an object" if isinstance(value, dict) else "a list"
+            return f"has {kind} in the column {column!r}: write one text, number or truth value there."
     return ""
 
 
@@ -146,17 +186,19 @@ def _records(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict
     if kind not in TABLES:
         raise InputError(f"The file {path} is none of {', '.join(TABLES)} (plain, .gz or .xz): rename or convert it.")
     if kind == ".jsonl":
-        yield from _jsonl(path)
+        yield from _jsonl(path, columns)
         return
     header: list[str] | None = None
     for row in _tsv(path) if kind == ".tsv" else _csv(path):
         problem = row.problem if isinstance(row, BadRow) else ""
         if header is None:
             header = [] if isinstance(row, BadRow) else row[1]
-            if problem := problem or _lacks_column(dict.fromkeys(header, ""), columns):
+            if problem := problem or _unfit_header(header, columns):
                 raise InputError(f"{path} line {row[0]} {problem}")
         elif isinstance(row, BadRow):
             yield row
+        elif len(header) > 1 and [field.removeprefix("\ufeff") for field in row[1]] == header:
+            yield BadRow(row[0], "repeats the line of column names, as where files were joined: remove it.")
         elif len(row[1]) != len(header):
             cause = "a text holds a tab (.csv and .jsonl can express it)" if kind == ".tsv" else "a text with a comma is not quoted"
             yield BadRow(row[0], f"has {len(row[1])} fields where the first line names {len(header)}: perhaps {cause}.")
@@ -172,25 +214,39 @@ def _tsv(path: Path) -> Iterator[tuple[int, list[str]] | BadRow]:
 
 
 def _csv(path: Path) -> Iterator[tuple[int, list[str]] | BadRow]:
+    # Python's own limit, 131,072 characters a field, is one for the whole process. It is never lowered: ours is kept in `texts`.
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
     lines = _lines(path)
     record: list[str] = []
     again: deque[str] = deque()
+    line, size, reread = 1, 0, 0
 
     def texts() -> Iterator[str]:
+        nonlocal size
         while again or (text := next(lines, (0, ""))[1]):
             record.append(again.popleft() if again else text)
+            size += LONGEST_LINE if _TOO_LONG in record[-1] else len(record[-1])
+            # Read line by line, the inside of a field would be taken for rows.
+            if size > LONGEST_LINE and len(record) > 1:
+                raise InputError(
+                    f"{path} line {line} begins a record of more than {LONGEST_LINE:,} characters: a quote is not closed there, or a "
+                    "field is that large. Close the quote, or shorten or remove the record."
+                )
             yield record[-1]
 
-    line = 1
     reader = csv.reader(texts(), strict=True)
     while True:
         record.clear()
+        size = 0
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            yield BadRow(line, f"begins a record that is not CSV ({error}): check its quotes.")
+            yield BadRow(line, _not_csv(record[0], error))
             # A quote that is never closed takes in the lines below, which are no worse for it: only the first one is bad.
             again.extendleft(reversed(record[1:]))
+            reread += size
+            if reread > _MOST_REREAD:
+                raise InputError(f"{path} has too many quotes that are not closed, the last in line {line}: check its quotes.") from error
             reader = csv.reader(texts(), strict=True)
             line += 1
             continue
@@ -202,31 +258,55 @@ def _csv(path: Path) -> Iterator[tuple[int, list[str]] | BadRow]:
         line += len(record)
 
 
-def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, str]] | BadRow]:
+def _not_csv(text: str, error: csv.Error) -> str:
+    """What is wrong with the record that this line begins."""
+    if "\r" in text.rstrip("\r\n") and "new-line" in str(error):
+        return _CARRIAGE_RETURNS
+    too_long = _unusable(text) if _TOO_LONG in text else ""
+    return too_long or f"begins a record that is not CSV ({error}): check its quotes."
+
+
+def _jsonl(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]] | BadRow]:
     for line, text in _lines(path):
         if text.strip():
-            found = _json_object(text)
+            found = _json_object(text, columns)
             yield BadRow(line, found) if isinstance(found, str) else (line, found)
 
 
-def _json_object(text: str) -> dict[str, str] | str:
+class _RepeatedKey(Exception):
+    """An object has two values for a key."""
+
+
+def _json_object(text: str, columns: Mapping[str, str]) -> dict[str, str] | str:
     """The object in a line, its values as texts; or what is wrong with the line."""
     if problem := _unusable(text):
         return problem
     try:
-        record = json.loads(text)
+        record = json.loads(text, object_pairs_hook=_distinct_keys)
+    except _RepeatedKey as error:
+        return f"has the key {error} twice in one object: keep one of them."
     except (ValueError, RecursionError) as error:
-        return f"is not JSON ({error}): each line must be one object."
+        return _CARRIAGE_RETURNS if "\r" in text.rstrip("\r\n") else f"is not JSON ({error}): each line must be one object."
     if not isinstance(record, dict):
         return "is not a JSON object with the columns as its keys."
+    if problem := _unfit_value(record, columns):
+        return problem
     values = {name: value or "" if isinstance(value, str | None) else json.dumps(value) for name, value in record.items()}
     return _unusable("".join(values.values())) or values
+
+
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _RepeatedKey(next(repr(name) for name, count in Counter(name for name, _ in pairs).items() if count > 1))
+    return found
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines, decoded. A byte that is not UTF-8 becomes a lone surrogate, as in the names of files; so does an endless line.
 
-    `_unusable` finds both.
+    `_unusable` finds both. An endless line with an odd number of quotes opens or closes a field of a .csv file, and so does what stands
+    for it.
     """
     with open_bytes(path) as file:
         for number in itertools.count(1):
@@ -234,9 +314,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             if not line:
                 return
             if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+                quotes = line.count(b'"')
                 while line and not line.endswith(b"\n"):
                     line = file.readline(LONGEST_LINE)
-                yield number, _TOO_LONG
+                    quotes += line.count(b'"')
+                yield number, _TOO_LONG + ',",' * (quotes % 2)
                 continue
             skipped = len(_BYTE_ORDER_MARK) if number == 1 and line.startswith(_BYTE_ORDER_MARK) else 0
             yield number, line[skipped:].decode("utf-8", errors="surrogateescape")
@@ -255,7 +337,7 @@ def _unusable(text: str) -> str:
     return ""
 
 
-def _tfds(name: str, default_split: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _tfds(name: str, default_split: str, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]] | BadRow]:
     # TFDS takes a second to import, and most labelled text is in files.
     from bert_jax.data.sources import prepared_tfds, tfds_examples
 
@@ -268,7 +350,9 @@ def _tfds(name: str, default_split: str) -> Iterator[tuple[int, dict[str, str]]]
         splits = ", ".join(builder.info.splits)
         raise InputError(f"The data set tfds:{name} has no split {split!r}; it has {splits}: name one as tfds:{name}[SPLIT].") from error
     for number, example in enumerate(tfds_examples(name, builder, split)):
-        yield number, {column: _text(value, builder.info.features[column]) for column, value in example.items()}
+        problem = _unfit_value(example, columns)
+        values = {column: _text(value, builder.info.features[column]) for column, value in example.items()}
+        yield BadRow(number, problem) if problem else (number, values)
 
 
 def _text(value: Any, feature: Any) -> str:

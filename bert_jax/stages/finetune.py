@@ -19,6 +19,7 @@ from bert_jax.model.bert import SHARED_PARAMETERS, ClassificationModel
 from bert_jax.model.flops import classification_flops
 from bert_jax.model_directory import ModelDescription
 from bert_jax.objectives.tasks import ClassificationTask
+from bert_jax.scores import FEW_CLASSES, LIKELIEST, likeliest_classes, score_classes
 from bert_jax.tokenizer import Tokenizer
 from bert_jax.training.checkpoint import load_parameters
 from bert_jax.training.loop import HostBatch, Job, train
@@ -40,7 +41,7 @@ def finetune(
 
     Returns:
         The stage's figures; a finished stage returns them at once. Every test row's prediction is in
-        `directory/predictions.jsonl`.
+        `directory/predictions.jsonl`, with the probability of every class, or of the likeliest where there are many.
 
     Raises:
         InputError: rows longer than the encoder's position table, a mesh or a checkpoint that does not fit.
@@ -79,6 +80,8 @@ def finetune(
         batches.close()
     result = _score(job, model, labelled, tokenizer, stage)
     result |= {"truncated_texts": batches.truncated, "duplicates_left_out": labelled.duplicates, "overlaps": labelled.overlaps}
+    if untrained := labelled.untrained:
+        result["untrained_classes"] = untrained
     if jax.process_index() == 0:
         model_directory.finish(directory, result)
     return result
@@ -148,40 +151,28 @@ def _score(job: Job, model: ClassificationModel, labelled: Labelled, tokenizer: 
     predict = jax.jit(
         lambda params, batch: jax.nn.softmax(model.apply({"params": params}, batch), axis=-1), out_shardings=replicated(job.mesh)
     )
-    probabilities = np.zeros((len(test.texts), len(labelled.label_names)), np.float32)
+    kept = LIKELIEST if len(labelled.label_names) > FEW_CLASSES else len(labelled.label_names)
+    classes, probabilities = np.zeros((len(test), kept), np.int32), np.zeros((len(test), kept), np.float32)
     for batch, indices in _evaluation(test, tokenizer, stage):
-        found = np.asarray(predict(params, place_batch(_own_rows(batch), job.mesh)))
-        probabilities[indices[indices >= 0]] = found[indices >= 0]
-    confusion = confusion_matrix(test.labels, probabilities.argmax(-1), len(labelled.label_names))
+        rows = indices[indices >= 0]
+        found = np.asarray(predict(params, place_batch(_own_rows(batch), job.mesh)))[indices >= 0]
+        classes[rows] = likeliest_classes(found)
+        probabilities[rows] = np.take_along_axis(found, classes[rows], -1)
+    predicted = np.take_along_axis(classes, probabilities.argmax(-1, keepdims=True), -1)[:, 0]
     if jax.process_index() == 0:
-        _write_predictions(job.directory / PREDICTIONS, test, probabilities, labelled.label_names)
-    return {
-        "train_examples": len(labelled.train.texts),
-        "test_examples": len(test.texts),
-        "accuracy": float(np.trace(confusion) / confusion.sum()),
-        "macro_f1": macro_f1(confusion),
-        "labels": list(labelled.label_names),
-        "confusion": confusion.tolist(),
-        "steps": job.steps,
-    }
+        _write_predictions(job.directory / PREDICTIONS, test, predicted, classes, probabilities, labelled.label_names)
+    figures = score_classes(test.labels, predicted, labelled.label_names)
+    return {"train_examples": len(labelled.train), "test_examples": len(test), **figures, "steps": job.steps}
 
 
-def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Counts int64 [C, C]: rows are the true classes, columns the predicted ones."""
-    return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
-
-
-def macro_f1(confusion: np.ndarray) -> float:
-    """The unweighted mean of the classes' F1 scores; a class that neither occurs nor is predicted counts 0."""
-    right = np.diag(confusion)
-    return float(np.mean(2 * right / np.maximum(1, confusion.sum(0) + confusion.sum(1))))
-
-
-def _write_predictions(path: Path, examples: LabelledExamples, probabilities: np.ndarray, names: Sequence[str]) -> None:
-    pairs: Sequence[str | None] = examples.pairs or [None] * len(examples.texts)
+def _write_predictions(
+    path: Path, examples: LabelledExamples, predicted: np.ndarray, classes: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
+) -> None:
+    pairs: Sequence[str | None] = examples.pairs or [None] * len(examples)
     with path.open("w", encoding="utf-8") as file:
-        for text, pair, label, row in zip(examples.texts, pairs, examples.labels, probabilities, strict=True):
+        for i, (text, pair) in enumerate(zip(examples.texts, pairs, strict=True)):
             line: dict[str, Any] = {"text": text} | ({"text_pair": pair} if pair is not None else {})
-            line |= {"label": names[label], "predicted": names[int(row.argmax())]}
-            line |= {"probabilities": dict(zip(names, (round(float(p), 6) for p in row), strict=True))}
+            line |= {"label": names[examples.labels[i]], "predicted": names[predicted[i]]}
+            shares = zip(classes[i].tolist(), probabilities[i].tolist(), strict=True)
+            line |= {"probabilities": {names[kind]: round(share, 6) for kind, share in shares}}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -64,7 +64,7 @@ def _run_stages(config: RunConfig, workdir: Path) -> None:
     summary: dict[str, Any] = {}
     labelled = load_labelled(config.finetune.data, config.seed) if config.finetune else None
     if labelled and jax.process_index() == 0:
-        _warn_of_copies(labelled)
+        _warn_of_labels(labelled)
     if config.pretrain:
         tokenizer, prepared = prepare_data(config, workdir)
         summary["pretrain"] = pretrain(config, workdir / "pretrain", tokenizer, prepared)
@@ -94,7 +94,9 @@ def _finetune(config: RunConfig, workdir: Path, labelled: Labelled) -> dict[str,
     return result
 
 
-def _warn_of_copies(labelled: Labelled) -> None:
+def _warn_of_labels(labelled: Labelled) -> None:
+    for remark in labelled.remarks:
+        print(f"Beware: {remark}")
     if labelled.duplicates:
         print(f"Left out {labelled.duplicates:,} training examples: repeated texts, or texts with several labels.")
     for split, count in labelled.overlaps.items():

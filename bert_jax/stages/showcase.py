@@ -116,6 +116,8 @@ def _figures(summary: Mapping[str, Any]) -> list[str]:
         )
         if finetune["truncated_texts"]:
             lines.append(f"                    {finetune['truncated_texts']:,} training texts were longer than the rows and were cut")
+        if untrained := finetune.get("untrained_classes"):
+            lines.append(f"                    {len(untrained):,} of {len(finetune['labels']):,} classes had no training example")
     return lines
 
 
