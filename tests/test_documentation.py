@@ -29,7 +29,8 @@ def test_every_block_has_a_language_and_a_reason_where_it_is_not_run(documentati
     found = [block for page in documentation.pages() for block in documentation.blocks(page)]
     fences = sum(len(re.findall("^ *```", page.read_text(encoding="utf-8"), re.MULTILINE)) for page in documentation.pages())
     assert len(found) == fences / 2
-    assert {page.parent.name + "/" + page.name for page in documentation.pages()} >= {f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")}
+    names = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+    assert {f"{page.parent.name}/{page.name}" for page in documentation.pages()} >= names
     ran = [block for block in found if block.language != "text" and not block.skipped]
     assert ran[0].code == "pip install -r requirements.txt && python train.py --config=configs/demo.py --workdir=runs/demo"
     assert {block.code for block in found if block.skipped == "tests"} == {"pip install -r requirements-dev.txt && pytest"}
@@ -55,8 +56,8 @@ def test_training_is_shortened_and_nothing_else(documentation: ModuleType, tmp_p
     (tmp_path / "bin" / "python").write_text(f'#!/bin/sh\necho "$@" >> "{tmp_path}/typed"\n')
     (tmp_path / "bin" / "python").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    code = "python train.py --config=configs/finetune_tsv.py \\\n  --workdir=runs/x\npython -m bert_jax prepare --config=configs/demo.py --workdir=x"
-    assert documentation.run_shell(code) == 0
+    tuned = "python train.py --config=configs/finetune_tsv.py \\\n  --workdir=runs/x"
+    assert documentation.run_shell(f"{tuned}\npython -m bert_jax prepare --config=configs/demo.py --workdir=x") == 0
     assert (tmp_path / "typed").read_text().splitlines() == [
         "train.py --config=configs/finetune_tsv.py --workdir=runs/x --config.finetune.epochs=1",
         "-m bert_jax prepare --config=configs/demo.py --workdir=x",
