@@ -17,7 +17,7 @@ from typing import Any
 from bert_jax import train as training
 from bert_jax.arguments import anywhere, disk
 from bert_jax.errors import InputError, Interrupted, TrainingError, as_typed, storage_failure
-from bert_jax.files import place
+from bert_jax.files import make_directory, place
 
 INPUT_ERROR, TRAINING_ERROR, INTERRUPTED, PIPE_CLOSED = 2, 1, 128, 141
 
@@ -349,6 +349,7 @@ def _train_vocab(flags: argparse.Namespace) -> None:
 
     if flags.out.exists() and (not flags.out.is_dir() or any(flags.out.iterdir())):
         raise InputError(f"{flags.out} exists already, and a model may depend on the vocabulary in it: name another directory.")
+    make_directory(flags.out)  # before the corpus is read, which may take long
     vocabulary = VocabularyConfig(kind=flags.kind, size=flags.size, min_frequency=flags.min_frequency, casing=flags.casing)
     corpus = CorpusConfig(source=flags.corpus, encoding_errors=flags.encoding_errors)
     paragraphs = (paragraph for document in open_source(corpus.source, corpus).documents() for paragraph in document)
@@ -373,6 +374,8 @@ def _compile(flags: argparse.Namespace) -> None:
     from bert_jax.overrides import apply_overrides, load_config
     from bert_jax.stages.plan import plan_launch
 
+    if flags.json and not flags.json.parent.is_dir():
+        raise InputError(f"--json {flags.json} cannot be written: there is no directory {flags.json.parent}.")
     plan = plan_launch(apply_overrides(load_config(flags.config), flags.overrides), flags.topology, flags.quick)
     if flags.json:
         write_json(flags.json, plan.to_dict())

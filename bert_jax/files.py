@@ -91,6 +91,19 @@ def disk_folder(directory: Path) -> Path:
     return cache / "bert_jax" / str(directory).replace("://", "/")
 
 
+def make_directory(directory: Path) -> None:
+    """Makes a directory, and those that it is in, where they are missing.
+
+    Raises:
+        InputError: a file is in the way.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next(path for path in (directory, *directory.parents) if path.is_file() or path.is_symlink())
+        raise InputError(f"There can be no directory {directory}, since {file} is not a directory. Name another place.") from error
+
+
 def write_whole(path: Path, text: str) -> None:
     """Writes a file so that it is whole or as it was before, whatever happens, a loss of power too."""
     if _in_bucket(path):
@@ -221,7 +234,7 @@ def only_writer(directory: Path) -> Iterator[None]:
         with room.only_writer(bucket / LOCK, taken):
             yield
         return
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     path = directory / LOCK
     with path.open("a+", encoding="utf-8") as file:
         try:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from bert_jax import small_files
 from bert_jax.config import ComputeConfig, EncoderConfig, to_dict
 from bert_jax.errors import InputError
-from bert_jax.files import SEAL, check_seal, committed, seal, write_whole
+from bert_jax.files import SEAL, check_seal, committed, make_directory, seal, write_whole
 from bert_jax.model.bert import ClassificationModel, PretrainingModel
 from bert_jax.overrides import differences, from_dict
 from bert_jax.tokenizer import Tokenizer
@@ -64,7 +64,7 @@ def parameter_shapes(description: ModelDescription, vocab_size: int) -> Any:
 
 def write(directory: Path, description: ModelDescription, tokenizer: Tokenizer) -> None:
     """Writes the description and the tokenizer's files, before any checkpoint."""
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     tokenizer.save(directory)
     write_json(directory / FILE, to_dict(description))
 

@@ -23,7 +23,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from bert_jax.bulk_encoding import BulkEncoder
 from bert_jax.config import VocabularyConfig
 from bert_jax.errors import InputError
-from bert_jax.files import place
+from bert_jax.files import make_directory, place
 from bert_jax.small_files import read_json, read_text
 from bert_jax.vocabulary import CHINESE_BLOCKS, LONGEST_WORD, learn_characters, learn_wordpieces
 
@@ -150,7 +150,7 @@ class Tokenizer:
     def save(self, directory: str | Path) -> None:
         """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, which Hugging Face reads too."""
         directory = place(directory)
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         (directory / "tokenizer.json").write_text(self._backend.to_str(pretty=True), encoding="utf-8")
         (directory / "vocab.txt").write_bytes(self.token_lines())
         normalizer = self._backend.normalizer

@@ -105,6 +105,17 @@ def test_a_working_directory_that_is_gone(here: Path) -> None:
         place("runs/demo")
 
 
+def test_a_file_where_a_directory_belongs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "file").write_text("x")
+    (here / "gone").symlink_to("nowhere")
+    train = ("train", "--config=demo")
+    for workdir, way in (("file", "file"), ("file/x/y", "file"), ("gone", "gone")):
+        assert f"There can be no directory {workdir}, since {way} is not a directory" in failure(capsys, *train, f"--workdir={workdir}")
+    assert "no directory file/vocab" in failure(capsys, "train-vocab", "demo", "file/vocab")
+    assert "no directory nowhere" in failure(capsys, "compile", "--config=demo", "--topology=v5e:2x2", "--json=nowhere/plan.json")
+    assert (here / "file").read_text() == "x"
+
+
 def test_messages_show_paths_as_they_were_typed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "runs" / "demo").mkdir(parents=True)
     assert "in runs/demo:" in failure(capsys, "verify", "runs/demo/")

@@ -21,7 +21,7 @@ from bert_jax.data.encoding import DocumentEncoder, TokenizedDocument, cores, do
 from bert_jax.data.held_out import Split, divide
 from bert_jax.data.sources import Source, content_hash, open_source, quiet_tfds
 from bert_jax.errors import InputError
-from bert_jax.files import SEAL, check_seal, seal
+from bert_jax.files import SEAL, check_seal, make_directory, seal
 from bert_jax.progress import WorkProgress, duration
 from bert_jax.tokenizer import Tokenizer
 
@@ -140,7 +140,7 @@ def prepare(
         if _identity(config, sources, tokenizer) != identity:
             raise InputError(f"The text of {config.source} changed while it was prepared: prepare a copy, or when nothing writes to it.")
 
-    data_dir.mkdir(parents=True, exist_ok=True)
+    make_directory(data_dir)
     with _lock(data_dir / "prepare.lock"), quiet_tfds():
         import tensorflow_datasets as tfds
 
