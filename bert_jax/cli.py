@@ -17,7 +17,7 @@ from typing import Any
 from bert_jax import train as training
 from bert_jax.arguments import anywhere, disk
 from bert_jax.errors import InputError, Interrupted, TrainingError, as_typed, storage_failure
-from bert_jax.files import make_directory, place
+from bert_jax.files import check_directory, place
 
 INPUT_ERROR, TRAINING_ERROR, INTERRUPTED, PIPE_CLOSED = 2, 1, 128, 141
 
@@ -349,7 +349,7 @@ def _train_vocab(flags: argparse.Namespace) -> None:
 
     if flags.out.exists() and (not flags.out.is_dir() or any(flags.out.iterdir())):
         raise InputError(f"{flags.out} exists already, and a model may depend on the vocabulary in it: name another directory.")
-    make_directory(flags.out)  # before the corpus is read, which may take long
+    check_directory(flags.out)  # before the corpus is read, which may take long
     vocabulary = VocabularyConfig(kind=flags.kind, size=flags.size, min_frequency=flags.min_frequency, casing=flags.casing)
     corpus = CorpusConfig(source=flags.corpus, encoding_errors=flags.encoding_errors)
     paragraphs = (paragraph for document in open_source(corpus.source, corpus).documents() for paragraph in document)

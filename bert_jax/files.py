@@ -92,16 +92,18 @@ def disk_folder(directory: Path) -> Path:
 
 
 def make_directory(directory: Path) -> None:
-    """Makes a directory, and those that it is in, where they are missing.
+    """Makes a directory, and those that it is in, where they are missing; errors as in `check_directory`."""
+    check_directory(directory)
+    directory.mkdir(parents=True, exist_ok=True)
 
-    Raises:
-        InputError: a file is in the way.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        file = next(path for path in (directory, *directory.parents) if path.is_file() or path.is_symlink())
-        raise InputError(f"There can be no directory {directory}, since {file} is not a directory. Name another place.") from error
+
+def check_directory(directory: Path) -> None:
+    """Raises InputError where there is no directory and none can be made, since a file is in the way."""
+    if _in_bucket(directory):
+        return
+    nearest = next(path for path in (directory, *directory.parents) if path.exists() or path.is_symlink())
+    if not nearest.is_dir():
+        raise InputError(f"There can be no directory {directory}, since {nearest} is not a directory. Name another place.")
 
 
 def write_whole(path: Path, text: str) -> None:
