@@ -4,6 +4,7 @@ What a command needs is imported when it runs, so that --help answers at once.
 """
 
 import argparse
+import io
 import json
 import os
 import re
@@ -55,6 +56,8 @@ def run_command(command: Callable[[], None]) -> int:
     An interruption that lost nothing is 128 + the signal: 130 for Ctrl-C, 143 for SIGTERM. All these are told in one paragraph
     on stderr; any other exception is a fault of the program and keeps its traceback.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # Chinese on a terminal that knows Latin letters alone
     try:
         command()
         sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import json
 import sys
 import unicodedata
 import warnings
@@ -238,7 +239,12 @@ def _finish(texts: _Texts, output: Output, path: Path | None, positions: int) ->
 
 
 def _json_lines(answers: list[Answer]) -> list[str]:
-    return [json_line(answer) for answer in answers]
+    lines = [json_line(answer) for answer in answers]
+    try:
+        "".join(lines).encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # JSON has escapes for what the terminal does not know
+        lines = [json.dumps(json.loads(line)) for line in lines]
+    return lines
 
 
 def _shown(show: Callable[[list[Answer]], list[str]], answers: list[Answer]) -> list[str]:

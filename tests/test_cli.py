@@ -1,6 +1,7 @@
 """The command line: what it prints and writes, and its exit statuses."""
 
 import argparse
+import io
 import json
 import subprocess
 import sys
@@ -42,6 +43,15 @@ def test_blanks_for_a_person_and_for_a_machine(tiny_pretrained, capsys):
     lines = shown.splitlines()
     assert [lines[0], lines[3]] == texts and len(lines) == 6 and lines[1].count("%") == 2
     assert all(p["token"] in shown for answer in answers for mask in answer["masks"] for p in mask)
+
+
+def test_a_terminal_that_knows_latin_letters_alone(tiny_pretrained, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    ok("fill-mask", tiny_pretrained, "房间很[MASK]😀", "--top-k", 1)
+    ok("fill-mask", tiny_pretrained, "房间很[MASK]😀", "--top-k", 1, "--json")
+    shown, line = written.getvalue().decode("ascii").splitlines()[::2]
+    assert shown.startswith("\\u623f\\u95f4") and json.loads(line)["text"] == "房间很[MASK]😀"
 
 
 def test_columns_stand_below_each_other_in_chinese_too():
