@@ -193,7 +193,8 @@ def fingerprint(directory: Path) -> str:
     saves = sorted(path for path in directory.glob("checkpoints/*/_CHECKPOINT_METADATA") if committed(path.parent))
     own = [path for name in (FILE, "config.json", "tokenizer.json", "vocab.txt") if (path := directory / name).is_file()]
     digest = hashlib.sha256()
-    for path in sorted(directory.glob("*.safetensors")):  # of a model from elsewhere
+    # Of a model from elsewhere, which may have its encoder in a folder.
+    for path in sorted(directory.glob("*.safetensors")) + sorted(directory.glob("*/*.safetensors")):
         digest.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\0".encode())
     for path in own + saves:
         digest.update(f"{path.relative_to(directory)}\0".encode() + path.read_bytes() + b"\0")

@@ -149,20 +149,38 @@ class Tokenizer:
         backend.add_tokens([t for t in found.declared if t.content not in SPECIAL_TOKENS or backend.token_to_id(t.content) is not None])
         return cls(backend, str(found.file))
 
-    def save(self, directory: str | Path) -> None:
-        """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, which Hugging Face reads too."""
+    def behind_lower_case(self) -> Self:
+        """This tokenizer for texts that are put in lower case first: accents are kept or dropped as they were."""
+        backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        was = backend.normalizer
+        if not was.lowercase:
+            backend.normalizer = normalizers.BertNormalizer(was.clean_text, was.handle_chinese_chars, was.strip_accents is True, True)
+        return type(self)(backend, "in lower case")
+
+    def save(self, directory: str | Path, longest: int = 0) -> None:
+        """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, which Hugging Face reads too.
+
+        Its tokenizer cuts texts to `longest` tokens, if asked to cut them; 0 sets no limit.
+        """
         directory = place(directory)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "tokenizer.json").write_text(self._backend.to_str(pretty=True), encoding="utf-8")
         (directory / "vocab.txt").write_bytes(self.token_lines())
         normalizer = self._backend.normalizer
         settings = {
-            "tokenizer_class": "PreTrainedTokenizerFast" if self._characters else "BertTokenizer",
+            # A BertTokenizer takes no more than the words and the settings below.
+            "tokenizer_class": "BertTokenizer" if self._as_bert else "PreTrainedTokenizerFast",
             "do_lower_case": normalizer.lowercase,
             "strip_accents": normalizer.strip_accents,
             "tokenize_chinese_chars": normalizer.handle_chinese_chars,
-        } | {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
+        } | ({"model_max_length": longest} if longest else {})
+        settings |= {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
         (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def _as_bert(self) -> bool:
+        model = self._backend.model
+        return not self._characters and self._backend.normalizer.clean_text and model.max_input_chars_per_word == LONGEST_WORD
 
     def token_lines(self) -> bytes:
         """The content of a `vocab.txt`."""

@@ -98,6 +98,27 @@ def read_settings(directory: Path) -> dict[str, Any] | None:
     return settings
 
 
+def tokenizer_length(directory: Path, positions: int) -> int:
+    """Tokens to which the tokenizer in a directory cuts a text (`model_max_length`); 0 where that is no less than `positions`.
+
+    Raises:
+        InputError: it is not a number, leaves no room for a token, or counts from the end of a text.
+    """
+    settings = read_settings(directory) or {}
+    name = "model_max_length" if "model_max_length" in settings else "max_len"
+    length = settings.get(name)
+    if length is None:
+        return 0
+    if isinstance(length, bool) or not isinstance(length, int | float) or not length >= 3:
+        raise InputError(f"{directory / SETTINGS} has {name}={length!r}: it must be a number of at least 3. {_SETTINGS_REMEDY}")
+    if settings.get("truncation_side", "right") != "right":
+        raise InputError(
+            f"{directory / SETTINGS} has truncation_side={settings['truncation_side']!r}, and texts are cut at their right end alone. "
+            "Remove the setting to read the model so."
+        )
+    return int(length) if length < positions else 0
+
+
 def declarations(directory: Path, token: str) -> list[str]:
     """The names of the tokenizer files in a directory that declare a token."""
     found = []
