@@ -188,7 +188,7 @@ def _check_vocabulary(tokenizer: Tokenizer, rows: int, directory: Path, file: Pa
             f"The vocabulary in {directory} has {tokenizer.vocab_size:,} tokens and {file} says vocab_size={rows:,}: they are not of one "
             "model. Fetch the tokenizer's files that belong to the weights."
         )
-    if without := tokenizer.tokens(range(rows, min(tokenizer.vocab_size, rows + 3))):
+    if without := tokenizer.token_lines().decode().split("\n")[rows : min(tokenizer.vocab_size, rows + 3)]:
         shown = "; ".join(f"{token!r} in {' and '.join(declarations(directory, token)) or 'its files'}" for token in without)
         more = f" and {tokenizer.vocab_size - rows - 3:,} more" if tokenizer.vocab_size > rows + 3 else ""
         raise InputError(
