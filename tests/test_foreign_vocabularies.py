@@ -184,3 +184,26 @@ def test_a_limit_that_is_none_is_refused(tmp_path: Path, values: dict[str, Any],
     change(tmp_path, "tokenizer_config", **values)
     with pytest.raises(InputError, match=message):
         read_source(tmp_path)
+
+
+def test_a_vocabulary_that_was_grown_with_transformers(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    foreign.write(tmp_path / "hf", "BertForMaskedLM")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    model = transformers.BertForMaskedLM.from_pretrained(tmp_path / "hf")
+    tokenizer.add_tokens(["Hotel", "服务员"])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[E1]", "[E2]"]})
+    torch.manual_seed(0)
+    model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
+    for saved in (model, tokenizer):
+        saved.save_pretrained(tmp_path / "grown")
+    bert = bert_jax.load(tmp_path / "grown")
+    assert bert._description.spare_rows == len(model.get_input_embeddings().weight) - len(tokenizer) > 0
+    text = "[E1]Hotel[E2]的hotel服务员很[MASK]"
+    encoding = bert.tokenizer.encode(text)
+    assert encoding.ids.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert [text[first:last] for first, last in encoding.offsets[:5]] == ["[E1]", "Hotel", "[E2]", "的", "hotel"]
+    wanted = their_probabilities(tmp_path / "grown", text)
+    found = bert.fill_mask(text, top_k=len(tokenizer))[0]
+    np.testing.assert_allclose([p.probability for p in found], wanted[[p.id for p in found]], rtol=1e-4, atol=1e-9)

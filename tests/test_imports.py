@@ -223,6 +223,14 @@ def test_files_that_are_missing_are_named_with_those_found(tmp_path: Path, capsy
     assert not (tmp_path / "out").exists()
 
 
+def test_an_adapter_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    foreign.write(tmp_path)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    for read in (read_source, bert_jax.load):
+        with pytest.raises(InputError, match=r"adapter of PEFT .*merge_and_unload"):
+            read(tmp_path)
+
+
 def test_part_of_a_head_is_refused(tmp_path: Path) -> None:
     foreign.write(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")

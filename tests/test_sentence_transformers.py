@@ -247,3 +247,14 @@ def test_texts_are_cut_where_they_cut_them(directory: Path, limit: dict[str, Any
 
 def assert_their_vectors_without_modules(directory: Path) -> None:
     np.testing.assert_allclose(vectors(bert_jax.load(directory), LONG), theirs(directory).encode(LONG), atol=2e-5)
+
+
+@pytest.mark.parametrize("do_lower_case", [False, True])
+def test_what_the_library_saves_itself(directory: Path, do_lower_case: bool) -> None:
+    """It saves a lower-casing in front of the normalizer into tokenizer.json, which a BertTokenizer does not read."""
+    files = {"sentence_bert_config": {"do_lower_case": do_lower_case}, "config_sentence_transformers": PROMPTS}
+    write(directory, {"pooling_mode": "weightedmean"}, **files)
+    settings(directory, do_lower_case=False)
+    saved = directory.with_name("saved")
+    theirs(directory).save(str(saved))
+    assert_their_vectors(saved, ["The CAT sat", "Café"])

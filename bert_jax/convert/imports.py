@@ -23,7 +23,7 @@ from bert_jax.convert.huggingface import (
     to_parameters,
     vocabulary_size,
 )
-from bert_jax.convert.sentence_transformers import embedding_config, encoder_directory, lowers_case
+from bert_jax.convert.sentence_transformers import MODULES, embedding_config, encoder_directory, lowers_case
 from bert_jax.convert.tensor_files import INDEX, PICKLES, SINGLE, TIED, TensorFiles
 from bert_jax.errors import InputError
 from bert_jax.files import on_disk, place, seal
@@ -33,7 +33,7 @@ from bert_jax.tokenizer_files import declarations, tokenizer_length
 from bert_jax.training.checkpoint import Checkpoints
 from bert_jax.training.state import TrainState
 
-CONFIG, ORIGIN = "config.json", "import.json"
+CONFIG, ORIGIN, ADAPTER = "config.json", "import.json", "adapter_config.json"
 _TOKEN_TABLE, _POSITION_IDS = "bert.embeddings.word_embeddings.weight", "bert.embeddings.position_ids"
 # Heads of other tasks, the tensors of which have the names of a text classifier's.
 _OTHER_CLASSIFIERS = ("BertForTokenClassification", "BertForMultipleChoice")
@@ -72,7 +72,8 @@ def is_foreign(source: str | Path) -> bool:
         return not directory.exists() and hub.is_name(str(source))
     if (directory / model_directory.FILE).exists():
         return False
-    if any(next(directory.glob(pattern), None) for pattern in (SINGLE, INDEX, *PICKLES, "modules.json", google.CONFIG, "*.ckpt.index")):
+    of_one = (SINGLE, INDEX, *PICKLES, MODULES, ADAPTER, google.CONFIG, "*.ckpt.index")
+    if any(next(directory.glob(pattern), None) for pattern in of_one):
         return True
     return (directory / CONFIG).is_file() and not read_json(directory / CONFIG).keys().isdisjoint(("model_type", "architectures"))
 
@@ -81,8 +82,9 @@ def read_source(source: str | Path, initialize_missing: bool = False) -> Importe
     """Reads a model from elsewhere; heads that it lacks are `description.absent`, or start from random numbers if asked.
 
     Raises:
-        InputError: files are missing, damaged or pickles; another architecture; tensors that contradict the configuration; a
-            vocabulary of another size than the token table; part of a head only; the hub cannot be reached.
+        InputError: files are missing, damaged or pickles; another architecture; an adapter; tensors that contradict the
+            configuration; tokens without a row of the token table, or a vocabulary far smaller; part of a head only; the hub
+            cannot be reached.
     """
     source_directory = on_disk(str(source), "A model from elsewhere,").expanduser()
     if not source_directory.is_dir():
@@ -90,6 +92,11 @@ def read_source(source: str | Path, initialize_missing: bool = False) -> Importe
     directory = encoder_directory(source_directory)
     if not directory.is_dir():
         raise InputError(f"{source_directory} keeps its encoder in {directory}, which is not there. Fetch that folder too.")
+    if (directory / ADAPTER).exists():
+        raise InputError(
+            f"{directory} holds an adapter of PEFT ({ADAPTER}), which changes the model's weights and is not read. Merge it with peft's "
+            "merge_and_unload(), save the whole model and name that directory."
+        )
     if (directory / google.CONFIG).is_file() and not (directory / CONFIG).is_file():
         file, tensors = directory / google.CONFIG, google.open_checkpoint(directory)
     else:
