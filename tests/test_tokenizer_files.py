@@ -24,6 +24,7 @@ TEXTS = [
     "a [unused1]e, [UNUSED1] x[NEW]y [new]",
     "The Movie, NEW YORK new york",
     "xmoviex 中movie文 a_movie movie",
+    "中newmovie文 newmovie a,newmovie_",
     "[MASK] [mask] Á e\u0301 \x00a\u200db",
     "x" * 101 + " a",
 ]
@@ -146,6 +147,7 @@ DECLARATIONS: dict[str, dict[str, Any]] = {
     "tokenizer.json": {"added": [tokenizers.AddedToken("[NEW]", special=True), tokenizers.AddedToken("[unused1]", special=True)]},
     "normalized": {"added": [tokenizers.AddedToken("[NEW]", normalized=True), tokenizers.AddedToken("New York", normalized=True)]},
     "whole words": {"added": [tokenizers.AddedToken("movie", single_word=True, normalized=True)]},
+    "whole words as they are written": {"added": [tokenizers.AddedToken("newmovie", single_word=True, normalized=False)]},
     "with spaces": {"added": [tokenizers.AddedToken("movie", lstrip=True, rstrip=True), tokenizers.AddedToken("york new", special=True)]},
 }
 
