@@ -264,10 +264,15 @@ def _add_model_commands(add: Add) -> None:
         f"{run}/pretrain texts.txt --output vectors.npy",
     )
     embed.add_argument(
-        "--pooling", choices=("mean", "cls", "max"), help="a text's vector from those of its tokens (default: the model's own)"
+        "--pooling",
+        metavar="MODE[+MODE]",
+        help="a text's vector from those of its tokens: mean, cls, max, mean_sqrt_len_tokens, weightedmean, lasttoken, or several joined "
+        "by + (default: the model's own)",
     )
     embed.add_argument("--layer", type=int, metavar="N", help="the layer they are from; -1 is the last (default: -1)")
     embed.add_argument("--normalize", action="store_const", const=True, help="scale vectors to length 1 (default: the model's own)")
+    embed.add_argument("--prompt", metavar="TEXT", help="a text to put before each text, such as 'query: '; '' for none")
+    embed.add_argument("--prompt-name", metavar="NAME", help="one of the model's prompts, instead (default: the model's own)")
     classify = add(
         "classify",
         _on_model("classify"),

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.data.queries import BatchShapes, MaskingTokens, PackedBatch, Queries, packed_batches
-from bert_jax.model.heads import example_max, example_mean, gather_positions
+from bert_jax.model.pooling import pool
 
 T = TypeVar("T")
 Finish = Callable[[], T]
@@ -38,12 +38,16 @@ class Forward:
         self._model, self._special = model, special
         self._rows = NamedSharding(mesh, PartitionSpec("data"))
 
-    def vectors(self, queries: Queries, pooling: str, layer: int | None) -> Finish[np.ndarray]:
-        """Of every example, from a layer below the last (0 the embeddings) or from the last: float32 [n, D]."""
+    def vectors(self, queries: Queries, modes: tuple[str, ...], layer: int | None, skipped: int = 0) -> Finish[np.ndarray]:
+        """Of every example, from a layer below the last (0 the embeddings) or from the last: float32 [n, D * modes].
+
+        The first `skipped` tokens of each example, [CLS] the first, do not count.
+        """
 
         def work(batch: Any) -> jax.Array:
             hidden = _encode(self._model, self.params, batch, layer=layer)
-            return _pool(hidden, batch["example_ids"], batch["cls_positions"], pooling=pooling)
+            places = (batch[name] for name in ("example_ids", "positions", "cls_positions"))
+            return _pool(hidden, *places, modes=modes, skipped=np.int32(skipped))
 
         return self._of_examples(queries, work)
 
@@ -128,12 +132,7 @@ def _encode(model: Any, params: Any, batch: Any, layer: int | None = None) -> ja
     return hidden if layer is None else jax.lax.index_in_dim(states, layer, keepdims=False)
 
 
-@partial(jax.jit, static_argnames="pooling")
-def _pool(hidden: jax.Array, example_ids: jax.Array, cls_positions: jax.Array, pooling: str) -> jax.Array:
-    """[B, L, D] -> float32 [B, E, D]."""
-    if pooling == "cls":
-        return gather_positions(hidden, cls_positions).astype(jnp.float32)
-    return {"mean": example_mean, "max": example_max}[pooling](hidden, example_ids, cls_positions.shape[1])
+_pool = jax.jit(pool, static_argnames="modes")
 
 
 @partial(jax.jit, static_argnames=("model", "top_k"))

@@ -8,21 +8,22 @@ of the texts, and no answer depends on what else was asked.
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bert_jax import model_directory
+from bert_jax import embedding, model_directory
+from bert_jax.answers import Classification, Prediction, allowed_answers
 from bert_jax.config import ComputeConfig, EncoderConfig
 from bert_jax.convert.imports import is_foreign, read_source
 from bert_jax.data.queries import Queries, cover_one_by_one, encode_queries
 from bert_jax.errors import InputError, TextError
 from bert_jax.files import place
 from bert_jax.forward import Finish, Forward, one_ahead
+from bert_jax.model.pooling import pooling_modes
 from bert_jax.model_directory import ModelDescription
 from bert_jax.tokenizer import Tokenizer
 from bert_jax.training.checkpoint import load_parameters
@@ -49,24 +50,6 @@ _NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 class TruncationWarning(UserWarning):
     """Texts were longer than the model's positions and were cut."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A token that may stand in a blank."""
-
-    token: str
-    id: int
-    probability: float
-
-
-@dataclass(frozen=True)
-class Classification:
-    """The likeliest class of a text, and the probability of each."""
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
 
 
 class UnusedTensorsWarning(UserWarning):
@@ -155,7 +138,7 @@ class Bert:
         self._require("fill_mask")
         if not 1 <= top_k <= self.tokenizer.vocab_size:
             raise InputError(f"top_k={top_k} is not possible: it takes 1 to {self.tokenizer.vocab_size}, the size of the vocabulary.")
-        allowed = _allowed(self.tokenizer, words)
+        allowed = allowed_answers(self.tokenizer, words, self._description.spare_rows)
         most = min(top_k, int(allowed.sum()))
 
         def start(queries: Queries) -> Finish[list[list[list[Prediction]]]]:
@@ -214,41 +197,63 @@ class Bert:
 
         return _flat(a, self._ask(a, b, start))
 
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The texts by name that `embed` can put before each text."""
+        return dict(self._description.embedding.prompts)
+
+    @property
+    def embedding_length(self) -> int:
+        """The tokens, [CLS] and [SEP] among them, to which `embed` cuts a text."""
+        return embedding.text_length(self._description)
+
+    def vector_size(self, pooling: str | None = None) -> int:
+        """How many numbers a vector of `embed` with this pooling has."""
+        return embedding.vector_size(self._description, self._description.embedding.pooling if pooling is None else pooling)
+
     def embed(
         self,
         texts: str | Iterable[str],
-        pooling: Literal["mean", "cls", "max"] | None = None,
+        pooling: str | None = None,
         layer: int = -1,
         normalize: bool | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
     ) -> np.ndarray:
-        """Vectors of texts.
+        """Vectors of texts. What is not given is as the model's description says, which an imported model brings with it.
 
         Args:
             texts: one or many.
-            pooling: the mean over a text's tokens, [CLS] and [SEP] included, their largest values, or the vector of [CLS];
-                by default what the model's description says, which is the mean unless it was imported with another.
+            pooling: how the vectors of a text's tokens, [CLS] and [SEP] included, become one: `mean` (of a model of our own),
+                `cls`, `max`, `mean_sqrt_len_tokens`, `weightedmean` or `lasttoken`, as in sentence-transformers; several are
+                joined, such as `cls+mean`.
             layer: of the N + 1 hidden states, 0 (the embeddings) to N or -1 (the last layer).
-            normalize: scale the vectors to length 1; by default what the model's description says.
+            normalize: scale the vectors to length 1.
+            prompt: a text to put before each text, such as "query: "; an empty one for none.
+            prompt_name: the name of one of the model's `prompts`, instead.
 
         Returns:
-            float32 [texts, D]; [D] for a single text.
+            float32 [texts, `vector_size(pooling)`], of one pooling D numbers each; one vector for a single text.
 
         Raises:
-            InputError: an empty text, another pooling, or a layer that the model does not have.
+            InputError: an empty text, another pooling, a layer or a prompt that the model does not have, or two prompts.
         """
         settings = self._description.embedding
         pooling = settings.pooling if pooling is None else pooling
-        if pooling not in ("mean", "cls", "max"):
-            raise InputError(f"pooling={pooling!r} is not possible: it is one of mean, cls and max.")
+        modes = pooling_modes(pooling)
         states = self.config.layers + 1
         if not -states <= layer < states:
             raise InputError(f"layer={layer} is not possible: it takes 0, the embeddings, to {states - 1} or -1, the last layer.")
         below = layer % states if layer % states < states - 1 else None
+        before, length = embedding.chosen_prompt(settings, prompt, prompt_name), self.embedding_length
+        skipped = embedding.uncounted_tokens(settings, before, self.tokenizer, length)
 
-        found = self._ask(texts, None, lambda queries: self._forward.vectors(queries, pooling, below), most_tokens=settings.max_length)
-        vectors = np.concatenate([np.zeros((0, self.config.width), np.float32), *found])
-        if settings.normalize if normalize is None else normalize:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        def start(queries: Queries) -> Finish[np.ndarray]:
+            return self._forward.vectors(queries, modes, below, skipped)
+
+        found = self._ask(embedding.with_prompt(before, texts), None, start, most_tokens=length)
+        vectors = np.concatenate([np.zeros((0, self.config.width * len(modes)), np.float32), *found])
+        vectors = embedding.finished(vectors, settings, self.vector_size(pooling), normalize)
         return vectors[0] if isinstance(texts, str) else vectors
 
     @overload
@@ -346,28 +351,6 @@ class Bert:
                 stacklevel=3,
             )
         return found
-
-
-def _allowed(tokenizer: Tokenizer, words: Sequence[str] | None) -> np.ndarray:
-    """Which tokens may be answers, bool [V]: those of `words`, or all."""
-    if words is None:
-        return np.ones(tokenizer.vocab_size, np.bool_)
-    if isinstance(words, str) or not len(words):
-        raise InputError(f"words={words!r} is not possible: give a list of one or more words, or None for the whole vocabulary.")
-    allowed = np.zeros(tokenizer.vocab_size, np.bool_)
-    allowed[[_word_id(tokenizer, word) for word in words]] = True
-    return allowed
-
-
-def _word_id(tokenizer: Tokenizer, word: str) -> int:
-    try:
-        return tokenizer.id(word)
-    except KeyError:
-        ids = tokenizer.encode(str(word)).ids.tolist()
-    if len(ids) != 1 or ids[0] == tokenizer.unk_id:
-        pieces = f"the pieces {' '.join(tokenizer.tokens(ids))}" if ids else "nothing that can be read"
-        raise InputError(f"The word {word!r} is not one token of the vocabulary but {pieces}, so it cannot fill a [MASK]: leave it out.")
-    return int(ids[0])
 
 
 def _flat(texts: str | Iterable[str], chunks: Iterable[Sequence[Any]]) -> Any:

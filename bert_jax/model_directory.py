@@ -15,21 +15,47 @@ from bert_jax.config import ComputeConfig, EncoderConfig, to_dict
 from bert_jax.errors import InputError
 from bert_jax.files import SEAL, check_seal, committed, make_directory, seal, write_whole
 from bert_jax.model.bert import ClassificationModel, PretrainingModel
+from bert_jax.model.pooling import pooling_modes
 from bert_jax.overrides import differences, from_dict
 from bert_jax.tokenizer import Tokenizer
 
 FILE, RESULT = "model.json", "result.json"
+
+MOST_SPARE_ROWS = 1023
+"""That a token table has behind its vocabulary: it is padded to a multiple of 8 on a small GPU, of 1,024 across many."""
 
 
 @dataclass(frozen=True)
 class EmbeddingConfig:
     """How a text's vector is read off the hidden states, where the caller does not say."""
 
-    pooling: Literal["mean", "cls", "max"] = "mean"
+    pooling: str = "mean"
+    """One of `bert_jax.model.pooling.MODES`, or several joined by +."""
     normalize: bool = False
     """Scale vectors to length 1, as many sentence-embedding models do."""
     max_length: int = 0
-    """Tokens, the special ones counted, to which a text is cut before it is embedded; 0 is the encoder's positions."""
+    """Tokens, the special ones counted, to which a text is cut before it is embedded; 0 is as many as the tokenizer's files say."""
+    prompts: dict[str, str] = field(default_factory=dict)
+    """Texts by name that a caller may put before each text."""
+    default_prompt: str = ""
+    """The name of the one that is put there unless the caller says otherwise; empty for none."""
+    include_prompt: bool = True
+    """Whether the tokens of a prompt, [CLS] counted, take part in the pooling."""
+    dimensions: int = 0
+    """How many numbers of a vector are kept, after it was scaled; 0 for all."""
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            InputError: a pooling mode or a default prompt that there is not, or a negative number.
+        """
+        pooling_modes(self.pooling)
+        if self.default_prompt and self.default_prompt not in self.prompts:
+            names = ", ".join(self.prompts) or "none"
+            raise InputError(f"The default prompt {self.default_prompt!r} is not one of the prompts, which are: {names}.")
+        if self.max_length < 0 or self.dimensions < 0:
+            raise InputError(f"max_length={self.max_length} and dimensions={self.dimensions} must not be negative.")
 
 
 @dataclass(frozen=True)
@@ -46,9 +72,26 @@ class ModelDescription:
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     absent: tuple[str, ...] = ()
     """Parts of the model (top-level names of its parameters) that its checkpoints do not hold: heads that were not imported."""
+    spare_rows: int = 0
+    """Rows of the token table behind those of the vocabulary: published tables are padded to a multiple. They are never an answer."""
+    tokenizer_length: int = 0
+    """Tokens to which tokenizers of other libraries cut a text (`model_max_length`); 0 is the encoder's positions."""
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            InputError: a negative one, or too many spare rows.
+        """
+        if not 0 <= self.spare_rows <= MOST_SPARE_ROWS or self.tokenizer_length < 0:
+            raise InputError(
+                f"spare_rows={self.spare_rows} must be from 0 to {MOST_SPARE_ROWS:,}, and tokenizer_length={self.tokenizer_length} not "
+                "negative."
+            )
 
     def build(self, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0) -> PretrainingModel | ClassificationModel:
-        """The Flax module."""
+        """The Flax module for a vocabulary of so many tokens."""
+        vocab_size += self.spare_rows
         if self.kind == "pretraining":
             return PretrainingModel(vocab_size, self.encoder, compute)
         return ClassificationModel(vocab_size, self.encoder, compute, len(self.labels), self.pooling, head_dropout)
@@ -150,7 +193,8 @@ def fingerprint(directory: Path) -> str:
     saves = sorted(path for path in directory.glob("checkpoints/*/_CHECKPOINT_METADATA") if committed(path.parent))
     own = [path for name in (FILE, "config.json", "tokenizer.json", "vocab.txt") if (path := directory / name).is_file()]
     digest = hashlib.sha256()
-    for path in sorted(directory.glob("*.safetensors")):  # of a model from elsewhere
+    # Of a model from elsewhere, which may have its encoder in a folder.
+    for path in sorted(directory.glob("*.safetensors")) + sorted(directory.glob("*/*.safetensors")):
         digest.update(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\0".encode())
     for path in own + saves:
         digest.update(f"{path.relative_to(directory)}\0".encode() + path.read_bytes() + b"\0")

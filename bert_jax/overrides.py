@@ -204,6 +204,10 @@ def _checked(value: Any, hint: Any, path: Key, prefix: str) -> Any:
         if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
             raise _wrong_value(value, "texts (on the command line separated by commas)", path, prefix)
         return tuple(value)
+    if get_origin(hint) is dict:
+        if not isinstance(value, Mapping) or not all(isinstance(part, str) for part in (*value, *value.values())):
+            raise _wrong_value(value, "texts by name", path, prefix)
+        return dict(value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if type(value) is not hint or hint is float:

@@ -73,7 +73,7 @@ def next_sentence(flags: argparse.Namespace) -> None:
 
 def embed(flags: argparse.Namespace) -> None:
     """Vectors."""
-    options = _given(flags, "pooling", "layer", "normalize")
+    options = _given(flags, "pooling", "layer", "normalize", "prompt", "prompt_name")
 
     def answers(bert: Bert, texts: list[str], _: None) -> list[Answer]:
         return [{"embedding": vector} for vector in bert.embed(texts, **options)]
@@ -118,7 +118,8 @@ def _run(flags: argparse.Namespace, task: _Task) -> None:
     bert = load(directory)
     # Answers and a live line would fight for the terminal.
     watched = bool(texts.source) and (bool(flags.output) or not sys.stdout.isatty())
-    with _output(flags, task, texts, {"command": command, "model": model}, bert.config.width) as output:
+    size = bert.vector_size(task.options.get("pooling"))
+    with _output(flags, task, texts, {"command": command, "model": model}, size) as output:
         try:
             with WorkProgress(command, "texts", texts.count, watched, output.written.rows) as progress:
                 tell = progress.message if watched else partial(print, file=sys.stderr)
@@ -129,7 +130,7 @@ def _run(flags: argparse.Namespace, task: _Task) -> None:
             if not flags.output:
                 raise
             raise Interrupted(f"the same command goes on after {output.written.rows:,} of {texts.count:,} lines") from None
-        _finish(texts, output, flags.output, bert.config.max_positions)
+        _finish(texts, output, flags.output, bert.embedding_length if task.show is _show_vectors else bert.config.max_positions)
 
 
 def _texts(flags: argparse.Namespace, task: _Task) -> _Texts:
@@ -225,7 +226,7 @@ def _finish(texts: _Texts, output: Output, path: Path | None, positions: int) ->
     if written.rows != texts.count:
         raise InputError(f"{texts.source} was changed while it was read ({texts.count:,} rows, then {written.rows:,}): run again.")
     if written.truncated:
-        print(f"{written.truncated:,} of {texts.count:,} texts were cut to the model's {positions} positions.", file=sys.stderr)
+        print(f"{written.truncated:,} of {texts.count:,} texts were cut to the {positions} tokens that the model takes.", file=sys.stderr)
     answered = written.rows - written.bad
     if not answered:
         output.discard()

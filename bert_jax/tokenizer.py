@@ -24,15 +24,13 @@ from bert_jax.bulk_encoding import BulkEncoder
 from bert_jax.config import VocabularyConfig
 from bert_jax.errors import InputError
 from bert_jax.files import make_directory, place
-from bert_jax.small_files import read_json, read_text
+from bert_jax.tokenizer_files import SPECIAL_TOKENS, UNUSED, read_tokenizer
 from bert_jax.vocabulary import CHINESE_BLOCKS, LONGEST_WORD, learn_characters, learn_wordpieces
 
 MOST_TOKENS = 1 << 24
 """Beyond any vocabulary, and few enough that what is made for each of them fits a memory."""
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_UNUSED = re.compile(r"\[unused.*\]")
 # What the decoder joins with a space and Chinese typography does not.
 _WIDE = "\u2e80-\u2fdf\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff“”‘’…—·"
 _WIDE_GAP = re.compile(f"(?<=[{_WIDE}]) | (?=[{_WIDE}])")
@@ -108,7 +106,7 @@ class Tokenizer:
         self._starts[[i for token, i in vocabulary.items() if token.startswith("##") and token != "##"]] = False
         special = {*self.special_ids, *(i for i, token in backend.get_added_tokens_decoder().items() if token.special)}
         self.ordinary_ids: Ids = np.array(
-            sorted(i for token, i in vocabulary.items() if i not in special and not _UNUSED.fullmatch(token)), np.int32
+            sorted(i for token, i in vocabulary.items() if i not in special and not UNUSED.fullmatch(token)), np.int32
         )
         self.fingerprint = hashlib.sha256(json.dumps(self._state(), sort_keys=True).encode()).hexdigest()
 
@@ -134,33 +132,55 @@ class Tokenizer:
     def load(cls, path: str | Path, lowercase: bool | None = None) -> Self:
         """Read a `tokenizer.json` or `vocab.txt`, or a directory that holds one (the first is preferred).
 
-        Whether to lower the case is decided by the argument, else by `do_lower_case` in a `tokenizer_config.json` beside the
-        file, else by the file: a `tokenizer.json` says so, and a `vocab.txt` with many upper-case tokens keeps the case.
+        A `tokenizer_config.json` beside the file counts as it does for `transformers`' AutoTokenizer, and so do the tokens
+        that `special_tokens_map.json` and `added_tokens.json` declare. Without one a `tokenizer.json` says how text is
+        normalized, and a `vocab.txt` with many upper-case tokens keeps the case. The argument overrides the case.
 
         Raises:
             InputError: nothing there, not readable, not a WordPiece, or special tokens missing.
         """
-        file = _vocabulary_file(place(path))
-        settings = _settings(file.with_name("tokenizer_config.json"))
-        if lowercase is None:
-            lowercase = settings.get("do_lower_case")
-        backend = _from_json(file, lowercase) if file.suffix == ".json" else _from_vocabulary(file, lowercase, settings)
-        return cls(backend, str(file))
+        found = read_tokenizer(place(path), lowercase)
+        backend = found.backend
+        if backend is None:
+            assert found.normalizer is not None
+            backend = _backend(found.vocabulary, found.normalizer, found.characters)
+        backend.add_tokens(found.added)
+        # A special token of BERT that has a name and no place in the vocabulary is missing, and not an addition to it.
+        backend.add_tokens([t for t in found.declared if t.content not in SPECIAL_TOKENS or backend.token_to_id(t.content) is not None])
+        return cls(backend, str(found.file))
 
-    def save(self, directory: str | Path) -> None:
-        """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, which Hugging Face reads too."""
+    def behind_lower_case(self) -> Self:
+        """This tokenizer for texts that are put in lower case first: accents are kept or dropped as they were."""
+        backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        was = backend.normalizer
+        if not was.lowercase:
+            backend.normalizer = normalizers.BertNormalizer(was.clean_text, was.handle_chinese_chars, was.strip_accents is True, True)
+        return type(self)(backend, "in lower case")
+
+    def save(self, directory: str | Path, longest: int = 0) -> None:
+        """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, which Hugging Face reads too.
+
+        Its tokenizer cuts texts to `longest` tokens, if asked to cut them; 0 sets no limit.
+        """
         directory = place(directory)
         make_directory(directory)
         (directory / "tokenizer.json").write_text(self._backend.to_str(pretty=True), encoding="utf-8")
         (directory / "vocab.txt").write_bytes(self.token_lines())
         normalizer = self._backend.normalizer
         settings = {
-            "tokenizer_class": "PreTrainedTokenizerFast" if self._characters else "BertTokenizer",
+            # A BertTokenizer takes no more than the words and the settings below.
+            "tokenizer_class": "BertTokenizer" if self._as_bert else "PreTrainedTokenizerFast",
             "do_lower_case": normalizer.lowercase,
             "strip_accents": normalizer.strip_accents,
             "tokenize_chinese_chars": normalizer.handle_chinese_chars,
-        } | {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
+        } | ({"model_max_length": longest} if longest else {})
+        settings |= {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
         (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def _as_bert(self) -> bool:
+        model = self._backend.model
+        return not self._characters and self._backend.normalizer.clean_text and model.max_input_chars_per_word == LONGEST_WORD
 
     def token_lines(self) -> bytes:
         """The content of a `vocab.txt`."""
@@ -202,9 +222,12 @@ class Tokenizer:
         apart = marks.intersection(piece for piece, _ in self._backend.pre_tokenizer.pre_tokenize_str("a".join(marks)))
         if self._backend.normalizer.handle_chinese_chars:
             apart.update(chr(c) for first, last in CHINESE_BLOCKS for c in range(first, min(last + 1, 0xFFFF)))
-        # Tokens such as [MASK] are found before the text is split.
-        added = "".join(token.content for token in self._backend.get_added_tokens_decoder().values())
-        return BulkEncoder(self._codes, apart.difference(added), set(" \t\n\r\u3000").difference(added))
+        # Tokens such as [MASK] are found before the text is split, and some only where no letter or digit is beside them.
+        added = self._backend.get_added_tokens_decoder().values()
+        if any(token.single_word for token in added):
+            apart.clear()
+        inside = "".join(token.content for token in added)
+        return BulkEncoder(self._codes, apart.difference(inside), set(" \t\n\r\u3000").difference(inside))
 
     def _codes(self, texts: list[str]) -> list[Ids]:
         flat = self._flatten(self._encode(texts, offsets=self._characters))
@@ -266,69 +289,3 @@ def _backend(vocabulary: dict[str, int], normalizer: normalizers.BertNormalizer,
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.Fuse() if characters else decoders.WordPiece(cleanup=False)
     return backend
-
-
-def _vocabulary_file(path: Path) -> Path:
-    candidates = [path / "tokenizer.json", path / "vocab.txt"] if path.is_dir() else [path]
-    for file in candidates:
-        if file.is_file():
-            return file
-        if file.exists() or file.is_symlink():
-            raise InputError(f"The vocabulary {file} is no regular file. Put the file itself there, or name another.")
-    what = "holds neither tokenizer.json nor vocab.txt" if path.is_dir() else "does not exist"
-    raise InputError(f"The vocabulary {path} {what}. Name a vocab.txt, a tokenizer.json or a directory with one of them.")
-
-
-def _settings(file: Path) -> dict[str, bool | None]:
-    """What a `tokenizer_config.json` says of how text is normalised, where there is one."""
-    if not file.exists():
-        return {}
-    settings = _read_json(file)
-    for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
-        if not isinstance(settings.get(name), bool | None):
-            raise InputError(f"{file} has {name}={settings[name]!r}, which is not true, false or null. Mend it.")
-    return settings
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    content = read_json(file, "Save it again or use the vocab.txt.")
-    if not isinstance(content, dict):
-        raise InputError(f"{file} does not hold a JSON object. Save it again or use the vocab.txt.")
-    return content
-
-
-def _from_json(file: Path, lowercase: bool | None) -> tokenizers.Tokenizer:
-    content = _read_json(file)
-    model, *steps = (content.get(part) or {} for part in ("model", "normalizer", "pre_tokenizer"))
-    try:
-        wordpiece = model["type"] == "WordPiece" and model["continuing_subword_prefix"] == "##"
-        characters = model["type"] == "BPE" and not model["merges"]
-        readable = (wordpiece or characters) and [step.get("type") for step in steps] == ["BertNormalizer", "BertPreTokenizer"]
-        backend = tokenizers.Tokenizer.from_str(json.dumps(content)) if readable else None
-    except Exception as error:  # the library raises nothing narrower
-        raise InputError(f"{file} is no tokenizer of Hugging Face `tokenizers` ({error!r}). Save it again or use the vocab.txt.") from None
-    if backend is None:
-        raise InputError(
-            f"{file} is not a BERT tokenizer: it holds a {model['type']} model, and only WordPiece with BERT's normaliser and "
-            "pre-tokenizer is read. Give the vocab.txt of a BERT model, or train a vocabulary."
-        )
-    if lowercase is not None and lowercase != backend.normalizer.lowercase:
-        backend.normalizer.lowercase = lowercase
-    return backend
-
-
-def _from_vocabulary(file: Path, lowercase: bool | None, settings: dict[str, bool | None]) -> tokenizers.Tokenizer:
-    # Not splitlines(): published vocabularies hold U+2028 and U+0085 as tokens.
-    lines = [line.removesuffix("\r") for line in read_text(file, "Name a vocab.txt of BERT: a token a line, in UTF-8.").split("\n")]
-    while lines and not lines[-1]:
-        lines.pop()
-    vocabulary = {token: i for i, token in enumerate(lines) if token}
-    ordinary = [token for token in vocabulary if not (token in SPECIAL_TOKENS or _UNUSED.fullmatch(token))]
-    if lowercase is None:
-        lowercase = sum(token != token.lower() for token in ordinary) < 0.01 * len(ordinary)
-    normalizer = normalizers.BertNormalizer(
-        lowercase=lowercase,
-        strip_accents=settings.get("strip_accents"),
-        handle_chinese_chars=settings.get("tokenize_chinese_chars") is not False,
-    )
-    return _backend(vocabulary, normalizer, characters=all(len(token) == 1 for token in ordinary))

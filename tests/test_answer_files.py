@@ -61,7 +61,7 @@ def test_a_file_of_lines_becomes_json_lines_in_order(tiny_classifier, tmp_path, 
     for answer, classified in zip(answers, wanted, strict=True):
         assert answer["label"] == classified.label and answer["probabilities"] == pytest.approx(classified.probabilities, abs=1e-5)
     captured = capsys.readouterr()
-    assert "2 of 7 texts were cut to the model's 48 positions" in captured.err and "classify  7/7 texts" in captured.err
+    assert "2 of 7 texts were cut to the 48 tokens that the model takes" in captured.err and "classify  7/7 texts" in captured.err
     assert captured.err.endswith(f"7 answers and 0 bad lines in {tmp_path / 'out.jsonl'}\n")
     assert not captured.out and sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "texts.txt.gz"]
 

@@ -105,7 +105,10 @@ def test_links_to_files_are_read_as_in_the_cache_of_the_hub(directory: Path, tmp
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "modules.json", "model.safetensors.index.json"])
+@pytest.mark.parametrize("name", [
+    "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "modules.json",
+    "model.safetensors.index.json",
+])  # fmt: skip
 def test_json_that_is_none_is_refused(directory: Path, name: str, bomb: str) -> None:
     if name.startswith("model."):
         (directory / "model.safetensors").unlink()

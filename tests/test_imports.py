@@ -166,9 +166,6 @@ def test_sentence_embedding_models_bring_their_pooling(tmp_path: Path) -> None:
     write_modules(tmp_path, {"pooling_mode_mean_tokens": True}, "Dense")
     with pytest.raises(InputError, match="Transformer, Pooling, Dense"):
         read_source(tmp_path)
-    write_modules(tmp_path, {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True})
-    with pytest.raises(InputError, match="pooling_mode_cls_token, pooling_mode_mean_tokens"):
-        read_source(tmp_path)
 
 
 REFUSALS: list[tuple[dict[str, Any], str]] = [
@@ -185,7 +182,8 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"num_attention_heads": 5}, "heads=5"),
     ({"num_attention_heads": None}, "no num_attention_heads"),
     ({"vocab_size": None}, "no vocab_size"),
-    ({"vocab_size": 101}, "vocabulary .* vocab_size=101"),
+    ({"vocab_size": 101}, r"word_embeddings.weight has the shape .* asks for \(101, 32\)"),
+    ({"vocab_size": 9999}, "vocabulary .* vocab_size=9,999: they are not of one model"),
     ({"intermediate_size": 65}, r"intermediate.dense.weight has the shape \(64, 32\) .* asks for \(65, 32\)"),
     ({"max_position_embeddings": 50}, r"position_embeddings.weight has the shape \(48, 32\)"),
     ({"num_hidden_layers": 3}, "lack bert.encoder.layer.2.attention.self.query.weight"),
@@ -223,6 +221,14 @@ def test_files_that_are_missing_are_named_with_those_found(tmp_path: Path, capsy
     assert main(["import", str(tmp_path / "x"), str(tmp_path / "out")]) == 2
     assert "neither tokenizer.json nor vocab.txt; it holds config.json, model.safetensors" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    foreign.write(tmp_path)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    for read in (read_source, bert_jax.load):
+        with pytest.raises(InputError, match=r"adapter of PEFT .*merge_and_unload"):
+            read(tmp_path)
 
 
 def test_part_of_a_head_is_refused(tmp_path: Path) -> None:

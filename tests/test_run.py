@@ -14,6 +14,7 @@ import pytest
 import tiny
 import toy
 from small_run import write_files
+from test_foreign_vocabularies import with_rows
 
 import bert_jax
 import bert_jax.cli
@@ -328,6 +329,7 @@ def test_pre_training_goes_on_from_a_checkpoint(finished: Path, files: Path, tmp
     assert "--config.pretrain.checkpoint=" in (tmp_path / "further" / "command.txt").read_text()
 
     foreign.write(tmp_path / "hf", "BertForMaskedLM")
+    with_rows(tmp_path / "hf", 3)
     import_model(tmp_path / "hf", tmp_path / "imported")
     imported = [*arguments, f"--config.pretrain.checkpoint={tmp_path / 'imported'}", f"--workdir={tmp_path / 'domain'}"]
     capsys.readouterr()

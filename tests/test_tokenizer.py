@@ -258,6 +258,7 @@ def write_json(content: object, file: Path) -> None:
 
 def broken_files(directory: Path, tokenizer: Tokenizer) -> dict[str, Path]:
     tokenizer.save(directory)
+    write_json({"tokenizer_class": "PreTrainedTokenizerFast"}, directory / "tokenizer_config.json")
     content = json.loads((directory / "tokenizer.json").read_text())
     names = ("empty.txt", "no_mask.txt", "latin.txt", "cut.json", "list.json", "odd.json", "bpe.json", "x.json")
     files = {name: directory / name for name in names}
@@ -277,7 +278,7 @@ def broken_files(directory: Path, tokenizer: Tokenizer) -> dict[str, Path]:
     ("name", "part"),
     [
         ("empty.txt", "[PAD], [UNK], [CLS], [SEP], [MASK]"), ("no_mask.txt", "special token [MASK]"), ("latin.txt", "UTF-8"),
-        ("cut.json", "JSON"), ("list.json", "object"), ("odd.json", "Hugging Face"), ("bpe.json", "BPE"), ("x.json", "normaliser"),
+        ("cut.json", "JSON"), ("list.json", "object"), ("odd.json", "Hugging Face"), ("bpe.json", "BPE"), ("x.json", "normalizer"),
         ("nothing", "does not exist"),
     ],
 )  # fmt: skip

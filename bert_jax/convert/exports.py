@@ -54,18 +54,19 @@ def export_model(directory: str | Path, out: str | Path, license_name: str = "",
     tensors = to_tensors(jax.tree.map(np.asarray, params), description.encoder.layers, parts)
     if architecture == "BertModel":
         tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
-    values = {"architectures": [architecture], **config_values(description.encoder, tokenizer.vocab_size, tokenizer.pad_id)}
+    rows = tokenizer.vocab_size + description.spare_rows
+    values = {"architectures": [architecture], **config_values(description.encoder, rows, tokenizer.pad_id)}
     if description.labels:
         values["id2label"] = {str(index): label for index, label in enumerate(description.labels)}
         values["label2id"] = {label: index for index, label in enumerate(description.labels)}
     # Whole or not there at all.
     unfinished = out.with_name(out.name + ".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
-    tokenizer.save(unfinished)
+    tokenizer.save(unfinished, description.tokenizer_length or description.encoder.max_positions)
     save_file(tensors, unfinished / SINGLE, metadata={"format": "pt"})
     write_json(unfinished / "config.json", values)
     if description.embedding != EmbeddingConfig():
-        write_modules(unfinished, description.embedding, description.encoder.width)
+        write_modules(unfinished, description.embedding, description.encoder)
     (unfinished / "README.md").write_text(model_card(directory, description, tokenizer, architecture, license_name), encoding="utf-8")
     if out.exists():
         out.rmdir()

@@ -23,18 +23,18 @@ from bert_jax.convert.huggingface import (
     to_parameters,
     vocabulary_size,
 )
-from bert_jax.convert.sentence_transformers import embedding_config
-from bert_jax.convert.tensor_files import INDEX, PICKLES, SINGLE, TensorFiles
+from bert_jax.convert.sentence_transformers import MODULES, embedding_config, encoder_directory, lowers_case
+from bert_jax.convert.tensor_files import INDEX, PICKLES, SINGLE, TIED, TensorFiles
 from bert_jax.errors import InputError
 from bert_jax.files import on_disk, place, seal
-from bert_jax.model_directory import EmbeddingConfig, ModelDescription, read_json, write_json
+from bert_jax.model_directory import MOST_SPARE_ROWS, ModelDescription, read_json, write_json
 from bert_jax.tokenizer import Tokenizer
+from bert_jax.tokenizer_files import declarations, tokenizer_length
 from bert_jax.training.checkpoint import Checkpoints, check_name
 from bert_jax.training.state import TrainState
 
-CONFIG, ORIGIN = "config.json", "import.json"
+CONFIG, ORIGIN, ADAPTER = "config.json", "import.json", "adapter_config.json"
 _TOKEN_TABLE, _POSITION_IDS = "bert.embeddings.word_embeddings.weight", "bert.embeddings.position_ids"
-_DECODER, _DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
 # Heads of other tasks, the tensors of which have the names of a text classifier's.
 _OTHER_CLASSIFIERS = ("BertForTokenClassification", "BertForMultipleChoice")
 
@@ -72,7 +72,8 @@ def is_foreign(source: str | Path) -> bool:
         return not directory.exists() and hub.is_name(str(source))
     if (directory / model_directory.FILE).exists():
         return False
-    if any(next(directory.glob(pattern), None) for pattern in (SINGLE, INDEX, *PICKLES, "modules.json", google.CONFIG, "*.ckpt.index")):
+    of_one = (SINGLE, INDEX, *PICKLES, MODULES, ADAPTER, google.CONFIG, "*.ckpt.index")
+    if any(next(directory.glob(pattern), None) for pattern in of_one):
         return True
     return (directory / CONFIG).is_file() and not read_json(directory / CONFIG).keys().isdisjoint(("model_type", "architectures"))
 
@@ -81,12 +82,21 @@ def read_source(source: str | Path, initialize_missing: bool = False) -> Importe
     """Reads a model from elsewhere; heads that it lacks are `description.absent`, or start from random numbers if asked.
 
     Raises:
-        InputError: files are missing, damaged or pickles; another architecture; tensors that contradict the configuration; a
-            vocabulary of another size than the token table; part of a head only; the hub cannot be reached.
+        InputError: files are missing, damaged or pickles; another architecture; an adapter; tensors that contradict the
+            configuration; tokens without a row of the token table, or a vocabulary far smaller; part of a head only; the hub
+            cannot be reached.
     """
-    directory = on_disk(str(source), "A model from elsewhere,")
+    source_directory = on_disk(str(source), "A model from elsewhere,")
+    if not source_directory.is_dir():
+        source_directory = hub.fetch(str(source))
+    directory = encoder_directory(source_directory)
     if not directory.is_dir():
-        directory = hub.fetch(str(source))
+        raise InputError(f"{source_directory} keeps its encoder in {directory}, which is not there. Fetch that folder too.")
+    if (directory / ADAPTER).exists():
+        raise InputError(
+            f"{directory} holds an adapter of PEFT ({ADAPTER}), which changes the model's weights and is not read. Merge it with peft's "
+            "merge_and_unload(), save the whole model and name that directory."
+        )
     if (directory / google.CONFIG).is_file() and not (directory / CONFIG).is_file():
         file, tensors = directory / google.CONFIG, google.open_checkpoint(directory)
     else:
@@ -97,7 +107,12 @@ def read_source(source: str | Path, initialize_missing: bool = False) -> Importe
     values = read_json(file)
     # The configuration comes first: it says in one word that this is no BERT.
     encoder_config(values, file)
-    return _assembled(directory, file, values, tensors or TensorFiles(directory), initialize_missing)
+    embedding = embedding_config(source_directory)
+    imported = _assembled(directory, file, values, tensors or TensorFiles(directory), initialize_missing)
+    if embedding is None:
+        return imported
+    tokenizer = imported.tokenizer.behind_lower_case() if lowers_case(directory) else imported.tokenizer
+    return replace(imported, description=replace(imported.description, embedding=embedding), tokenizer=tokenizer)
 
 
 def import_model(source: str | Path, directory: str | Path, initialize_missing: bool = False) -> Imported:
@@ -125,11 +140,7 @@ def import_model(source: str | Path, directory: str | Path, initialize_missing: 
 def _assembled(directory: Path, file: Path, values: Mapping[str, Any], tensors: Tensors, initialize_missing: bool) -> Imported:
     tokenizer = _tokenizer(directory)
     config, vocab_size = encoder_config(values, file), vocabulary_size(values, file)
-    if tokenizer.vocab_size != vocab_size:
-        raise InputError(
-            f"The vocabulary in {directory} has {tokenizer.vocab_size:,} tokens and {file} says vocab_size={vocab_size:,}: they are not of "
-            "one model. Fetch the tokenizer's files that belong to the weights."
-        )
+    _check_vocabulary(tokenizer, vocab_size, directory, file)
     architectures = values.get("architectures") or []
     if not isinstance(architectures, list):
         raise InputError(f"{file} has architectures that are not a list of names. Fetch the file again.")
@@ -143,15 +154,16 @@ def _assembled(directory: Path, file: Path, values: Mapping[str, Any], tensors: 
         config.max_positions,
         next_sentence="nsp" if "next_sentence" in parts or (initialize_missing and "classifier" not in parts) else "none",
         labels=class_names(values, classes, file) if "classifier" in parts else (),
-        embedding=embedding_config(directory) or EmbeddingConfig(),
+        spare_rows=vocab_size - tokenizer.vocab_size,
+        tokenizer_length=tokenizer_length(directory, config.max_positions),
     )
     whole = CLASSIFICATION_PARTS if "classifier" in parts else PRETRAINING_PARTS
     missing = tuple(part for part in whole if part not in parts)
     params = to_parameters(_Reader(tensors), config.layers, [part for part in whole if part in parts])
-    unused = _unused(tensors, parts, config.layers, params, directory)
+    unused = _unused(tensors, parts, config.layers, directory)
     if not initialize_missing:
         return Imported(replace(description, absent=missing), tokenizer, params, unused, ())
-    fresh = _fresh_parameters(description, vocab_size) if missing else {}
+    fresh = _fresh_parameters(description, tokenizer.vocab_size) if missing else {}
     return Imported(description, tokenizer, params | {part: fresh[part] for part in missing}, unused, missing)
 
 
@@ -178,6 +190,22 @@ def _tokenizer(directory: Path) -> Tokenizer:
     return Tokenizer.load(directory)
 
 
+def _check_vocabulary(tokenizer: Tokenizer, rows: int, directory: Path, file: Path) -> None:
+    """That every token has a row of the token table, and that the rows behind them are what a table is padded by."""
+    if tokenizer.vocab_size + MOST_SPARE_ROWS < rows:
+        raise InputError(
+            f"The vocabulary in {directory} has {tokenizer.vocab_size:,} tokens and {file} says vocab_size={rows:,}: they are not of one "
+            "model. Fetch the tokenizer's files that belong to the weights."
+        )
+    if without := tokenizer.token_lines().decode().split("\n")[rows : min(tokenizer.vocab_size, rows + 3)]:
+        shown = "; ".join(f"{token!r} in {' and '.join(declarations(directory, token)) or 'its files'}" for token in without)
+        more = f" and {tokenizer.vocab_size - rows - 3:,} more" if tokenizer.vocab_size > rows + 3 else ""
+        raise InputError(
+            f"The tokenizer in {directory} has {tokenizer.vocab_size:,} tokens and {file} says vocab_size={rows:,}, so these have no row "
+            f"in the token table: {shown}{more}. Fetch the weights that belong to this tokenizer, or take the tokens out of its files."
+        )
+
+
 def _parts(names: Iterable[str], layers: int, ignored: tuple[str, ...]) -> tuple[str, ...]:
     """The parts of which the source holds any tensor; embeddings and encoder always count."""
     there = set(names)
@@ -200,15 +228,15 @@ def _check(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int,
             )
 
 
-def _unused(tensors: Tensors, parts: tuple[str, ...], layers: int, params: Mapping[str, Any], directory: Path) -> tuple[str, ...]:
+def _unused(tensors: Tensors, parts: tuple[str, ...], layers: int, directory: Path) -> tuple[str, ...]:
     """The names that no part takes; the copies of tied tensors, which must be copies, are not among them."""
     taken = {entry.name for entry in entries(parts, layers)} | {_POSITION_IDS}
-    tied = {_DECODER: ("embeddings", "tokens"), _DECODER_BIAS: ("masked_token", "bias")} if "masked_token" in parts else {}
-    for name, (part, leaf) in tied.items():
-        if name in tensors.shapes and not np.array_equal(tensors.read(name), params[part][leaf]):
+    tied = TIED if "masked_token" in parts else {}
+    for name, other in tied.items():
+        if name in tensors.shapes and not np.array_equal(tensors.read(name), tensors.read(other)):
             raise InputError(
-                f"The tensor {name} in {directory} is not equal to what it is tied to in BERT, {part}/{leaf}: this model has a vocabulary "
-                "head of its own, which is not supported."
+                f"The tensor {name} in {directory} is not equal to what it is tied to in BERT, {other}: this model has a vocabulary head "
+                "of its own, which is not supported."
             )
     return tuple(name for name in tensors.shapes if name not in taken and name not in tied)
 
@@ -227,7 +255,9 @@ def summary(imported: Imported) -> str:
     count = sum(leaf.size for leaf in jax.tree.leaves(imported.params))
     heads = _words(part for part in imported.params if part not in ("embeddings", "encoder"))
     lines = [
-        f"{config.layers} layers of width {config.width}, {imported.tokenizer.vocab_size:,} tokens, {count / 1e6:.1f}M parameters",
+        f"{config.layers} layers of width {config.width}, {imported.tokenizer.vocab_size:,} tokens"
+        + (f" and {description.spare_rows:,} spare rows" if description.spare_rows else "")
+        + f", {count / 1e6:.1f}M parameters",
         f"heads: {heads or 'none'}",
     ]
     if description.labels:

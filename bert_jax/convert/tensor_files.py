@@ -18,6 +18,11 @@ from bert_jax.model_directory import read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.h5", "*.msgpack")
+TIED = {
+    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+"""Two names of one tensor: files hold it under either or both."""
 _DTYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
@@ -41,6 +46,9 @@ class TensorFiles:
                         raise InputError(f"The tensor {today} is in {self._places[today][0]} and again in {file}. Fetch the files again.")
                     self._places[today] = file, name
                     self.shapes[today] = tuple(found.get_shape())
+        for name, other in TIED.items():
+            if name in self._places and other not in self._places:
+                self._places[other], self.shapes[other] = self._places[name], self.shapes[name]
 
     def read(self, name: str) -> np.ndarray:
         """One tensor as float32."""

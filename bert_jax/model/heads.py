@@ -25,11 +25,15 @@ def example_max(hidden: jax.Array, example_ids: jax.Array, examples: int) -> jax
     return jnp.where(members, hidden.astype(jnp.float32)[:, :, None], -jnp.inf).max(1)
 
 
+def example_sum(values: jax.Array, example_ids: jax.Array, examples: int) -> jax.Array:
+    """The sum of the values of each example in a packed row: [B, L, D], [B, L] -> float32 [B, E, D]; zero for an empty slot."""
+    return jnp.einsum("bld,ble->bed", values.astype(jnp.float32), _members(example_ids, examples).astype(jnp.float32))
+
+
 def example_mean(hidden: jax.Array, example_ids: jax.Array, examples: int) -> jax.Array:
     """The mean vector of each example in a packed row: [B, L, D], [B, L] -> float32 [B, E, D]; zero for an empty slot."""
-    members = _members(example_ids, examples).astype(jnp.float32)
-    total = jnp.einsum("bld,ble->bed", hidden.astype(jnp.float32), members)
-    return total / jnp.maximum(members.sum(1), 1.0)[:, :, None]
+    count = _members(example_ids, examples).sum(1, dtype=jnp.float32)
+    return example_sum(hidden, example_ids, examples) / jnp.maximum(count, 1.0)[:, :, None]
 
 
 class Pooler(nn.Module):

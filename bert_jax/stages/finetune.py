@@ -62,7 +62,9 @@ def finetune(
             "--config.finetune.pooling=mean, or import the model with --initialize-missing."
         )
     mesh = make_mesh(config.mesh, stage.batch_size)
-    description = ModelDescription("classification", encoder.encoder, stage.length, labels=labelled.label_names, pooling=stage.pooling)
+    description = ModelDescription(
+        "classification", encoder.encoder, stage.length, labels=labelled.label_names, pooling=stage.pooling, spare_rows=encoder.spare_rows
+    )
     if jax.process_index() == 0:
         model_directory.write(directory, description, tokenizer)
     compute = with_kernel(config.compute, encoder.encoder, [stage.length], platform(mesh))

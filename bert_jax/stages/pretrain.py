@@ -44,7 +44,10 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
     parts = stage_parts(stage)
     if parts[1:]:
         make_mesh(config.mesh, stage.long_rows.batch_size // stage.long_rows.accumulation)  # refused now rather than in days
-    description = ModelDescription("pretraining", config.encoder, parts[-1].rows.length, stage.rows.next_sentence)
+    spare_rows = pretrained_description(place(stage.checkpoint), stage).spare_rows if stage.checkpoint else 0
+    description = ModelDescription(
+        "pretraining", config.encoder, parts[-1].rows.length, stage.rows.next_sentence, spare_rows=spare_rows
+    )
     if jax.process_index() == 0:
         model_directory.write(directory, description, tokenizer)
     compute = with_kernel(config.compute, config.encoder, [part.rows.length for part in parts], platform(mesh))
@@ -54,7 +57,7 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
     held_out = [_held_out(part, prepared, tokenizer, config.seed) for part in parts]
     slots = [masked_slots(part.rows.length, stage.masking) for part in parts]
     flops = [
-        training_flops(config.encoder, tokenizer.vocab_size, part.batch_size, part.rows.length, count, part.rows.examples_per_row)
+        training_flops(config.encoder, model.vocab_size, part.batch_size, part.rows.length, count, part.rows.examples_per_row)
         for part, count in zip(parts, slots, strict=True)
     ]
     batches = [pretraining_batches(prepared.train, tokenizer, part.rows, part.batch_size, config.seed, **_processes()) for part in parts]
