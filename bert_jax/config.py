@@ -88,11 +88,26 @@ class EncoderConfig:
         Raises:
             InputError: no such size.
         """
-        sizes = {"tiny": (2, 128), "mini": (4, 256), "small": (4, 512), "medium": (8, 512), "base": (12, 768), "large": (24, 1024)}
-        if name not in sizes:
-            raise InputError(f"There is no encoder preset {name!r}. The presets are {', '.join(sizes)}.")
-        layers, width = sizes[name]
-        return cls(**{"layers": layers, "width": width, "heads": width // 64, "feed_forward": 4 * width} | changes)
+        return dataclasses.replace(cls(), **(_published_sizes(name) | changes))
+
+    def resized(self, name: str) -> Self:
+        """This encoder with a preset's layers, width, heads, feed-forward width and initializers; every other value stays.
+
+        Raises:
+            InputError: no such size.
+        """
+        return dataclasses.replace(self, **_published_sizes(name))
+
+
+def _published_sizes(name: str) -> dict[str, Any]:
+    sizes = {"tiny": (2, 128), "mini": (4, 256), "small": (4, 512), "medium": (8, 512), "base": (12, 768), "large": (24, 1024)}
+    if name not in sizes:
+        raise InputError(f"There is no encoder preset {name!r}. The presets are {', '.join(sizes)}.")
+    layers, width = sizes[name]
+    # What suits the initialization of a narrow encoder does not suit a wide one, so it is part of the size.
+    initializers = ("initializer_range", "position_initializer", "attention_initializer")
+    published = {field.name: field.default for field in dataclasses.fields(EncoderConfig) if field.name in initializers}
+    return {"layers": layers, "width": width, "heads": width // 64, "feed_forward": 4 * width} | published
 
 
 @dataclass(frozen=True)
