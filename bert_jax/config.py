@@ -51,6 +51,7 @@ class EncoderConfig:
     feed_forward: int = 3072
     max_positions: int = 512
     segment_types: int = 2
+    """Sentence A and sentence B; an encoder with one type takes single texts only, and pairs are refused wherever they come up."""
     dropout: float = 0.1
     attention_dropout: float = 0.1
     norm_epsilon: float = 1e-12
@@ -421,6 +422,7 @@ class RunConfig:
             self.compute.attention,
             "a fused kernel drops no attention weights; set encoder.attention_dropout=0.",
         )
+        self._check_pairs()
         lengths = {
             "pretrain.rows.length": self.pretrain and self.pretrain.rows.length,
             "pretrain.long_rows.length": self.pretrain and self.pretrain.long_rows.share and self.pretrain.long_rows.length,
@@ -439,6 +441,19 @@ class RunConfig:
                 length,
                 f"the encoder has {self.encoder.max_positions} positions; shorten the rows or raise encoder.max_positions.",
             )
+
+    def _check_pairs(self) -> None:
+        """Segment 1 of a pair needs a row of its own in the segment table; without one it would silently be read as segment 0."""
+        if self.encoder.segment_types > 1:
+            return
+        why = "an encoder with encoder.segment_types=1 cannot tell the second text of a pair from the first;"
+        if self.pretrain:
+            task = self.pretrain.rows.next_sentence
+            _require(task == "none", "pretrain.rows.next_sentence", task, f"{why} set it to none, or encoder.segment_types=2.")
+        # A classifier of another model's checkpoint has that model's encoder.
+        if self.finetune and not self.finetune.checkpoint and (self.pretrain or self.finetune.from_scratch):
+            column = self.finetune.data.text_pair
+            _require(not column, "finetune.data.text_pair", column, f"{why} set encoder.segment_types=2, or put both texts in one column.")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -119,7 +119,8 @@ def pretrained_description(checkpoint: Path, stage: PretrainConfig) -> ModelDesc
     """The model that pre-training goes on from.
 
     Raises:
-        InputError: there is no model, it is a classifier, or it lacks a head that this configuration trains.
+        InputError: there is no model, it is a classifier, or it lacks a head or the segment type of sentence B that this configuration
+            trains.
     """
     description, _ = model_directory.read(checkpoint)
     if description.kind != "pretraining":
@@ -131,6 +132,11 @@ def pretrained_description(checkpoint: Path, stage: PretrainConfig) -> ModelDesc
             f"The model in {checkpoint} has no {' and no '.join(missing)}, which this configuration trains. Import it with "
             "--initialize-missing, which starts them from random numbers"
             + ("." if "masked_token" in missing else ", or set --config.pretrain.rows.next_sentence=none.")
+        )
+    if stage.rows.next_sentence != "none" and description.encoder.segment_types == 1:
+        raise InputError(
+            f"The model in {checkpoint} has one segment type (encoder.segment_types=1), so it cannot tell sentence B from A, which "
+            f"pretrain.rows.next_sentence={stage.rows.next_sentence!r} trains. Set --config.pretrain.rows.next_sentence=none."
         )
     return description
 
