@@ -157,16 +157,34 @@ class VocabularyConfig:
     size: int = 30_522
     min_frequency: int = 2
     casing: Literal["auto", "uncased", "cased"] = "auto"
-    """Uncased lowers the case and drops accents; auto is uncased for a new vocabulary and what its files say for an old one."""
+    """Uncased lowers the case; auto is uncased for a new vocabulary and what its files say for an existing one."""
+    strip_accents: Literal["auto", "true", "false"] = "auto"
+    """Whether é becomes e. Auto strips accents where the case is lowered, unless that takes the meaning out of the corpus: where more than
+    0.1 % of its characters are outside Latin script and would change (パ to ハ, a Thai or Hindi word without its vowels). For an
+    existing vocabulary it is what its files say."""
+    max_word_length: int = 100
+    """Characters; a longer word is [UNK], as in the published models. Scripts without spaces need more, such as 1000, or
+    kind=characters, which has no limit. For an existing vocabulary 100 is what its files say."""
 
     def __post_init__(self) -> None:
         _require(self.size >= 6, "size", self.size, "it must hold the five special tokens and at least one other.")
-        _positive(self, "min_frequency")
+        _positive(self, "min_frequency", "max_word_length")
+        _at_most(self, max_word_length=1 << 17)
 
     @property
     def lowercase(self) -> bool | None:
         """Whether to lower the case, or None where the vocabulary's own files decide."""
         return {"auto": None, "uncased": True, "cased": False}[self.casing]
+
+    @property
+    def strips_accents(self) -> bool | None:
+        """Whether to strip accents, or None where the corpus or the vocabulary's own files decide."""
+        return {"auto": None, "true": True, "false": False}[self.strip_accents]
+
+    @property
+    def other_max_word_length(self) -> int | None:
+        """A word length that an existing vocabulary is to have in place of its own, or None."""
+        return None if self.max_word_length == VocabularyConfig.max_word_length else self.max_word_length
 
 
 @dataclass(frozen=True)
