@@ -327,8 +327,10 @@ def _train_vocab(flags: argparse.Namespace) -> None:
 
     if flags.out.exists() and (not flags.out.is_dir() or any(flags.out.iterdir())):
         raise InputError(f"{flags.out} exists already, and a model may depend on the vocabulary in it: name another directory.")
-    given = ("kind", "size", "min_frequency", "casing", "strip_accents", "max_word_length")
-    vocabulary = VocabularyConfig(**{name: getattr(flags, name) for name in given})
+    vocabulary = VocabularyConfig(
+        kind=flags.kind, size=flags.size, min_frequency=flags.min_frequency, casing=flags.casing,
+        strip_accents=flags.strip_accents, max_word_length=flags.max_word_length,
+    )  # fmt: skip
     corpus = CorpusConfig(source=flags.corpus, encoding_errors=flags.encoding_errors)
     paragraphs = (paragraph for document in open_source(corpus.source, corpus).documents() for paragraph in document)
     tokenizer = Tokenizer.train(paragraphs, vocabulary)

@@ -109,6 +109,11 @@ class Prepared:
     info: dict[str, Any]
     path: Path
 
+    @property
+    def fingerprint(self) -> str:
+        """Names what the records hold: text, settings, vocabulary and version."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
 
 def prepare(
     config: CorpusConfig,

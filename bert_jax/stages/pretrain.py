@@ -76,7 +76,8 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
                 evaluation_batches=held_out[0],
                 score=lambda metrics: -metrics["loss"],
                 loop=stage.loop,
-                data_fingerprint=prepared.path.name,
+                data_fingerprint=prepared.fingerprint,
+                former_fingerprints=(prepared.path.name,),  # the version of the records, which says nothing of the text
                 skip_above=stage.optimizer.skip_above,
                 ema=stage.optimizer.ema,
                 flops=flops[0],
