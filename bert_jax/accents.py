@@ -7,6 +7,7 @@ its tone, a Hindi word its vowels, a Cyrillic й becomes и, and a Korean syllab
 import heapq
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from tokenizers import normalizers, pre_tokenizers
@@ -44,6 +45,23 @@ def words_that_need_accents(chunks: Mapping[str, int], words: Mapping[str, int])
         return []
     candidates = [word for word in words if any(pattern.findall(word))] or beyond_ascii
     return _examples(heapq.nlargest(_LOOKED_AT, candidates, lambda word: words.get(word, 0)), pattern, kept, stripped)
+
+
+def words_in_two_forms(chunks: Mapping[str, int]) -> list[str]:
+    """Words that stand there composed (NFC) and decomposed too, where they are more than a few; kept accents make them two words.
+
+    Args:
+        chunks: pieces of text without white space, and how often each occurs.
+    """
+    twins = Counter[str]()
+    for chunk, count in chunks.items():
+        if not chunk.isascii() and not unicodedata.is_normalized("NFC", chunk):
+            composed = unicodedata.normalize("NFC", chunk)
+            if composed in chunks:
+                twins[composed] += len(chunk) * count
+    if twins.total() <= KEPT_ABOVE * sum(len(chunk) * count for chunk, count in chunks.items()):
+        return []
+    return [chunk for chunk, _ in twins.most_common(_EXAMPLES)]
 
 
 def _examples(

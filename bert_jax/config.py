@@ -200,8 +200,9 @@ class CorpusConfig:
     """What is done about training documents that stand in `valid_source` too: told, left out of training, or not trained with."""
     segmenter: Literal["jieba", "characters", "marked"] = "jieba"
     """What a Chinese word is: jieba's, each character, or what stands between U+200B marks in the text."""
-    sentence_ends: Literal["sentences", "clauses"] = "sentences"
-    """Split at full stops and the like, or also at commas and semicolons (short, informal text)."""
+    sentence_ends: Literal["sentences", "clauses", "all_scripts"] = "sentences"
+    """Split at Western and Chinese full stops and the like; also at commas and semicolons (short, informal text); or also at those of
+    other scripts, without which Hindi, Urdu, Burmese, Khmer, Amharic, Armenian or Tibetan paragraphs are one sentence each."""
     encoding_errors: Literal["strict", "replace"] = "strict"
     data_dir: str = ""
     """Where prepared records are kept; empty means `data` inside the workdir."""

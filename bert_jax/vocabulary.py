@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
-from bert_jax.accents import words_that_need_accents
+from bert_jax.accents import words_in_two_forms, words_that_need_accents
 from bert_jax.config import VocabularyConfig
 from bert_jax.errors import InputError
 from bert_jax.progress import WorkProgress
@@ -50,6 +50,7 @@ class Learned:
         tokens: in the order of their ids.
         normalizer: what the texts went through first.
         need_accents: words that it therefore keeps the accents of, each with what stripping would make of it.
+        two_forms: words that are in the texts composed and decomposed, which this normalizer keeps apart.
         unknown: how many characters of the texts become [UNK] all the same.
         unknown_words: some of the words that they are in.
     """
@@ -57,6 +58,7 @@ class Learned:
     tokens: list[str]
     normalizer: normalizers.BertNormalizer
     need_accents: list[tuple[str, str]]
+    two_forms: list[str]
     unknown: UnknownCharacters
     unknown_words: list[UnknownWord]
 
@@ -91,7 +93,7 @@ def learn_characters(texts: Iterable[str], config: VocabularyConfig, special_tok
     for piece, count in decomposed.items():
         pieces.subtract(dict.fromkeys(piece, count))
         pieces[piece] += count
-    normalizer, need_accents = _normalizer(config, pieces, words)
+    normalizer, need_accents, two_forms = _normalizer(config, pieces, words)
     counts: Counter[str] = Counter()
     for character, count in raw.items():
         for normalized in _normalize(normalizer, character):
@@ -102,14 +104,14 @@ def learn_characters(texts: Iterable[str], config: VocabularyConfig, special_tok
     lost = {character: count for character, count in counts.items() if character not in known}
     unknown = UnknownCharacters(counts.total(), 0, sum(lost.values()))
     examples = [UnknownWord(character, too_long=False) for character in heapq.nlargest(_EXAMPLES, lost, lost.__getitem__)]
-    return Learned([*special_tokens, *tokens], normalizer, need_accents, unknown, examples)
+    return Learned([*special_tokens, *tokens], normalizer, need_accents, two_forms, unknown, examples)
 
 
 def learn_wordpieces(texts: Iterable[str], config: VocabularyConfig, special_tokens: Sequence[str], show_progress: bool) -> Learned:
     """The special tokens, the frequent characters, then the merges in the order they were made, `config.size` in all at most."""
     size, min_frequency = config.size, config.min_frequency
     chunks = _count_chunks(texts, config.max_word_length, show_progress)
-    normalizer, need_accents = _normalizer(config, chunks, chunks)
+    normalizer, need_accents, two_forms = _normalizer(config, chunks, chunks)
     words, too_long = _count_words(chunks, normalizer, config.max_word_length)
     pieces: Counter[str] = Counter()
     for word, count in words.items():
@@ -137,16 +139,19 @@ def learn_wordpieces(texts: Iterable[str], config: VocabularyConfig, special_tok
     examples = [
         UnknownWord(word, found is too_long) for found in (too_long, lost) for word in heapq.nlargest(_EXAMPLES, found, found.__getitem__)
     ]
-    return Learned(tokens, normalizer, need_accents, unknown, examples)
+    return Learned(tokens, normalizer, need_accents, two_forms, unknown, examples)
 
 
 def _normalizer(
     config: VocabularyConfig, chunks: Counter[str], words: Counter[str]
-) -> tuple[normalizers.BertNormalizer, list[tuple[str, str]]]:
-    """What the configuration asks for, and the words that keep their accents because the texts lose too much without."""
-    lowercase = config.lowercase is not False
-    need_accents = words_that_need_accents(chunks, words) if lowercase and config.strips_accents is None else []
-    return normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False if need_accents else config.strips_accents), need_accents
+) -> tuple[normalizers.BertNormalizer, list[tuple[str, str]], list[str]]:
+    """What the configuration asks for, the words that keep their accents for their meaning, and those that it reads in two ways."""
+    lowercase, strip = config.lowercase is not False, config.strips_accents
+    need_accents = words_that_need_accents(chunks, words) if lowercase and strip is None else []
+    strip = False if need_accents else strip
+    strips = lowercase if strip is None else strip
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip)
+    return normalizer, need_accents, [] if strips else words_in_two_forms(chunks)
 
 
 def _count_chunks(texts: Iterable[str], max_word_length: int, show_progress: bool) -> Counter[str]:
@@ -207,6 +212,11 @@ def _notes(learned: Learned, config: VocabularyConfig) -> Iterator[str]:
         yield (
             f"Kept accents: stripping would turn {examples}. vocabulary.strip_accents=true (for train-vocab --strip-accents "
             "true) strips them all the same."
+        )
+    if learned.two_forms:
+        yield (
+            f"Beware: {', '.join(learned.two_forms)} and other words are in the corpus composed and decomposed (Unicode NFC and NFD), and "
+            "with accents kept these are different words. Convert the corpus to NFC, with `uconv -x nfc` say."
         )
     if learned.unknown.too_many:
         yield learned.unknown.warning(learned.unknown_words, config.max_word_length)

@@ -116,6 +116,24 @@ def test_the_user_hears_what_was_kept_and_why(tmp_path: Path, capsys: Any) -> No
     assert words(Tokenizer.load(tmp_path / "x"), "ไม่") == "ไม"
 
 
+@pytest.mark.parametrize(("text", "arguments", "beware"), [
+    ("ガラス バス ガラス ハ\u3099ス カ\u3099ラス", (), True),
+    ("ガラス バス", (), False),
+    ("カ\u3099ラス ハ\u3099ス", (), False),
+    ("café cafe\u0301", (), False),
+    ("café cafe\u0301", ("--casing", "cased"), True),
+    ("café cafe\u0301", ("--strip-accents", "false"), True),
+    ("مُحَمَّد مُحَمَّد", (), False),
+])  # fmt: skip
+@KINDS
+def test_words_that_are_there_in_two_forms_are_reported(
+    text: str, arguments: tuple[str, ...], beware: bool, kind: str, tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    assert main(["train-vocab", str(tmp_path / "text.txt"), str(tmp_path / "out"), "--min-frequency", "1", "--kind", kind, *arguments]) == 0
+    assert ("composed and decomposed" in capsys.readouterr().err) == beware
+
+
 def test_words_up_to_the_limit_are_read_and_longer_ones_unknown(tmp_path: Path) -> None:
     texts = [LONG, LONG[:100], LONG[:101], LONG + "a", f"a {LONG} b", RUN]
     usual, long = train([LONG, RUN + RUN]), train([LONG, RUN], max_word_length=140)

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bert_jax.config import CorpusConfig
-from bert_jax.data.sentences import split_sentences
+from bert_jax.data.sentences import Ends, split_sentences
 from bert_jax.data.words import encode_words
 from bert_jax.errors import InputError
 from bert_jax.tokenizer import Tokenizer
@@ -70,7 +70,7 @@ class DocumentEncoder:
         return tokenized
 
 
-def document_sentences(paragraphs: Iterable[str], ends: Literal["sentences", "clauses"]) -> list[str]:
+def document_sentences(paragraphs: Iterable[str], ends: Ends) -> list[str]:
     """The sentences of a document; none reaches over the end of a paragraph."""
     return [sentence for paragraph in paragraphs for sentence in split_sentences(paragraph, ends)]
 
