@@ -28,26 +28,39 @@ class BulkEncoding(NamedTuple):
         codes: int32 [n].
         lengths: tokens of each text, int64 [texts].
         characters: int64 [n], where in the texts end to end the one character of a token stands; -1 for tokens out of runs.
+        unknown: int64 [texts, 2], characters of each text that became [UNK]: in words that are too long, and in others.
     """
 
     codes: Codes
     lengths: NDArray[np.int64]
     characters: NDArray[np.int64]
+    unknown: NDArray[np.int64]
 
 
 class BulkEncoder:
     """Encodes texts as `encode` would encode them one by one."""
 
-    def __init__(self, encode: Callable[[list[str]], list[Codes]], apart: Iterable[str], spaces: Iterable[str]) -> None:
+    def __init__(
+        self,
+        encode: Callable[[list[str]], list[Codes]],
+        apart: Iterable[str],
+        spaces: Iterable[str],
+        unknown_id: int,
+        count_unknown: Callable[[list[str]], list[tuple[int, int]]],
+    ) -> None:
         """Learn what the tokenizer makes of single characters.
 
         Args:
             encode: the codes of each of some texts.
             apart: characters that no token shares with others, of the first plane.
             spaces: characters that are in no token and end a word, of the first plane.
+            unknown_id: that of [UNK].
+            count_unknown: characters of each of some texts that become [UNK], in words that are too long and in others; asked only
+                about texts that have some.
         """
-        self._encode = encode
+        self._encode, self._unknown_id, self._count_unknown = encode, unknown_id, count_unknown
         self._kept: dict[str, list[int]] = {}
+        self._kept_unknown: dict[str, tuple[int, int]] = {}
         self._table = np.full(1 << 16, _RUN, np.int32)
         self._table[list(map(ord, spaces))] = _NOTHING
         apart = list(apart)
@@ -77,7 +90,8 @@ class BulkEncoder:
         follows[text_ends] = False
         first = np.flatnonzero(in_run & ~follows[:-1])
         last = np.flatnonzero(in_run & ~follows[1:])
-        runs = self._encode_runs([text[a:b] for a, b in zip(first.tolist(), (last + 1).tolist(), strict=True)])
+        words = [text[a:b] for a, b in zip(first.tolist(), (last + 1).tolist(), strict=True)]
+        runs = self._encode_runs(words)
 
         alone = np.flatnonzero(table >= 0)
         counts = np.zeros(len(text) + 1, np.int64)
@@ -88,8 +102,17 @@ class BulkEncoder:
         characters[ends[1 + alone] - 1] = alone
         codes = np.empty(ends[-1], np.int32)
         codes[characters >= 0] = table[alone]
-        codes[characters < 0] = np.fromiter(chain.from_iterable(runs), np.int32)
-        return BulkEncoding(codes, np.diff(ends[text_ends]), characters)
+        of_runs = np.fromiter(chain.from_iterable(runs), np.int32)
+        codes[characters < 0] = of_runs
+
+        unknown = np.zeros((len(texts), 2), np.int64)
+        lost = alone[table[alone] == self._unknown_id]
+        unknown[:, 1] = np.diff(np.searchsorted(lost, text_ends))
+        if len(tokens := np.flatnonzero((of_runs == self._unknown_id) | (of_runs == ~self._unknown_id))):
+            owners = np.unique(np.searchsorted(np.cumsum(counts[1 + first]), tokens, side="right"))
+            found = self._unknown_in([words[owner] for owner in owners.tolist()])
+            np.add.at(unknown, np.searchsorted(text_ends, first[owners], side="right") - 1, found)
+        return BulkEncoding(codes, np.diff(ends[text_ends]), characters, unknown)
 
     def _encode_runs(self, runs: list[str]) -> list[list[int]]:
         kept = self._kept
@@ -98,10 +121,21 @@ class BulkEncoder:
         encoded = list(map(kept.__getitem__, runs))
         if len(kept) > _MOST_KEPT:
             kept.clear()
+            self._kept_unknown.clear()
         for run in new:
             if len(run) > _LONGEST_KEPT:
                 kept.pop(run, None)
         return encoded
+
+    def _unknown_in(self, runs: list[str]) -> list[tuple[int, int]]:
+        kept = self._kept_unknown
+        new = [run for run in set(runs) if run not in kept]
+        kept.update(zip(new, self._count_unknown(new), strict=True))
+        found = list(map(kept.__getitem__, runs))
+        for run in new:
+            if len(run) > _LONGEST_KEPT:
+                kept.pop(run, None)
+        return found
 
 
 def _blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -143,10 +143,13 @@ def _add_text_commands(add: Add) -> None:
     vocabulary.add_argument("out", metavar="OUT", type=anywhere, help="the directory to write tokenizer.json and vocab.txt to")
     vocabulary.add_argument("--size", type=int, default=30_522, help="tokens, special ones included (default: %(default)s)")
     vocabulary.add_argument("--kind", choices=("wordpiece", "characters"), default="wordpiece", help="default: %(default)s")
-    vocabulary.add_argument(
-        "--casing", choices=("uncased", "cased"), default="uncased", help="uncased lowers the case and drops accents (default: %(default)s)"
-    )
-    vocabulary.add_argument("--min-frequency", type=int, default=2, help="rarer tokens are left out (default: %(default)s)")
+    option = vocabulary.add_argument
+    option("--casing", choices=("uncased", "cased"), default="uncased", help="uncased lowers the case (default: %(default)s)")
+    accents = "whether é becomes e; auto: where the case is lowered, and the corpus keeps its meaning (default: %(default)s)"
+    option("--strip-accents", choices=("auto", "true", "false"), default="auto", help=accents)
+    option("--min-frequency", type=int, default=2, help="rarer tokens are left out (default: %(default)s)")
+    longest = "longer words become [UNK]; scripts without spaces take 1000, say, or --kind characters (default: %(default)s)"
+    option("--max-word-length", type=int, default=100, metavar="CHARACTERS", help=longest)
     _add_encoding_errors(vocabulary)
 
     prepare = add(
@@ -358,7 +361,10 @@ def _train_vocab(flags: argparse.Namespace) -> None:
     if flags.out.exists() and (not flags.out.is_dir() or any(flags.out.iterdir())):
         raise InputError(f"{flags.out} exists already, and a model may depend on the vocabulary in it: name another directory.")
     check_directory(flags.out)  # before the corpus is read, which may take long
-    vocabulary = VocabularyConfig(kind=flags.kind, size=flags.size, min_frequency=flags.min_frequency, casing=flags.casing)
+    vocabulary = VocabularyConfig(
+        kind=flags.kind, size=flags.size, min_frequency=flags.min_frequency, casing=flags.casing,
+        strip_accents=flags.strip_accents, max_word_length=flags.max_word_length,
+    )  # fmt: skip
     corpus = CorpusConfig(source=flags.corpus, encoding_errors=flags.encoding_errors)
     paragraphs = (paragraph for document in open_source(corpus.source, corpus).documents() for paragraph in document)
     tokenizer = Tokenizer.train(paragraphs, vocabulary)

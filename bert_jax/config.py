@@ -52,6 +52,7 @@ class EncoderConfig:
     feed_forward: int = 3072
     max_positions: int = 512
     segment_types: int = 2
+    """Sentence A and sentence B; an encoder with one type takes single texts only, and pairs are refused wherever they come up."""
     dropout: float = 0.1
     attention_dropout: float = 0.1
     norm_epsilon: float = 1e-12
@@ -89,11 +90,26 @@ class EncoderConfig:
         Raises:
             InputError: no such size.
         """
-        sizes = {"tiny": (2, 128), "mini": (4, 256), "small": (4, 512), "medium": (8, 512), "base": (12, 768), "large": (24, 1024)}
-        if name not in sizes:
-            raise InputError(f"There is no encoder preset {name!r}. The presets are {', '.join(sizes)}.")
-        layers, width = sizes[name]
-        return cls(**{"layers": layers, "width": width, "heads": width // 64, "feed_forward": 4 * width} | changes)
+        return dataclasses.replace(cls(), **(_published_sizes(name) | changes))
+
+    def resized(self, name: str) -> Self:
+        """This encoder with a preset's layers, width, heads, feed-forward width and initializers; every other value stays.
+
+        Raises:
+            InputError: no such size.
+        """
+        return dataclasses.replace(self, **_published_sizes(name))
+
+
+def _published_sizes(name: str) -> dict[str, Any]:
+    sizes = {"tiny": (2, 128), "mini": (4, 256), "small": (4, 512), "medium": (8, 512), "base": (12, 768), "large": (24, 1024)}
+    if name not in sizes:
+        raise InputError(f"There is no encoder preset {name!r}. The presets are {', '.join(sizes)}.")
+    layers, width = sizes[name]
+    # What suits the initialization of a narrow encoder does not suit a wide one, so it is part of the size.
+    initializers = ("initializer_range", "position_initializer", "attention_initializer")
+    published = {field.name: field.default for field in dataclasses.fields(EncoderConfig) if field.name in initializers}
+    return {"layers": layers, "width": width, "heads": width // 64, "feed_forward": 4 * width} | published
 
 
 @dataclass(frozen=True)
@@ -142,16 +158,34 @@ class VocabularyConfig:
     size: int = 30_522
     min_frequency: int = 2
     casing: Literal["auto", "uncased", "cased"] = "auto"
-    """Uncased lowers the case and drops accents; auto is uncased for a new vocabulary and what its files say for an old one."""
+    """Uncased lowers the case; auto is uncased for a new vocabulary and what its files say for an existing one."""
+    strip_accents: Literal["auto", "true", "false"] = "auto"
+    """Whether é becomes e. Auto strips accents where the case is lowered, unless that takes the meaning out of the corpus: where more than
+    0.1 % of its characters are outside Latin script and would change (パ to ハ, a Thai or Hindi word without its vowels). For an
+    existing vocabulary it is what its files say."""
+    max_word_length: int = 100
+    """Characters; a longer word is [UNK], as in the published models. Scripts without spaces need more, such as 1000, or
+    kind=characters, which has no limit. For an existing vocabulary 100 is what its files say."""
 
     def __post_init__(self) -> None:
         _require(self.size >= 6, "size", self.size, "it must hold the five special tokens and at least one other.")
-        _positive(self, "min_frequency")
+        _positive(self, "min_frequency", "max_word_length")
+        _at_most(self, max_word_length=1 << 17)
 
     @property
     def lowercase(self) -> bool | None:
         """Whether to lower the case, or None where the vocabulary's own files decide."""
         return {"auto": None, "uncased": True, "cased": False}[self.casing]
+
+    @property
+    def strips_accents(self) -> bool | None:
+        """Whether to strip accents, or None where the corpus or the vocabulary's own files decide."""
+        return {"auto": None, "true": True, "false": False}[self.strip_accents]
+
+    @property
+    def other_max_word_length(self) -> int | None:
+        """A word length that an existing vocabulary is to have in place of its own, or None."""
+        return None if self.max_word_length == VocabularyConfig.max_word_length else self.max_word_length
 
 
 @dataclass(frozen=True)
@@ -167,8 +201,9 @@ class CorpusConfig:
     """What is done about training documents that stand in `valid_source` too: told, left out of training, or not trained with."""
     segmenter: Literal["jieba", "characters", "marked"] = "jieba"
     """What a Chinese word is: jieba's, each character, or what stands between U+200B marks in the text."""
-    sentence_ends: Literal["sentences", "clauses"] = "sentences"
-    """Split at full stops and the like, or also at commas and semicolons (short, informal text)."""
+    sentence_ends: Literal["sentences", "clauses", "all_scripts"] = "sentences"
+    """Split at Western and Chinese full stops and the like; also at commas and semicolons (short, informal text); or also at those of
+    other scripts, without which Hindi, Urdu, Burmese, Khmer, Amharic, Armenian or Tibetan paragraphs are one sentence each."""
     encoding_errors: Literal["strict", "replace"] = "strict"
     data_dir: str = ""
     """Where prepared records are kept; empty means `data` inside the workdir."""
@@ -414,6 +449,7 @@ class RunConfig:
             self.compute.attention,
             "a fused kernel drops no attention weights; set encoder.attention_dropout=0.",
         )
+        self._check_pairs()
         lengths = {
             "pretrain.rows.length": self.pretrain and self.pretrain.rows.length,
             "pretrain.long_rows.length": self.pretrain and self.pretrain.long_rows.share and self.pretrain.long_rows.length,
@@ -432,6 +468,19 @@ class RunConfig:
                 length,
                 f"the encoder has {self.encoder.max_positions} positions; shorten the rows or raise encoder.max_positions.",
             )
+
+    def _check_pairs(self) -> None:
+        """Segment 1 of a pair needs a row of its own in the segment table; without one it would silently be read as segment 0."""
+        if self.encoder.segment_types > 1:
+            return
+        why = "an encoder with encoder.segment_types=1 cannot tell the second text of a pair from the first;"
+        if self.pretrain:
+            task = self.pretrain.rows.next_sentence
+            _require(task == "none", "pretrain.rows.next_sentence", task, f"{why} set it to none, or encoder.segment_types=2.")
+        # A classifier of another model's checkpoint has that model's encoder.
+        if self.finetune and not self.finetune.checkpoint and (self.pretrain or self.finetune.from_scratch):
+            column = self.finetune.data.text_pair
+            _require(not column, "finetune.data.text_pair", column, f"{why} set encoder.segment_types=2, or put both texts in one column.")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

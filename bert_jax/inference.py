@@ -47,6 +47,10 @@ _NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """The kind of model, if it must be one, and the heads that each method needs."""
 
+_ONE_SEGMENT_TYPE = (
+    "This model has one segment type (encoder.segment_types=1), so it cannot tell sentence B from A. Load one with two to ask about pairs."
+)
+
 
 class TruncationWarning(UserWarning):
     """Texts were longer than the model's positions and were cut."""
@@ -186,8 +190,7 @@ class Bert:
         """The probability that B follows A (for a model of sentence order: that they are not swapped).
 
         Raises:
-            InputError: a model without the next-sentence head or trained without the task, an empty text, or lists of two
-                lengths.
+            InputError: a model without the head, the task or a second segment type, an empty text, or lists of two lengths.
         """
         self._require("next_sentence")
 
@@ -264,7 +267,7 @@ class Bert:
         """The class of each text, or of each text with its pair.
 
         Raises:
-            InputError: a model that is not a classifier, an empty text, or lists of two lengths.
+            InputError: a model that is not a classifier, pairs for one with a single segment type, an empty text, or lists of two lengths.
         """
         self._require("classify")
 
@@ -295,6 +298,8 @@ class Bert:
                 "This model was pre-trained without the next-sentence task (pretrain.rows.next_sentence='none'), so it cannot tell "
                 "whether a sentence follows. Load a model that was trained with 'nsp' or 'sop'."
             )
+        if method == "next_sentence" and self.config.segment_types == 1:
+            return _ONE_SEGMENT_TYPE
         return ""
 
     def _predictions(self, queries: Queries, probabilities: np.ndarray, ids: np.ndarray) -> list[list[list[Prediction]]]:
@@ -328,6 +333,9 @@ class Bert:
             if not (isinstance(texts, str) and isinstance(pairs, str | None)):
                 raise InputError("One text and many cannot be paired: give two texts, or two lists of the same length.")
             texts, pairs = [texts], None if pairs is None else [pairs]
+        if pairs is not None and self.config.segment_types == 1:
+            # The lookup would take row 0 for segment 1, and the answer would be a number that nothing was trained to give.
+            raise InputError(_ONE_SEGMENT_TYPE)
         positions = min(self.config.max_positions, most_tokens or self.config.max_positions)
         truncated, count = self.truncated, 0
 

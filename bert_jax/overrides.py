@@ -68,9 +68,9 @@ def _config_file(typed: str) -> Path:
 def apply_overrides(config: C, overrides: Sequence[str]) -> C:
     """The configuration with `a.b=value` texts applied, typed by the fields' annotations.
 
-    `true`/`false` are booleans, tuples are separated by commas, `encoder=small` is a preset (finer values such as
-    `encoder.dropout=0` apply on top of it in any order) and `finetune=none` leaves a stage out. The last of two values
-    for one key counts.
+    `true`/`false` are booleans, tuples are separated by commas, and `finetune=none` leaves a stage out. `encoder=small` sets the
+    sizes and initializers of a preset and leaves dropout, positions and segments as they are; finer values such as
+    `encoder.heads=8` apply on top of it in any order. The last of two values for one key counts.
 
     Raises:
         InputError: an unknown key (with the nearest ones), a value of the wrong type or out of range, or a key of a
@@ -127,7 +127,7 @@ def _changed(config: C, changes: Mapping[Key, str], at: Key, root: type) -> C:
             values[name] = _checked(_from_text(texts[()], hints[name]), hints[name], path, "--config.")
             continue
         if () in texts:
-            value = _whole_group(texts.pop(()), group, hints[name], path)
+            value = _whole_group(texts.pop(()), value, group, hints[name], path)
         if texts and value is None:
             raise InputError(
                 f"--config.{'.'.join((*path, *next(iter(texts))))}: this configuration has no {'.'.join(path)} stage. "
@@ -137,9 +137,9 @@ def _changed(config: C, changes: Mapping[Key, str], at: Key, root: type) -> C:
     return _made(lambda: dataclasses.replace(config, **values), at, "--config.")  # type: ignore[type-var]
 
 
-def _whole_group(text: str, group: type, hint: Any, path: Key) -> Any:
-    if group is EncoderConfig:
-        return _made(lambda: EncoderConfig.preset(text), path, "--config.")
+def _whole_group(text: str, value: Any, group: type, hint: Any, path: Key) -> Any:
+    if isinstance(value, EncoderConfig):
+        return _made(lambda: value.resized(text), path, "--config.")
     if text.lower() == "none" and NoneType in get_args(hint):
         return None
     none = " (or none, to leave it out)" if NoneType in get_args(hint) else ""

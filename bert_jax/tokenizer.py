@@ -24,8 +24,9 @@ from bert_jax.bulk_encoding import BulkEncoder
 from bert_jax.config import VocabularyConfig
 from bert_jax.errors import InputError
 from bert_jax.files import make_directory, place
-from bert_jax.tokenizer_files import SPECIAL_TOKENS, UNUSED, read_tokenizer
-from bert_jax.vocabulary import CHINESE_BLOCKS, LONGEST_WORD, learn_characters, learn_wordpieces
+from bert_jax.tokenizer_files import PUBLISHED_WORD_LENGTH, SPECIAL_TOKENS, UNUSED, read_tokenizer
+from bert_jax.unknown import UnknownWord
+from bert_jax.vocabulary import CHINESE_BLOCKS, learn
 
 MOST_TOKENS = 1 << 24
 """Beyond any vocabulary, and few enough that what is made for each of them fits a memory."""
@@ -62,11 +63,19 @@ class Encoding:
 
 
 class FlatEncodings(NamedTuple):
-    """The tokens of many texts, end to end: ids int32 [n], word_starts bool [n], lengths int64 [texts] in tokens."""
+    """The tokens of many texts, end to end.
+
+    Attributes:
+        ids: int32 [n].
+        word_starts: bool [n].
+        lengths: tokens of each text, int64 [texts].
+        unknown: int64 [texts, 2], characters of each text that became [UNK]: in words that are too long, and in others.
+    """
 
     ids: Ids
     word_starts: Flags
     lengths: NDArray[np.int64]
+    unknown: NDArray[np.int64]
 
 
 class Tokenizer:
@@ -76,6 +85,7 @@ class Tokenizer:
         vocab_size: number of rows that an embedding table needs.
         pad_id, unk_id, cls_id, sep_id, mask_id: the special tokens' ids; special_ids is all five, in this order.
         lowercase: whether the case is lowered.
+        max_word_length: characters beyond which a word is [UNK]; None for a vocabulary of characters.
         ordinary_ids: int32, every id that is neither special nor an [unusedN].
         fingerprint: sha256 of what decides an encoding.
     """
@@ -102,6 +112,7 @@ class Tokenizer:
         self.lowercase: bool = backend.normalizer.lowercase
         self._vocabulary = vocabulary
         self._characters = isinstance(backend.model, models.BPE)
+        self.max_word_length: int | None = None if self._characters else backend.model.max_input_chars_per_word
         self._starts = np.ones(self.vocab_size, np.bool_)
         self._starts[[i for token, i in vocabulary.items() if token.startswith("##") and token != "##"]] = False
         special = {*self.special_ids, *(i for i, token in backend.get_added_tokens_decoder().items() if token.special)}
@@ -115,26 +126,25 @@ class Tokenizer:
         """Learn a vocabulary from texts: word pieces, or characters alone. The same texts give the same vocabulary.
 
         Raises:
-            InputError: the texts hold nothing that is frequent enough.
+            InputError: the texts hold nothing that is frequent enough, or no word that is short enough.
         """
-        normalizer = normalizers.BertNormalizer(lowercase=config.lowercase is not False)
-        learn = learn_characters if config.kind == "characters" else learn_wordpieces
-        tokens = learn(texts, normalizer, SPECIAL_TOKENS, config.size, config.min_frequency, show_progress)
-        if len(tokens) == len(SPECIAL_TOKENS):
-            raise InputError(
-                f"No vocabulary can be learned: the corpus holds no character that occurs {config.min_frequency} times or more. "
-                "Give a larger corpus or lower vocabulary.min_frequency."
-            )
-        vocabulary = {token: i for i, token in enumerate(tokens)}
-        return cls(_backend(vocabulary, normalizer, config.kind == "characters"), "just trained")
+        learned = learn(texts, config, SPECIAL_TOKENS, show_progress)
+        vocabulary = {token: i for i, token in enumerate(learned.tokens)}
+        return cls(_backend(vocabulary, learned.normalizer, config.kind == "characters", config.max_word_length), "just trained")
 
     @classmethod
-    def load(cls, path: str | Path, lowercase: bool | None = None) -> Self:
+    def load(
+        cls,
+        path: str | Path,
+        lowercase: bool | None = None,
+        strip_accents: bool | None = None,
+        max_word_length: int | None = None,
+    ) -> Self:
         """Read a `tokenizer.json` or `vocab.txt`, or a directory that holds one (the first is preferred).
 
         A `tokenizer_config.json` beside the file counts as it does for `transformers`' AutoTokenizer, and so do the tokens
         that `special_tokens_map.json` and `added_tokens.json` declare. Without one a `tokenizer.json` says how text is
-        normalized, and a `vocab.txt` with many upper-case tokens keeps the case. The argument overrides the case.
+        normalized, and a `vocab.txt` with many upper-case tokens keeps the case. The arguments override what the files say.
 
         Raises:
             InputError: nothing there, not readable, not a WordPiece, or special tokens missing.
@@ -144,6 +154,10 @@ class Tokenizer:
         if backend is None:
             assert found.normalizer is not None
             backend = _backend(found.vocabulary, found.normalizer, found.characters)
+        if strip_accents is not None:
+            backend.normalizer.strip_accents = strip_accents
+        if max_word_length is not None and isinstance(backend.model, models.WordPiece):
+            backend.model.max_input_chars_per_word = max_word_length
         backend.add_tokens(found.added)
         # A special token of BERT that has a name and no place in the vocabulary is missing, and not an addition to it.
         backend.add_tokens([t for t in found.declared if t.content not in SPECIAL_TOKENS or backend.token_to_id(t.content) is not None])
@@ -180,7 +194,7 @@ class Tokenizer:
     @property
     def _as_bert(self) -> bool:
         model = self._backend.model
-        return not self._characters and self._backend.normalizer.clean_text and model.max_input_chars_per_word == LONGEST_WORD
+        return not self._characters and self._backend.normalizer.clean_text and model.max_input_chars_per_word == PUBLISHED_WORD_LENGTH
 
     def token_lines(self) -> bytes:
         """The content of a `vocab.txt`."""
@@ -197,9 +211,9 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
         """`encode` for many texts, on all cores."""
         raws = self._encode(texts, offsets=True)
-        flat = self._flatten(raws)
-        ends = np.cumsum(flat.lengths)[:-1]
-        pieces = zip(np.split(flat.ids, ends), np.split(flat.word_starts, ends), raws, strict=True) if raws else ()
+        ids, word_starts, lengths = self._flatten(raws)
+        ends = np.cumsum(lengths)[:-1]
+        pieces = zip(np.split(ids, ends), np.split(word_starts, ends), raws, strict=True) if raws else ()
         return [Encoding(ids, starts, raw) for ids, starts, raw in pieces]
 
     def encode_flat(self, texts: Sequence[str]) -> FlatEncodings:
@@ -211,9 +225,9 @@ class Tokenizer:
 
         That is int64 [n], known for the tokens that are one Chinese character or punctuation mark; -1 for all others.
         """
-        codes, lengths, characters = self._bulk(texts)
+        codes, lengths, characters, unknown = self._bulk(texts)
         starts = codes >= 0
-        return FlatEncodings(np.where(starts, codes, ~codes), starts, lengths), characters
+        return FlatEncodings(np.where(starts, codes, ~codes), starts, lengths, unknown), characters
 
     @cached_property
     def _bulk(self) -> BulkEncoder:
@@ -227,11 +241,32 @@ class Tokenizer:
         if any(token.single_word for token in added):
             apart.clear()
         inside = "".join(token.content for token in added)
-        return BulkEncoder(self._codes, apart.difference(inside), set(" \t\n\r\u3000").difference(inside))
+        spaces = set(" \t\n\r\u3000").difference(inside)
+        return BulkEncoder(self._codes, apart.difference(inside), spaces, self.unk_id, self._count_unknown)
 
     def _codes(self, texts: list[str]) -> list[Ids]:
-        flat = self._flatten(self._encode(texts, offsets=self._characters))
-        return np.split(np.where(flat.word_starts, flat.ids, ~flat.ids), np.cumsum(flat.lengths)[:-1]) if texts else []
+        ids, word_starts, lengths = self._flatten(self._encode(texts, offsets=self._characters))
+        return np.split(np.where(word_starts, ids, ~ids), np.cumsum(lengths)[:-1]) if texts else []
+
+    def _count_unknown(self, texts: list[str]) -> list[tuple[int, int]]:
+        counts = []
+        for words in self.unknown_words(texts):
+            long = sum(len(word.text) for word in words if word.too_long)
+            counts.append((long, sum(len(word.text) for word in words) - long))
+        return counts
+
+    def unknown_words(self, texts: Sequence[str]) -> list[list[UnknownWord]]:
+        """The words of each text that become [UNK]; of a vocabulary of characters, the characters."""
+        found = []
+        for text, raw in zip(texts, self._encode(texts, offsets=True), strict=True):
+            words = [text[first:last] for i, (first, last) in zip(raw.ids, raw.offsets, strict=True) if i == self.unk_id]
+            found.append([UnknownWord(word, self._is_too_long(word)) for word in words])
+        return found
+
+    def _is_too_long(self, word: str) -> bool:
+        # Normalised, a word may be shorter (stripped accents) or longer (Korean syllables).
+        limit = self.max_word_length
+        return limit is not None and len(self._backend.normalizer.normalize_str(_SURROGATES.sub("\ufffd", word))) > limit
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids, special tokens included; Chinese without spaces, other words joined by one."""
@@ -253,18 +288,18 @@ class Tokenizer:
         except TypeError:  # a lone surrogate, which UTF-8 cannot hold; one character for one, so that offsets stay true
             return encode([_SURROGATES.sub("\ufffd", text) for text in texts], add_special_tokens=False)
 
-    def _flatten(self, raws: list[tokenizers.Encoding]) -> FlatEncodings:
+    def _flatten(self, raws: list[tokenizers.Encoding]) -> tuple[Ids, Flags, NDArray[np.int64]]:
         lengths = np.fromiter(map(len, raws), np.int64, len(raws))
         count = int(lengths.sum())
         ids = np.fromiter(chain.from_iterable(raw.ids for raw in raws), np.int32, count)
         if not self._characters:
-            return FlatEncodings(ids, self._starts[ids], lengths)
+            return ids, self._starts[ids], lengths
         words = np.fromiter(chain.from_iterable(raw.word_ids for raw in raws), np.int32, count)
         starts = np.ones(count, np.bool_)
         starts[1:] = words[1:] != words[:-1]
         firsts = np.cumsum(lengths) - lengths
         starts[firsts[lengths > 0]] = True
-        return FlatEncodings(ids, starts, lengths)
+        return ids, starts, lengths
 
     def _state(self) -> dict[str, Any]:
         normalizer = self._backend.normalizer
@@ -274,15 +309,22 @@ class Tokenizer:
             "characters": self._characters,
             "normalizer": [normalizer.clean_text, normalizer.handle_chinese_chars, normalizer.strip_accents, normalizer.lowercase],
             "added": [[i, t.content, t.single_word, t.lstrip, t.rstrip, t.normalized] for i, t in sorted(added.items())],
-        }
+            # Only where it is unusual: fingerprints are older than the choice.
+        } | ({} if self.max_word_length in (None, PUBLISHED_WORD_LENGTH) else {"max_word_length": self.max_word_length})
 
 
-def _backend(vocabulary: dict[str, int], normalizer: normalizers.BertNormalizer, characters: bool) -> tokenizers.Tokenizer:
+
+def _backend(
+    vocabulary: dict[str, int],
+    normalizer: normalizers.BertNormalizer,
+    characters: bool,
+    max_word_length: int = PUBLISHED_WORD_LENGTH,
+) -> tokenizers.Tokenizer:
     # A BPE without merges makes every character a token, and still tells the words apart.
     model: models.BPE | models.WordPiece = (
         models.BPE(vocabulary, [], unk_token="[UNK]")
         if characters
-        else models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=LONGEST_WORD)
+        else models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=max_word_length)
     )
     backend = tokenizers.Tokenizer(model)
     backend.normalizer = normalizer

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tokenizers
-from tokenizers import AddedToken, normalizers
+from tokenizers import AddedToken, models, normalizers
 
 from bert_jax.errors import InputError
 from bert_jax.small_files import read_json, read_text
@@ -30,8 +30,8 @@ _BERT = (
     "SqueezeBertTokenizer", "ConvBertTokenizer",
 )  # fmt: skip
 _AS_SAVED = ("PreTrainedTokenizer", "TokenizersBackend")
-# The longest word that BertTokenizer takes apart, whatever tokenizer.json says.
-_BERT_LONGEST_WORD = 100
+PUBLISHED_WORD_LENGTH = 100
+"""Characters of a word beyond which a BertTokenizer makes it [UNK], whatever tokenizer.json says."""
 
 _NAMED = {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
 # The order in which tokens that are new to the vocabulary get their ids.
@@ -72,7 +72,10 @@ def read_tokenizer(path: Path, lowercase: bool | None) -> TokenizerSource:
     content = _read_object(file, _REMEDY) if file.suffix == ".json" else None
     added, declared = _tokens(file, settings, content)
     if content is not None:
-        return TokenizerSource(file, _from_json(file, content, settings if bert else None, lowercase), {}, None, False, added, declared)
+        backend = _from_json(file, content, settings if bert else None, lowercase)
+        if settings is None and _describes_bert(file.with_name(CONFIG)) and isinstance(backend.model, models.WordPiece):
+            backend.model.max_input_chars_per_word = PUBLISHED_WORD_LENGTH
+        return TokenizerSource(file, backend, {}, None, False, added, declared)
     vocabulary, normalizer, characters = _from_vocabulary(file, settings, bert, lowercase)
     return TokenizerSource(file, None, vocabulary, normalizer, characters, added, declared)
 
@@ -168,6 +171,12 @@ def _is_bert(file: Path, settings: Mapping[str, Any] | None) -> bool:
     return kind in _BERT and settings is not None
 
 
+def _describes_bert(file: Path) -> bool:
+    """Whether a config.json makes AutoTokenizer take a BertTokenizer where nothing names a class."""
+    config = read_json(file, _SETTINGS_REMEDY) if file.is_file() else None
+    return isinstance(config, dict) and config.get("model_type") == "bert" and not config.get("tokenizer_class")
+
+
 def _read_object(file: Path, remedy: str) -> dict[str, Any]:
     content = read_json(file, remedy)
     if not isinstance(content, dict):
@@ -184,7 +193,7 @@ def _from_json(file: Path, content: dict[str, Any], settings: Mapping[str, Any] 
         if settings is not None and wordpiece:
             # As BertTokenizer does, which takes no more from the file than the vocabulary.
             content = content | {"normalizer": _normalizer_values(settings), "pre_tokenizer": {"type": "BertPreTokenizer"}}
-            content |= {"added_tokens": [], "model": model | {"max_input_chars_per_word": _BERT_LONGEST_WORD}}
+            content |= {"added_tokens": [], "model": model | {"max_input_chars_per_word": PUBLISHED_WORD_LENGTH}}
             steps = [content["normalizer"], content["pre_tokenizer"]]
         readable = (wordpiece or characters) and [step.get("type") for step in steps] == ["BertNormalizer", "BertPreTokenizer"]
         backend = tokenizers.Tokenizer.from_str(json.dumps(content)) if readable else None

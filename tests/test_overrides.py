@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -60,6 +61,25 @@ def test_values_that_only_fit_together_are_checked_once():
 def test_a_preset_is_the_base_of_finer_values(order):
     changed = apply_overrides(PRETRAIN, ["encoder=small", "encoder.dropout=0"][::order])
     assert changed.encoder == EncoderConfig.preset("small", dropout=0.0)
+
+
+def test_a_preset_sets_sizes_and_initializers_and_leaves_the_rest():
+    kept = {"max_positions": 640, "segment_types": 3, "dropout": 0.2, "attention_dropout": 0.0, "norm_epsilon": 1e-5}
+    encoder = EncoderConfig(
+        layers=1, width=32, heads=2, feed_forward=48, initializer_range=0.08,
+        position_initializer="sinusoidal", attention_initializer="neighbours", **kept,
+    )  # fmt: skip
+    changed = apply_overrides(RunConfig(encoder=encoder), ["encoder=base"]).encoder
+    assert changed == EncoderConfig(layers=12, width=768, heads=12, feed_forward=3072, **kept)
+    assert {field.name for field in dataclasses.fields(EncoderConfig)} == {
+        "layers", "width", "heads", "feed_forward", "initializer_range", "position_initializer", "attention_initializer", *kept
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_a_preset_keeps_the_fused_attention_of_every_configuration(path):
+    config = load_config(path)
+    assert apply_overrides(config, ["encoder=base"]).encoder.attention_dropout == config.encoder.attention_dropout
 
 
 def test_a_stage_can_be_left_out_and_the_last_value_counts():

@@ -252,6 +252,22 @@ def test_a_stage_that_was_struck_down_before_its_seal_gets_it(finished: Path, fi
     assert sealed[0] <= sealed[1]  # and another file of TensorBoard's events
 
 
+def test_a_corpus_that_has_changed_is_not_continued_on(
+    finished: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, text = tmp_path / "run", files / "text" / "reviews.txt"
+    shutil.copytree(finished, copy)
+    for name in ("summary.json", "pretrain/result.json", "pretrain/SHA256SUMS"):
+        (copy / name).unlink()
+    before = text.read_bytes()
+    try:
+        text.write_text(before.decode().replace("好", "坏", 1), encoding="utf-8")
+        assert train.main([f"--config={files / 'config.py'}", f"--workdir={copy}"]) == 2
+    finally:
+        text.write_bytes(before)
+    assert "its files, vocabulary or settings have changed" in capsys.readouterr().err
+
+
 REFUSALS = {
     "unknown key": (["--config.pretrain.optimizer.learning_rat=1"], ["learning_rat", "learning_rate"]),
     "wrong value": (["--config.pretrain.steps=many"], ["pretrain.steps", "many"]),

@@ -58,7 +58,7 @@ PARTS = st.sampled_from([*"。！？…，；.,;!?\"'”’)） \n\t\u200b\u3000
 
 
 @settings(deadline=None)
-@given(st.lists(PARTS | st.characters(), max_size=30).map("".join), st.sampled_from(["sentences", "clauses"]))
+@given(st.lists(PARTS | st.characters(), max_size=30).map("".join), st.sampled_from(["sentences", "clauses", "all_scripts"]))
 def test_nothing_but_white_space_is_lost(text, ends):
     sentences = split_sentences(text, ends)
     visible = [c for c in text if not c.isspace() and c not in "\u200b\ufeff"]
@@ -73,3 +73,18 @@ def test_takes_linear_time(part):
     split_sentences(text)
     split_sentences(text, "clauses")
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("sentences", [
+    ["यह घर है।", "वह बड़ा है॥", "क्यों?", "हाँ।"],
+    ["هل هذا صحيح؟", "نعم."],
+    ["یہ گھر ہے۔", "وہ بڑا ہے۔"],
+    ["ဒါအိမ်ပါ။", "ကြီးတယ်။"],
+    ["នេះជាផ្ទះ។", "វាធំ៕"],
+    ["ይህ ቤት ነው።", "ትልቅ ነው።"],
+    ["Սա տուն է։", "Այն մեծ է։"],
+])  # fmt: skip
+def test_full_stops_of_other_scripts(sentences):
+    text = " ".join(sentences)
+    assert split_sentences(text, "all_scripts") == sentences
+    assert len(split_sentences(text)) < len(sentences)

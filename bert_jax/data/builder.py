@@ -46,6 +46,12 @@ class Counts:
     sentences: int = 0
     tokens: int = 0
     unknown_tokens: int = 0
+    characters: int = 0
+    """Of the text, white space aside."""
+    unknown_in_long_words: int = 0
+    """Characters that became [UNK] in words longer than the vocabulary takes."""
+    unknown_in_other_words: int = 0
+    """Characters that became [UNK] in words with a character that the vocabulary lacks."""
     leaked_documents: int = 0
     """Of the training text those that stand in a held-out text of its own too, whether they were left out or not."""
     dropped_characters: int = 0
@@ -57,6 +63,7 @@ class Counts:
         """Count a document in."""
         self.bytes += sum(len(paragraph.encode()) for paragraph in paragraphs)
         self.dropped_characters += sum(map(count_dropped, paragraphs))
+        self.characters += sum(len(piece) for paragraph in paragraphs for piece in paragraph.split())
         if not len(document.tokens):
             self.empty_documents += 1
             return
@@ -65,17 +72,21 @@ class Counts:
         self.sentences += len(document.sentence_starts)
         self.tokens += len(document.tokens)
         self.unknown_tokens += int(np.count_nonzero(document.tokens == unk_id))
+        self.unknown_in_long_words += int(document.unknown[0])
+        self.unknown_in_other_words += int(document.unknown[1])
 
 
 def to_record(document: TokenizedDocument) -> dict[str, Any]:
     """The document as the columns of a record; eight word starts share a byte."""
-    return document._asdict() | {"word_starts": np.packbits(document.word_starts)}
+    starts = np.packbits(document.word_starts)
+    return {"tokens": document.tokens, "sentence_starts": document.sentence_starts, "word_starts": starts}
 
 
 def from_record(record: dict[str, Any]) -> TokenizedDocument:
     """The inverse of `to_record`."""
     tokens = record["tokens"]
-    return TokenizedDocument(tokens, record["sentence_starts"], np.unpackbits(record["word_starts"], count=len(tokens)).view(np.bool_))
+    word_starts = np.unpackbits(record["word_starts"], count=len(tokens)).view(np.bool_)
+    return TokenizedDocument(tokens, record["sentence_starts"], word_starts, np.zeros(2, np.int64))
 
 
 class Documents(tfds.core.GeneratorBasedBuilder):

@@ -24,8 +24,11 @@ from bert_jax.errors import InputError
 from bert_jax.files import SEAL, check_seal, make_directory, seal
 from bert_jax.progress import WorkProgress, duration
 from bert_jax.tokenizer import Tokenizer
+from bert_jax.unknown import UnknownCharacters
 
 _DAMAGE = (OSError, RuntimeError, ValueError, IndexError, KeyError, TypeError)
+_SEARCHED = 100
+"""Documents in which examples are looked for."""
 _WORTH_SHOWING = 1 << 30
 """Bytes that take a second to check, or many from a slow disk."""
 
@@ -97,8 +100,7 @@ class Prepared:
     Attributes:
         train: the training documents.
         valid: the held-out documents.
-        info: per split `documents`, `sentences`, `tokens`, `unknown_tokens`, `single_sentence_documents`, `empty_documents`,
-            `leaked_documents` and `dropped_characters`, and `bytes` of text, and the `seconds` that the preparation took.
+        info: per split the fields of `bert_jax.data.builder.Counts`, and the `seconds` that the preparation took.
         path: the folder of the records.
     """
 
@@ -106,6 +108,11 @@ class Prepared:
     valid: DocumentSource
     info: dict[str, Any]
     path: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """Names what the records hold: text, settings, vocabulary and version."""
+        return f"{self.path.parent.name}/{self.path.name}"
 
 
 def prepare(
@@ -167,6 +174,8 @@ def prepare(
             progress.message(_summary(builder.info.metadata))
             if leaked := builder.info.metadata["train"]["leaked_documents"]:
                 progress.message(_leaks(config, leaked))
+            if warning := _unknown(config, tokenizer, builder.info.metadata):
+                progress.message(warning)
         if not (path / SEAL).exists():
             seal(path)
     with _description_of(path):
@@ -201,6 +210,18 @@ def _leaks(config: CorpusConfig, leaked: int) -> str:
         f"Beware: {leaked:,} training documents stand in the held-out text too; its figures are in part ones of memory. "
         "--config.corpus.leaks=leave_out trains without them."
     )
+
+
+def _unknown(config: CorpusConfig, tokenizer: Tokenizer, info: Mapping[str, Any]) -> str:
+    """A warning where more than a few characters became [UNK], or nothing."""
+    fields = ("characters", "unknown_in_long_words", "unknown_in_other_words")
+    unknown = UnknownCharacters(*(sum(info[split][field] for split in ("train", "valid")) for field in fields))
+    if not unknown.too_many:
+        return ""
+    # What is so frequent is in the first documents too.
+    first = [sentence for document in itertools.islice(documents(config, "train"), _SEARCHED) for sentence in document]
+    words = list(itertools.chain.from_iterable(tokenizer.unknown_words(first)))
+    return unknown.warning(words, tokenizer.max_word_length or 0)
 
 
 def _slug(source: str) -> str:

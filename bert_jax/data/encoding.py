@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bert_jax.config import CorpusConfig
-from bert_jax.data.sentences import split_sentences
+from bert_jax.data.sentences import Ends, split_sentences
 from bert_jax.data.words import encode_words
 from bert_jax.errors import InputError
 from bert_jax.tokenizer import Tokenizer
@@ -36,11 +36,14 @@ class TokenizedDocument(NamedTuple):
         tokens: ids, uint16 or (vocabularies beyond 65,536) uint32 [n].
         sentence_starts: index of the first token of each sentence, int32 [s]; the first is 0.
         word_starts: true where a token begins a word, bool [n].
+        unknown: characters of the text that became [UNK], in words that are too long and in others, int64 [2]; counted when the document
+            is encoded and not recorded, so 0 in one that was read.
     """
 
     tokens: NDArray[np.unsignedinteger]
     sentence_starts: NDArray[np.int32]
     word_starts: NDArray[np.bool_]
+    unknown: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class DocumentEncoder:
     def __call__(self, documents: list[list[str]]) -> list[TokenizedDocument]:
         """Tokens of each document (lists of paragraphs); a sentence without tokens is dropped."""
         split = [document_sentences(document, self.config.sentence_ends) for document in documents]
-        ids, word_starts, lengths = encode_words(self.tokenizer, list(itertools.chain.from_iterable(split)), self.config.segmenter)
+        ids, word_starts, lengths, unknown = encode_words(self.tokenizer, list(itertools.chain.from_iterable(split)), self.config.segmenter)
         tokens: NDArray[np.unsignedinteger] = ids.astype(token_dtype(self.tokenizer.vocab_size))
         tokenized = []
         token, sentence = 0, 0
@@ -61,12 +64,13 @@ class DocumentEncoder:
             document_lengths = lengths[sentence : sentence + len(sentences)]
             end = token + int(document_lengths.sum())
             starts = (np.cumsum(document_lengths) - document_lengths)[document_lengths > 0].astype(np.int32)
-            tokenized.append(TokenizedDocument(tokens[token:end], starts, word_starts[token:end]))
+            lost = unknown[sentence : sentence + len(sentences)].sum(0)
+            tokenized.append(TokenizedDocument(tokens[token:end], starts, word_starts[token:end], lost))
             token, sentence = end, sentence + len(sentences)
         return tokenized
 
 
-def document_sentences(paragraphs: Iterable[str], ends: Literal["sentences", "clauses"]) -> list[str]:
+def document_sentences(paragraphs: Iterable[str], ends: Ends) -> list[str]:
     """The sentences of a document; none reaches over the end of a paragraph."""
     return [sentence for paragraph in paragraphs for sentence in split_sentences(paragraph, ends)]
 

@@ -113,7 +113,8 @@ def _check_next_sentence(source: Source, rows: RowsConfig) -> None:
         raise InputError(
             f"None of the {len(source)} documents of the training text has two sentences, so rows.next_sentence={rows.next_sentence!r} "
             "has nothing to learn from. Put a blank line between documents rather than between sentences, split finer with "
-            "corpus.sentence_ends='clauses', or set rows.next_sentence='none'."
+            "corpus.sentence_ends='clauses' or, for the full stops of Hindi, Urdu, Burmese and others, 'all_scripts', or set "
+            "rows.next_sentence='none'."
         )
     if rows.next_sentence == "nsp" and len(source) < 2:
         raise InputError(

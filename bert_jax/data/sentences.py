@@ -1,4 +1,4 @@
-"""Split Chinese, English and mixed text into sentences, or into clauses."""
+"""Split Chinese, English and mixed text into sentences, or into clauses; with their own full stops, texts of other scripts."""
 
 import re
 from typing import Literal
@@ -8,7 +8,9 @@ WORD_MARK = "\u200b"
 
 _ENDS = ".!?…。！？｡"
 _CLAUSE_ENDS = ",;，；"
-_CERTAIN = frozenset("。！？｡，；")
+# Armenian, Hebrew, Arabic, Urdu, Devanagari and most scripts of India, Tibetan, Burmese, Ethiopic, Khmer, Mongolian.
+_ENDS_OF_OTHER_SCRIPTS = "։׃؟۔।॥།༎။።፧។៕᠃"
+_CERTAIN = frozenset("。！？｡，；" + _ENDS_OF_OTHER_SCRIPTS)
 _CLOSERS = "\"')\\]}”’」』）】》〉〕］｝"
 _GOES_ON = frozenset(",;:，、；：)]}”’」』）】》〉〕］｝")
 _EDGES = " \t\r\n\f\v\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200C)))
@@ -19,7 +21,13 @@ def _pattern(ends: str) -> re.Pattern[str]:
     return re.compile(rf"([{ends}][{ends}{WORD_MARK}]*+)([{_CLOSERS}{WORD_MARK}]*+)([\s{WORD_MARK}]*+)|\n")
 
 
-_PATTERNS = {"sentences": _pattern(_ENDS), "clauses": _pattern(_ENDS + _CLAUSE_ENDS)}
+Ends = Literal["sentences", "clauses", "all_scripts"]
+
+_PATTERNS = {
+    "sentences": _pattern(_ENDS),
+    "clauses": _pattern(_ENDS + _CLAUSE_ENDS),
+    "all_scripts": _pattern(_ENDS + _ENDS_OF_OTHER_SCRIPTS),
+}
 
 _TITLES = frozenset("Mr Mrs Ms Messrs Mmes Dr Prof Rev Hon Gen Col Maj Capt Lt Sgt Adm Gov Sen Rep Pres St Mt Ft fig Fig eq Eq".split())
 _ABBREVIATIONS = frozenset(
@@ -35,8 +43,9 @@ _WORD_BEFORE = re.compile(r"[^\s\"'(\[{“‘—–-]*\Z")
 _WORD_AFTER = re.compile(r"[\"'(\[{“‘]*([^\W\d_]*)")
 
 
-def split_sentences(text: str, ends: Literal["sentences", "clauses"] = "sentences") -> list[str]:
-    """The sentences of a paragraph, without the white space between them; with "clauses", also split at commas and semicolons.
+def split_sentences(text: str, ends: Ends = "sentences") -> list[str]:
+    """The sentences of a paragraph, without the white space between them; with "clauses", also split at commas and semicolons, with
+    "all_scripts", also at the full stops of other scripts.
 
     A line break ends a sentence. Abbreviations, initials, decimals and list numbers do not; quotes and brackets that close
     right after an end belong to the sentence before them.

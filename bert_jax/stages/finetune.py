@@ -44,7 +44,8 @@ def finetune(
         `directory/predictions.jsonl`, with the probability of every class, or of the likeliest where there are many.
 
     Raises:
-        InputError: rows longer than the encoder's position table, a mesh or a checkpoint that does not fit.
+        InputError: rows longer than the encoder's position table, pairs for an encoder with one segment type, a mesh or a checkpoint
+            that does not fit.
         TrainingError, Interrupted: see `bert_jax.training.loop.train`.
     """
     if result := model_directory.finished(directory):
@@ -60,6 +61,12 @@ def finetune(
         raise InputError(
             f"The model in {pretrained} has no pooler, through which finetune.pooling='cls' reads a text. Set "
             "--config.finetune.pooling=mean, or import the model with --initialize-missing."
+        )
+    if labelled.train.pairs is not None and encoder.encoder.segment_types == 1:
+        raise InputError(
+            f"The encoder{f' in {pretrained}' if pretrained else ''} has one segment type (encoder.segment_types=1), so it cannot tell the "
+            "text of finetune.data.text_pair from the first. Start from a model with two segment types, or put both texts in one column "
+            "and leave text_pair empty."
         )
     mesh = make_mesh(config.mesh, stage.batch_size)
     description = ModelDescription(

@@ -79,7 +79,8 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
                 evaluation_batches=held_out[0],
                 score=lambda metrics: -metrics["loss"],
                 loop=stage.loop,
-                data_fingerprint=prepared.path.name,
+                data_fingerprint=prepared.fingerprint,
+                former_fingerprints=(prepared.path.name,),  # the version of the records, which says nothing of the text
                 skip_above=stage.optimizer.skip_above,
                 ema=stage.optimizer.ema,
                 flops=flops[0],
@@ -122,7 +123,8 @@ def pretrained_description(checkpoint: Path, stage: PretrainConfig) -> ModelDesc
     """The model that pre-training goes on from.
 
     Raises:
-        InputError: there is no model, it is a classifier, or it lacks a head that this configuration trains.
+        InputError: there is no model, it is a classifier, or it lacks a head or the segment type of sentence B that this configuration
+            trains.
     """
     description, _ = model_directory.read(checkpoint)
     if description.kind != "pretraining":
@@ -134,6 +136,11 @@ def pretrained_description(checkpoint: Path, stage: PretrainConfig) -> ModelDesc
             f"The model in {checkpoint} has no {' and no '.join(missing)}, which this configuration trains. Import it with "
             "--initialize-missing, which starts them from random numbers"
             + ("." if "masked_token" in missing else ", or set --config.pretrain.rows.next_sentence=none.")
+        )
+    if stage.rows.next_sentence != "none" and description.encoder.segment_types == 1:
+        raise InputError(
+            f"The model in {checkpoint} has one segment type (encoder.segment_types=1), so it cannot tell sentence B from A, which "
+            f"pretrain.rows.next_sentence={stage.rows.next_sentence!r} trains. Set --config.pretrain.rows.next_sentence=none."
         )
     return description
 

@@ -162,7 +162,7 @@ def make_vocabulary(config: RunConfig, workdir: Path) -> Tokenizer:
     if config.pretrain and config.pretrain.checkpoint:
         return model_directory.read(place(config.pretrain.checkpoint))[1]
     if vocabulary.path:
-        return Tokenizer.load(vocabulary.path, vocabulary.lowercase)
+        return Tokenizer.load(vocabulary.path, vocabulary.lowercase, vocabulary.strips_accents, vocabulary.other_max_word_length)
     directory = workdir / "vocabulary"
 
     def train_once() -> None:

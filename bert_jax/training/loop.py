@@ -62,6 +62,8 @@ class Job:
     loop: LoopConfig
     data_fingerprint: str
     """Names the data: a checkpoint is continued on the same data only."""
+    former_fingerprints: tuple[str, ...] = ()
+    """What earlier versions called the data in their checkpoints."""
     model: Mapping[str, Any] = field(default_factory=dict)
     """What the manifests of the checkpoints say of the model (`model_directory.identity`)."""
     skip_above: float = 0.0
@@ -174,7 +176,7 @@ class _Training:
 
     def _resume(self) -> None:
         self.state, position = self.checkpoints.restore(self.state)
-        if position["data"] != self.job.data_fingerprint:
+        if position["data"] not in (self.job.data_fingerprint, *self.job.former_fingerprints):
             raise InputError(
                 f"The checkpoint in {self.job.directory} was trained on data {position['data']} and the data now is "
                 f"{self.job.data_fingerprint}: its files, vocabulary or settings have changed. Restore them, or start in a new workdir."
