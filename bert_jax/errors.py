@@ -17,7 +17,7 @@ def remember_typed(path: Path, typed: str) -> None:
     words = Path(typed)
     _TYPED[str(path)] = typed.rstrip("/") or typed
     # `out` where the user typed out/file.jsonl: a message may be about the folder.
-    while path.name == words.name and words.parent.name not in ("", ".."):
+    while path.name == words.name and words.parent.name not in ("", "..") and not words.is_absolute():
         path, words = path.parent, words.parent
         _TYPED.setdefault(str(path), str(words))
 

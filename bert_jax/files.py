@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from bert_jax.errors import InputError, remember_typed
+from bert_jax.errors import InputError, as_typed, remember_typed
 
 SEAL, LOCK = "SHA256SUMS", "lock"
 _NEVER_SEALED = (SEAL, LOCK, "prepare.lock")
@@ -46,7 +46,8 @@ def place(text: str | Path) -> Path:
         path = path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
     except (OSError, RuntimeError) as error:  # no working directory, links in a circle
         raise InputError(f"The path {typed} cannot be followed ({error}). Check it, or write the whole path from the root.") from None
-    if typed != str(path):
+    # A whole path counts as words too, where it was named by others before.
+    if typed != str(path) or (isinstance(text, str) and as_typed(typed) != typed):
         remember_typed(path, typed)
     return path
 
@@ -67,13 +68,13 @@ def _refuse_strange(typed: str) -> None:
         raise InputError(f"{typed} is a Windows path, and bert_jax runs on Linux and macOS. In WSL, C:\\data is /mnt/c/data.")
 
 
-def on_disk(text: str, what: str) -> Path:
+def on_disk(text: str | Path, what: str) -> Path:
     """The path of what is read or written on a disk alone, as `place` gives it.
 
     Raises:
         InputError: it is in a bucket, or as in `place`.
     """
-    if text.startswith("gs://"):
+    if str(text).startswith("gs://"):
         raise InputError(f"{what} {text} cannot be in a bucket: name a place on a disk, and copy it with `gcloud storage cp`.")
     return place(text)
 

@@ -162,7 +162,9 @@ def _is_bert(file: Path, settings: Mapping[str, Any] | None) -> bool:
         place = file.with_name(CONFIG)
         config = read_json(place, _SETTINGS_REMEDY)
         name = config.get("tokenizer_class") if isinstance(config, dict) else None
-    kind = str(name or "BertTokenizer").removesuffix("Fast")
+    # Where nothing names a class, the model does; a tokenizer.json without one is taken as it is.
+    unnamed = "BertTokenizer" if file.suffix != ".json" or _describes_bert(file.with_name(CONFIG)) else "PreTrainedTokenizer"
+    kind = str(name or unnamed).removesuffix("Fast")
     if kind not in (*_BERT, *_AS_SAVED):
         raise InputError(
             f"{place} names the tokenizer {name}, which splits text in another way than BertTokenizer does: its tokens cannot be told from "

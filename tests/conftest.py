@@ -13,7 +13,7 @@ import pytest
 from children import PROGRAMS
 from toy import Undisturbed
 
-from bert_jax import model_directory
+from bert_jax import errors, model_directory
 from bert_jax.config import ComputeConfig, EncoderConfig, VocabularyConfig
 from bert_jax.model_directory import ModelDescription
 from bert_jax.tokenizer import Tokenizer
@@ -65,6 +65,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first, so that no process is left alone with one of them at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True)
+def nothing_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test's messages show what another has typed."""
+    monkeypatch.setattr(errors, "_TYPED", {})
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from toy import (
 )
 
 from bert_jax.config import LoopConfig
-from bert_jax.errors import InputError, Interrupted
+from bert_jax.errors import InputError, Interrupted, TrainingError
 from bert_jax.training import manifest
 from bert_jax.training.loop import Job
 
@@ -156,7 +156,7 @@ def test_checkpoints_are_verified_while_the_first_steps_run(
         patch.setattr(manifest, "sha256", slow)
         go_on = toy(tmp_path, loop=dataclasses.replace(loop, save_every=100), before=look, first=5)
         if damaged:
-            with pytest.raises(InputError, match=f"{file} is not what was written.*nothing has been saved.*same command again"):
+            with pytest.raises(TrainingError, match=f"{file} is not what was written.*nothing has been saved.*same command again"):
                 run(go_on)
             assert steps_kept(tmp_path) == [4] and (tmp_path / "checkpoints" / "5.damaged").exists()
             assert run(toy(tmp_path, loop=loop)) == undisturbed.real_tokens

@@ -42,7 +42,7 @@ def export_model(directory: str | Path, out: str | Path, license_name: str = "",
     Raises:
         InputError: there is no model, `out` is not empty, the architecture is unknown, or the model has no equivalent in `transformers`.
     """
-    directory, out = place(directory), on_disk(str(out), "OUT")
+    directory, out = place(directory), on_disk(out, "OUT")
     if architecture and architecture not in ARCHITECTURES:
         raise InputError(f"There is no architecture {architecture!r} to write: choose one of {', '.join(ARCHITECTURES)}.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

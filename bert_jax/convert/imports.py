@@ -86,7 +86,7 @@ def read_source(source: str | Path, initialize_missing: bool = False) -> Importe
             configuration; tokens without a row of the token table, or a vocabulary far smaller; part of a head only; the hub
             cannot be reached.
     """
-    source_directory = on_disk(str(source), "A model from elsewhere,")
+    source_directory = on_disk(source, "A model from elsewhere,")
     if not source_directory.is_dir():
         source_directory = hub.fetch(str(source))
     directory = encoder_directory(source_directory)

@@ -67,7 +67,7 @@ def export_model_to_onnx(directory: str | Path, path: str | Path) -> None:
     Raises:
         InputError: there is no model, the file exists, or jax2onnx is not installed.
     """
-    directory, path = place(directory), on_disk(str(path), "OUT")
+    directory, path = place(directory), on_disk(path, "OUT")
     if path.exists():
         raise InputError(f"{path} exists already: name another file.")
     description, tokenizer = model_directory.read(directory)

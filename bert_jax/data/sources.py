@@ -49,19 +49,19 @@ def open_source(name: str, config: CorpusConfig) -> Source:
         return DemoSource(_DEMO_PARTS[name])
     if name.startswith("tfds:"):
         return TfdsSource(name.removeprefix("tfds:"))
-    return FilesSource(str(on_disk(name, "The corpus")), config.encoding_errors)
+    return FilesSource(on_disk(name, "The corpus"), config.encoding_errors)
 
 
 @dataclass(frozen=True)
 class FilesSource:
     """Text files (see `bert_jax.data.text`), by the absolute path of a file, folder or glob."""
 
-    name: str
+    path: Path
     encoding_errors: Literal["strict", "replace"]
 
     @property
     def files(self) -> list[Path]:
-        return text.list_files(self.name)
+        return text.list_files(self.path)
 
     @property
     def stored_bytes(self) -> int | None:
@@ -83,7 +83,7 @@ class FilesSource:
         return text.read_documents(self.files, self.encoding_errors, on_read)
 
     def parts(self) -> list[Source]:
-        return [FilesSource(str(path), self.encoding_errors) for path in self.files]
+        return [FilesSource(path, self.encoding_errors) for path in self.files]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ _DROPPED = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd\ud800-\udfff]")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def list_files(source: str) -> list[Path]:
+def list_files(source: str | Path) -> list[Path]:
     """The text files that a file name, a folder (with its subfolders) or a glob means, sorted.
 
     Raises:
@@ -35,7 +35,7 @@ def list_files(source: str) -> list[Path]:
         return [place]
     if place.is_dir():
         found: Iterable[Path] = place.rglob("*")
-    elif glob.has_magic(source):
+    elif glob.has_magic(str(source)):
         # Brackets in the names of folders that are there are no pattern.
         folder = next(parent for parent in place.parents if parent.is_dir())
         found = folder.glob(str(place.relative_to(folder)))
