@@ -11,6 +11,7 @@ The files that a reader is told to bring (corpus/, reviews.tsv, ...) are made fi
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -136,6 +137,7 @@ def main() -> int:
     flags = parser.parse_args()
     found = [block for page in pages() for block in blocks(page)]
     ran, skipped, begun = 0, [block for block in found if block.skipped], time.monotonic()
+    os.chdir(ROOT)
     sys.path[0] = ""  # as for a Python session in the clone's directory
     names: dict[str, dict[str, object]] = {}
     for block in found:
