@@ -4,7 +4,8 @@
 
 Expected: on two cores of an EPYC seven minutes (Zen 4) to eleven (Zen 3, without AVX-512); 40 % of the masked tokens of
 held-out reviews right (always guessing the commonest: 5 %), 71 % of the next sentences (guessing: 50 %), sentiment 79.8 %
-pre-trained beside 73.8 % from scratch; means of three seeds, measured earlier, are 79.7 % and 76.0 %. With more time: --config.pretrain.steps=4500 gives 40.8 % and 76.7 %.
+pre-trained beside 73.8 % from scratch; means of three seeds, measured earlier, are 79.7 % and 76.0 %. With more time:
+--config.pretrain.steps=4500 gave 40.8 % and 76.7 % then.
 
 What was tried, held out, on the same text (1.0M tokens an epoch). A narrow encoder guesses from the bag of words for
 millions of tokens before its heads find the neighbours; what shortens that wait decides the run.
