@@ -77,7 +77,7 @@ def pages() -> list[Path]:
 
 def make_readers_files() -> None:
     """What a reader would bring along, in the clone's directory."""
-    from bert_jax.data import demo
+    from bert_jax.modalities.text import demo
 
     documents = ["\n".join(paragraphs) for paragraphs, _ in zip(demo.documents("newspaper"), range(300), strict=False)]
     texts, labels = demo.labelled_reviews()["train"]
@@ -117,7 +117,7 @@ def run_shell(code: str) -> int:
 
 def help_examples() -> Iterator[tuple[str, str]]:
     """The examples of each command's --help."""
-    from bert_jax.cli import _parser
+    from bert_jax.cli.program import _parser
 
     for action in _parser()._subparsers._group_actions:  # type: ignore[union-attr]
         for name, command in action.choices.items():  # type: ignore[union-attr]

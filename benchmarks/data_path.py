@@ -28,8 +28,8 @@ from typing import Any
 import checkout  # noqa: F401
 
 from bert_jax.config import CorpusConfig, RowsConfig
-from bert_jax.data.corpora import prepare
-from bert_jax.tokenizer import Tokenizer
+from bert_jax.data.records.corpora import prepare
+from bert_jax.modalities.text.tokenizer import Tokenizer
 
 # Processes that preparation starts import this file again, as they import a user's program. So what takes long to import, and
 # `python -m bert_jax prepare` does without (JAX, Grain), is imported where it is used.
@@ -52,7 +52,7 @@ def main() -> None:
         return
     from machine import machine, versions
 
-    from bert_jax.model_directory import write_json
+    from bert_jax.model.directory import write_json
 
     names = [name for name in WORK if name != "datasets" or importlib.util.find_spec("datasets")]
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}

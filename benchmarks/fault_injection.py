@@ -32,15 +32,16 @@ from kill_rounds import FINETUNE, PRETRAIN
 from small_run import write_files
 
 import train
-from bert_jax import model_directory
-from bert_jax.data.corpora import prepare
+from bert_jax.config.overrides import load_config
+from bert_jax.data.records.corpora import prepare
 from bert_jax.errors import InputError
-from bert_jax.files import check_seal
-from bert_jax.overrides import load_config
-from bert_jax.tokenizer import Tokenizer
-from bert_jax.training import manifest
-from bert_jax.training.checkpoint import Checkpoints, load_parameters
-from bert_jax.verify import verify
+from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.model import directory as model_directory
+from bert_jax.stages.verify import verify
+from bert_jax.storage.files import check_seal
+from bert_jax.training.checkpoints import manifest
+from bert_jax.training.checkpoints.loading import load_parameters
+from bert_jax.training.checkpoints.saving import Checkpoints
 
 FAULTS = ("flip", "truncate", "delete", "swap")
 STAGES = ("pretrain", "finetune")

@@ -24,14 +24,14 @@ from machine import machine, versions
 from peers import PACKAGES, Embed, Tensors, installed, prepare, seconds
 
 import bert_jax
-from bert_jax import model_directory
 from bert_jax.config import EncoderConfig, VocabularyConfig
 from bert_jax.convert.huggingface import to_parameters
 from bert_jax.data.tables import read_rows
 from bert_jax.inference import TruncationWarning
-from bert_jax.model_directory import ModelDescription, write_json
-from bert_jax.tokenizer import Tokenizer
-from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.model import directory as model_directory
+from bert_jax.model.directory import ModelDescription, write_json
+from bert_jax.training.checkpoints.saving import Checkpoints
 from bert_jax.training.state import TrainState
 
 OURS = "bert_jax"

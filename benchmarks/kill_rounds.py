@@ -35,11 +35,21 @@ from orbax.checkpoint._src.path import deleter
 from small_run import write_files
 
 import train
-from bert_jax import answer_files, cli, files, metrics, model_directory, predict, tokenizer, verify  # noqa: F401
-from bert_jax.data import builder
-from bert_jax.model_directory import write_json
-from bert_jax.stages import finetune, run
-from bert_jax.training import loop, manifest
+from bert_jax import cli
+from bert_jax.data.records import builder
+from bert_jax.inference import answer_files
+from bert_jax.modalities.text import tokenizer
+from bert_jax.model import directory as model_directory
+from bert_jax.model.directory import write_json
+from bert_jax.runtime import metrics
+from bert_jax.stages import (
+    finetune,
+    run,
+    verify,
+)
+from bert_jax.storage import files
+from bert_jax.training import loop
+from bert_jax.training.checkpoints import manifest
 
 PRETRAIN = "steps=24, evaluation_batches=2, loop=LoopConfig(log_every=3, evaluate_every=6, save_every=2, keep=1)"
 FINETUNE = "loop=LoopConfig(log_every=2, evaluate_every=4, save_every=2, keep=1)"

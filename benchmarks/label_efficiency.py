@@ -20,11 +20,11 @@ import checkout  # noqa: F401
 import jax
 from machine import machine
 
-from bert_jax import model_directory
 from bert_jax.config import RunConfig
+from bert_jax.config.overrides import from_dict
 from bert_jax.data.labelled import Labelled, load_labelled
-from bert_jax.model_directory import read_json, write_json
-from bert_jax.overrides import from_dict
+from bert_jax.model import directory as model_directory
+from bert_jax.model.directory import read_json, write_json
 from bert_jax.stages.finetune import finetune
 from bert_jax.training.host_memory import keep_freed_memory
 

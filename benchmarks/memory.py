@@ -15,7 +15,7 @@ import jax
 from machine import machine, versions
 
 from bert_jax.config import ComputeConfig, EncoderConfig, MeshConfig, PretrainConfig, RowsConfig, RunConfig, VocabularyConfig
-from bert_jax.model_directory import write_json
+from bert_jax.model.directory import write_json
 from bert_jax.stages.plan import lower_step
 from bert_jax.training.compiled import bytes_per_device
 from bert_jax.training.sharding import make_mesh

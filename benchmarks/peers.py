@@ -13,7 +13,7 @@ from machine import CORES
 
 from bert_jax.config import EncoderConfig
 from bert_jax.convert.huggingface import config_values
-from bert_jax.tokenizer import Tokenizer
+from bert_jax.modalities.text.tokenizer import Tokenizer
 
 PACKAGES = {"torch": ("torch", "transformers"), "onnxruntime": ("torch", "transformers", "onnx", "onnxruntime")}
 """What each peer takes: ONNX Runtime runs graphs that torch exports."""

@@ -37,15 +37,15 @@ from torch_pretraining import PackedLoop, PlainLoop
 
 from bert_jax.config import ComputeConfig, CorpusConfig, EncoderConfig, MaskingConfig, MeshConfig, OptimizerConfig, RowsConfig, to_dict
 from bert_jax.convert.huggingface import to_tensors
-from bert_jax.data.corpora import Prepared, prepare
 from bert_jax.data.pipeline import pretraining_batches
+from bert_jax.data.records.corpora import Prepared, prepare
+from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model.bert import PretrainingModel
+from bert_jax.model.directory import write_json
 from bert_jax.model.flops import training_flops
-from bert_jax.model_directory import write_json
-from bert_jax.objectives.masking import masked_slots
-from bert_jax.objectives.tasks import PretrainingTask
-from bert_jax.tokenizer import Tokenizer
+from bert_jax.tasks.pretraining import PretrainingTask
 from bert_jax.training.host_memory import keep_freed_memory
+from bert_jax.training.masking import masked_slots
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.sharding import make_mesh, place_batch
 from bert_jax.training.state import create_state

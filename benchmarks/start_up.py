@@ -19,7 +19,7 @@ from pathlib import Path
 from checkout import ROOT
 from machine import machine, versions
 
-from bert_jax.model_directory import write_json
+from bert_jax.model.directory import write_json
 
 IMPORT = "import sys, time; begun = time.perf_counter(); import bert_jax; print(time.perf_counter() - begun, 'jax' in sys.modules)"
 COMMAND = [sys.executable, "train.py", "--config=configs/demo.py", "--config.pretrain.loop.log_every=1"]

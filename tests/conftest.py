@@ -13,11 +13,12 @@ import pytest
 from children import PROGRAMS
 from toy import Undisturbed
 
-from bert_jax import errors, model_directory
+from bert_jax import errors
 from bert_jax.config import ComputeConfig, EncoderConfig, VocabularyConfig
-from bert_jax.model_directory import ModelDescription
-from bert_jax.tokenizer import Tokenizer
-from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.model import directory as model_directory
+from bert_jax.model.directory import ModelDescription
+from bert_jax.training.checkpoints.saving import Checkpoints
 from bert_jax.training.loop import Job, train
 from bert_jax.training.state import TrainState
 

@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 from bert_jax.config import EncoderConfig, VocabularyConfig
 from bert_jax.convert.huggingface import config_values, to_tensors
-from bert_jax.model_directory import ModelDescription
-from bert_jax.tokenizer import Tokenizer
+from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.model.directory import ModelDescription
 
 ENCODER = EncoderConfig(layers=2, width=32, heads=2, feed_forward=64, max_positions=48)
 LABELS = ("bad", "so so", "good")

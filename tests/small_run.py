@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bert_jax.data import demo
+from bert_jax.modalities.text import demo
 
 _CONFIG = """
 from bert_jax.config import *

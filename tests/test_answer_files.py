@@ -17,9 +17,9 @@ from command_line import failure, json_lines, ok
 from conftest import write_model
 
 import bert_jax
-from bert_jax import model_directory
 from bert_jax.cli import main
 from bert_jax.inference import Bert
+from bert_jax.model import directory as model_directory
 
 TEXTS = ["很" * (1 + 7 * number % 60) + f" the cat {number}" for number in range(23)]
 
@@ -27,7 +27,7 @@ TEXTS = ["很" * (1 + 7 * number % 60) + f" the cat {number}" for number in rang
 @pytest.fixture
 def texts(tmp_path, monkeypatch) -> Path:
     """A file of 23 lines, one of which is bad; a chunk is 4."""
-    monkeypatch.setattr("bert_jax.predict.CHUNK", 4)
+    monkeypatch.setattr("bert_jax.cli.predict.CHUNK", 4)
     path = tmp_path / "texts.txt"
     path.write_bytes("\n".join([*TEXTS[:6], "\udcff", *TEXTS[7:]]).encode(errors="surrogateescape"))
     return path
@@ -50,7 +50,7 @@ def interrupt(monkeypatch, method: str, chunk: int, *arguments: object) -> None:
 
 
 def test_a_file_of_lines_becomes_json_lines_in_order(tiny_classifier, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("bert_jax.predict.CHUNK", 3)
+    monkeypatch.setattr("bert_jax.cli.predict.CHUNK", 3)
     texts = ["很" * length for length in (5, 60, 3, 1, 20, 47, 2)]
     (tmp_path / "texts.txt.gz").write_bytes(gzip.compress(("\n".join(texts[:2]) + "\n\n" + "\r\n".join(texts[2:])).encode()))
     ok("classify", tiny_classifier, tmp_path / "texts.txt.gz", "--output", tmp_path / "out.jsonl")
@@ -67,7 +67,7 @@ def test_a_file_of_lines_becomes_json_lines_in_order(tiny_classifier, tmp_path, 
 
 
 def test_tables_by_column_and_vectors_as_npy(tiny_pretrained, tiny_classifier, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("bert_jax.predict.CHUNK", 2)
+    monkeypatch.setattr("bert_jax.cli.predict.CHUNK", 2)
     rows = [("房间", "很好"), ("the cat", "sat"), ("再也", "不来了")]
     (tmp_path / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in [("a", "b"), *rows]))
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps({"text": a, "text_pair": b}) + "\n" for a, b in rows))
@@ -136,7 +136,7 @@ def test_a_bad_row_of_a_table_is_not_a_number(tiny_pretrained, tmp_path, capsys)
 
 
 def test_many_bad_lines_are_counted(tiny_pretrained, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("bert_jax.predict.CHUNK", 15)
+    monkeypatch.setattr("bert_jax.cli.predict.CHUNK", 15)
     (tmp_path / "a.txt").write_text("\n".join(["很"] * 40 + ["很[MASK]"]))
     ok("fill-mask", tiny_pretrained, tmp_path / "a.txt", "--output", tmp_path / "out.jsonl")
     told = capsys.readouterr().err.splitlines()
@@ -176,7 +176,7 @@ def test_a_file_without_an_answer_is_an_error(tiny_pretrained, tmp_path, capsys)
 
 
 def test_memory_does_not_grow_with_the_file(tiny_pretrained, tmp_path, monkeypatch):
-    monkeypatch.setattr("bert_jax.predict.CHUNK", 64)
+    monkeypatch.setattr("bert_jax.cli.predict.CHUNK", 64)
     fill_mask, chunks = Bert.fill_mask, itertools.count()
 
     def load_and_watch(path: Path) -> Bert:
@@ -202,7 +202,7 @@ def test_memory_does_not_grow_with_the_file(tiny_pretrained, tmp_path, monkeypat
         assert (tmp_path / "out.jsonl").read_text().count("\n") == lines
         return most
 
-    monkeypatch.setattr("bert_jax.predict.load", load_and_watch)
+    monkeypatch.setattr("bert_jax.cli.predict.load", load_and_watch)
     monkeypatch.setattr(Bert, "fill_mask", forget_what_was)
     _, small, large = peak(128), peak(256), peak(2560)  # the first compiles
     # The texts of 2,304 lines more are 1 MB, their records 4 MB.

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from bert_jax.config import CorpusConfig, VocabularyConfig
-from bert_jax.data.corpora import prepare
+from bert_jax.data.records.corpora import prepare
 from bert_jax.errors import InputError
-from bert_jax.tokenizer import Tokenizer
+from bert_jax.modalities.text.tokenizer import Tokenizer
 
 TEXTS = [[f"第{i}章。天地玄黄！", *("宇宙洪荒。" * j for j in range(i % 4))] for i in range(40)]
 

@@ -14,12 +14,12 @@ import pytest
 import tiny
 from small_run import write_files
 
-from bert_jax import bucket as room
 from bert_jax.cli import main
-from bert_jax.data.text import list_files
 from bert_jax.errors import InputError
-from bert_jax.files import on_disk, place
-from bert_jax.metrics import TIMINGS
+from bert_jax.modalities.text.files import list_files
+from bert_jax.runtime.metrics import TIMINGS
+from bert_jax.storage import bucket as room
+from bert_jax.storage.files import on_disk, place
 
 pytest.importorskip("gcsfs", reason="gcsfs is not installed: pip install gcsfs")
 emulated = pytest.importorskip("emulated", reason="gcp-storage-emulator is not installed")
@@ -27,19 +27,19 @@ emulated = pytest.importorskip("emulated", reason="gcp-storage-emulator is not i
 ROOT = Path(__file__).resolve().parents[1]
 
 # A lock that a crash has left is watched for seconds here.
-QUICK = "import sys; from bert_jax import bucket; bucket.REFRESH, bucket.LOST = 0.3, 4.0; "
+QUICK = "import sys; from bert_jax.storage import bucket; bucket.REFRESH, bucket.LOST = 0.3, 4.0; "
 TRAIN = QUICK + "import train; sys.exit(train.main(sys.argv[1:]))"
 JOIN = QUICK + (
     "import jax; jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2])); import train; sys.exit(train.main(sys.argv[3:]))"
 )
 HOLD = QUICK + (
-    "import time; from bert_jax.cli import run_command; from bert_jax.files import only_writer, place\n"
+    "import time; from bert_jax.cli.program import run_command; from bert_jax.storage.files import only_writer, place\n"
     "def hold():\n"
     "    with only_writer(place('gs://bucket/held')): print('held', flush=True); time.sleep(float(sys.argv[1]))\n"
     "sys.exit(run_command(hold))"
 )
 WRITE = (
-    "import sys; from bert_jax.cli import run_command; from bert_jax.files import place, write_whole; "
+    "import sys; from bert_jax.cli.program import run_command; from bert_jax.storage.files import place, write_whole; "
     "sys.exit(run_command(lambda: write_whole(place(sys.argv[1]), 'text')))"
 )
 

@@ -15,15 +15,16 @@ import tiny
 from command_line import failure, ok
 
 import bert_jax
-from bert_jax import model_directory
 from bert_jax.cli import main
 from bert_jax.errors import InputError, TrainingError
-from bert_jax.files import seal
-from bert_jax.tokenizer import Tokenizer
-from bert_jax.training import manifest
-from bert_jax.training.checkpoint import Checkpoints, UnverifiedCheckpointWarning, chosen
+from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.model import directory as model_directory
+from bert_jax.storage.files import seal
+from bert_jax.training.checkpoints import manifest
+from bert_jax.training.checkpoints.loading import UnverifiedCheckpointWarning, chosen
+from bert_jax.training.checkpoints.saving import Checkpoints
+from bert_jax.training.checkpoints.verification import faults
 from bert_jax.training.state import TrainState
-from bert_jax.training.verification import faults
 
 
 def state(step: int) -> TrainState:

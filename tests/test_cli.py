@@ -12,9 +12,9 @@ import pytest
 from command_line import failure, json_lines, ok
 
 import bert_jax
-from bert_jax.cli import config_overrides, main, run_command
+from bert_jax.cli.program import config_overrides, main, run_command
 from bert_jax.errors import InputError, Interrupted, TrainingError
-from bert_jax.tokenizer import Tokenizer
+from bert_jax.modalities.text.tokenizer import Tokenizer
 
 CONFIG = """
 from bert_jax.config import EncoderConfig, PretrainConfig, RowsConfig, RunConfig
@@ -55,7 +55,7 @@ def test_a_terminal_that_knows_latin_letters_alone(tiny_pretrained, monkeypatch)
 
 
 def test_columns_stand_below_each_other_in_chinese_too():
-    from bert_jax.predict import _padded, _width
+    from bert_jax.cli.predict import _padded, _width
 
     cells = [_padded(text, 8) for text in ("好", "##ing", "e\u0301", "酒店")]
     assert [_width(cell) for cell in cells] == [8] * 4

@@ -18,8 +18,8 @@ from bert_jax.config import (
     RowsConfig,
     RunConfig,
 )
+from bert_jax.config.overrides import load_config
 from bert_jax.errors import InputError
-from bert_jax.overrides import load_config
 from bert_jax.stages.pretrain import stage_parts
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from bert_jax.config import CorpusConfig, VocabularyConfig
-from bert_jax.data import encoding, files
-from bert_jax.data.corpora import documents, prepare
+from bert_jax.data.records.corpora import documents, prepare
 from bert_jax.errors import InputError
-from bert_jax.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bert_jax.modalities.text import encoding
+from bert_jax.modalities.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bert_jax.storage import streams as files
 
 RNG = np.random.default_rng(0)
 LETTERS = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏闰余成岁律吕调阳云腾致雨露结为霜"
@@ -248,7 +249,7 @@ def test_text_that_changes_while_it_is_read_is_not_kept(config, tokenizer, tmp_p
         write_corpus(tmp_path / "text" / "b.txt", 3)
         return encoding.encode(documents, encoder)
 
-    monkeypatch.setattr("bert_jax.data.builder.encode", growing)
+    monkeypatch.setattr("bert_jax.data.records.builder.encode", growing)
     with pytest.raises(InputError, match="changed while it was prepared"):
         prepare(config, tokenizer, tmp_path / "data", show_progress=False)
     assert not list((tmp_path / "data").rglob("*.array_record*"))
@@ -322,8 +323,8 @@ import sys
 from pathlib import Path
 from bert_jax.config import CorpusConfig
 from bert_jax.data import encoding
-from bert_jax.data.corpora import prepare
-from bert_jax.tokenizer import Tokenizer
+from bert_jax.data.records.corpora import prepare
+from bert_jax.modalities.text.tokenizer import Tokenizer
 
 if __name__ == "__main__":
     encoding._BATCH_CHARACTERS, encoding._BATCHES_BEFORE_PROCESSES, encoding.cores = 2000, 2, lambda: 2

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bert_jax.data import demo
-from bert_jax.data.sentences import WORD_MARK
+from bert_jax.modalities.text import demo
+from bert_jax.modalities.text.sentences import WORD_MARK
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from bert_jax.cli import main
 from bert_jax.convert.exports import export_model
 from bert_jax.convert.imports import import_model, read_source
 from bert_jax.errors import InputError
-from bert_jax.model_directory import EmbeddingConfig, ModelDescription
+from bert_jax.model.directory import EmbeddingConfig, ModelDescription
 
 
 @pytest.mark.parametrize("architecture", foreign.HEADS)
@@ -71,7 +71,7 @@ def test_a_sentence_embedding_model_keeps_its_modules(tmp_path: Path) -> None:
 
 
 def test_the_card_tells_what_was_trained(tmp_path: Path, tiny_pretrained: Path) -> None:
-    from bert_jax.model_directory import write_json
+    from bert_jax.model.directory import write_json
 
     run = tmp_path / "run"
     (run / "data" / "documents" / "mine-0123456789abcdef" / "1.0.0").mkdir(parents=True)

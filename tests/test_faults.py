@@ -17,7 +17,7 @@ import tiny
 import toy
 
 from bert_jax.errors import print_unraisable, storage_failure
-from bert_jax.training.verification import faults
+from bert_jax.training.checkpoints.verification import faults
 
 LOOP = {"log_every": 2, "evaluate_every": 4, "save_every": 2, "keep": 2}
 STEPS = 8

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from bert_jax.errors import InputError
-from bert_jax.files import SEAL, check_seal, only_writer, seal, seal_faults, write_whole
+from bert_jax.storage.files import SEAL, check_seal, only_writer, seal, seal_faults, write_whole
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from bert_jax.files import only_writer
+from bert_jax.storage.files import only_writer
 with only_writer(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

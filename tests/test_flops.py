@@ -11,7 +11,7 @@ import tiny
 from bert_jax.config import EncoderConfig
 from bert_jax.model.bert import ClassificationModel
 from bert_jax.model.flops import classification_flops, forward_flops, training_flops
-from bert_jax.objectives.tasks import PretrainingTask
+from bert_jax.tasks.pretraining import PretrainingTask
 from bert_jax.training import peak
 
 ROWS, LENGTH, EXAMPLES, SLOTS, VOCABULARY = 4, 64, 3, 10, 400

@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bert_jax.config import FinetuneConfig, PretrainConfig, RunConfig, VocabularyConfig, to_dict
+from bert_jax.config.overrides import apply_overrides, from_dict
 from bert_jax.convert.imports import read_source
 from bert_jax.data.tables import BadRow, Row, count_rows, scan_rows
-from bert_jax.data.text import read_documents
 from bert_jax.errors import InputError
-from bert_jax.overrides import apply_overrides, from_dict
-from bert_jax.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bert_jax.modalities.text.files import read_documents
+from bert_jax.modalities.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 LONG = "FUZZ_EXAMPLES" in os.environ
 fuzz = settings(

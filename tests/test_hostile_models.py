@@ -12,11 +12,12 @@ import foreign
 import numpy as np
 import pytest
 
-from bert_jax import model_directory, small_files
 from bert_jax.convert.imports import import_model, read_source
 from bert_jax.convert.tensor_files import PICKLES
 from bert_jax.errors import InputError
-from bert_jax.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bert_jax.modalities.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bert_jax.model import directory as model_directory
+from bert_jax.storage import small_files
 
 # Nothing here takes a second, and what waits for a pipe waits for ever.
 pytestmark = pytest.mark.timeout(60)

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from bert_jax.config import CorpusConfig, RowsConfig, VocabularyConfig
-from bert_jax.data import files, tables
-from bert_jax.data.corpora import prepare
+from bert_jax.data import tables
 from bert_jax.data.inspection import inspect
+from bert_jax.data.records.corpora import prepare
 from bert_jax.data.tables import BadRow, Row, count_rows, scan_lines, scan_rows
-from bert_jax.data.text import LONGEST_DOCUMENT, count_dropped, read_documents
 from bert_jax.errors import InputError
-from bert_jax.tokenizer import Tokenizer
+from bert_jax.modalities.text.files import LONGEST_DOCUMENT, count_dropped, read_documents
+from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.storage import streams as files
 
 COLUMNS = {"text": "text", "label": "label"}
 NO_TEXT = "\0\x01\x08\x1b\x7f\x85\ufffd\ud800\udfff"
@@ -111,7 +112,7 @@ PEAK = """
 import sys
 from pathlib import Path
 from bert_jax.data.tables import scan_lines, scan_rows
-from bert_jax.data.text import read_documents
+from bert_jax.modalities.text.files import read_documents
 
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024

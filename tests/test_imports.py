@@ -20,7 +20,7 @@ from bert_jax.convert.google import today
 from bert_jax.convert.huggingface import PRETRAINING_PARTS, to_parameters, to_tensors
 from bert_jax.convert.imports import import_model, read_source
 from bert_jax.errors import InputError
-from bert_jax.model_directory import EmbeddingConfig
+from bert_jax.model.directory import EmbeddingConfig
 
 
 def assert_same(found: Any, wanted: Any) -> None:

@@ -13,13 +13,14 @@ import pytest
 from conftest import random_parameters, write_model
 
 import bert_jax
-from bert_jax import forward, inference, model_directory
+from bert_jax import inference
 from bert_jax.config import ComputeConfig
 from bert_jax.errors import InputError
-from bert_jax.inference import Bert, TextError, TruncationWarning
+from bert_jax.inference import Bert, TextError, TruncationWarning, forward
+from bert_jax.model import directory as model_directory
 from bert_jax.model.bert import ClassificationModel, PretrainingModel
-from bert_jax.model_directory import EmbeddingConfig, ModelDescription
-from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.model.directory import EmbeddingConfig, ModelDescription
+from bert_jax.training.checkpoints.saving import Checkpoints
 from bert_jax.training.state import TrainState
 
 PAIRS = [("这家酒店", "服务很好"), ("the cat", "sat on the mat, good"), ("太差", "房间也很干净。再也不来了"), ("很", "好")]

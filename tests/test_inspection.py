@@ -8,11 +8,11 @@ import pytest
 
 from bert_jax.config import CorpusConfig, RowsConfig, VocabularyConfig
 from bert_jax.data import inspection
-from bert_jax.data.encoding import DocumentEncoder
 from bert_jax.data.inspection import inspect
 from bert_jax.data.pipeline import make_rows
 from bert_jax.errors import InputError
-from bert_jax.tokenizer import Tokenizer
+from bert_jax.modalities.text.encoding import DocumentEncoder
+from bert_jax.modalities.text.tokenizer import Tokenizer
 
 DOCUMENTS = [
     ["这家酒店的服务很好。房间也很干净!", "早餐不错。"],

@@ -28,7 +28,7 @@ from toy import (
 
 from bert_jax.config import LoopConfig
 from bert_jax.errors import InputError, Interrupted, TrainingError
-from bert_jax.training import manifest
+from bert_jax.training.checkpoints import manifest
 from bert_jax.training.loop import Job
 
 

@@ -32,7 +32,7 @@ from toy import (
 )
 
 from bert_jax.errors import Interrupted
-from bert_jax.metrics import read_metrics
+from bert_jax.runtime.metrics import read_metrics
 from bert_jax.training import loop as loop_room
 from bert_jax.training.loop import Job, Then, train
 

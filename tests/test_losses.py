@@ -9,7 +9,7 @@ import optax
 import pytest
 import tiny
 
-from bert_jax.objectives.losses import Mean, classification_metrics, cross_entropy, weighted_mean
+from bert_jax.training.losses import Mean, classification_metrics, cross_entropy, weighted_mean
 
 
 def test_a_mean_adds_sums_and_counts() -> None:

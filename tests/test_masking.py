@@ -12,8 +12,8 @@ from scipy import stats
 from tiny import CLS, MASK, ORDINARY_IDS, PAD, SEP, SPECIAL_IDS, UNK
 
 from bert_jax.config import MaskingConfig
-from bert_jax.objectives.losses import classification_metrics
-from bert_jax.objectives.masking import MaskedTokens, mask_tokens, masked_slots
+from bert_jax.training.losses import classification_metrics
+from bert_jax.training.masking import MaskedTokens, mask_tokens, masked_slots
 
 ROWS, LENGTH = 1200, 128  # for nearly all, since every shape is compiled
 Mask = Callable[..., MaskedTokens]

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from bert_jax.metrics import MetricsWriter, read_metrics
+from bert_jax.runtime.metrics import MetricsWriter, read_metrics
 
 
 def events(directory):

@@ -10,7 +10,7 @@ import pytest
 import bert_jax
 from bert_jax.convert.exports import export_model
 from bert_jax.convert.imports import import_model, read_source
-from bert_jax.model_directory import EmbeddingConfig
+from bert_jax.model.directory import EmbeddingConfig
 
 TEXTS = [
     "The weather is lovely today.",

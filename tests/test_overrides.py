@@ -19,8 +19,8 @@ from bert_jax.config import (
     RunConfig,
     to_dict,
 )
+from bert_jax.config.overrides import apply_overrides, differences, from_dict, load_config
 from bert_jax.errors import InputError
-from bert_jax.overrides import apply_overrides, differences, from_dict, load_config
 
 PRETRAIN = RunConfig(encoder=EncoderConfig.preset("tiny"), pretrain=PretrainConfig(steps=10))
 BOTH = dataclasses.replace(PRETRAIN, finetune=FinetuneConfig())

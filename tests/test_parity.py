@@ -17,7 +17,7 @@ from bert_jax.data.packing import assemble, pack
 from bert_jax.data.pairs import Examples
 from bert_jax.model.bert import ClassificationModel, PretrainingModel
 from bert_jax.model.dropout import row_keys
-from bert_jax.objectives.tasks import PretrainingTask
+from bert_jax.tasks.pretraining import PretrainingTask
 from bert_jax.training.optimizer import make_optimizer
 
 VOCABULARY = 99  # of the stored model

@@ -14,18 +14,18 @@ from small_run import write_files
 
 import bert_jax
 from bert_jax.config import CorpusConfig, LabelledConfig, RunConfig, VocabularyConfig
+from bert_jax.config.overrides import load_config
 from bert_jax.convert.exports import export_model
 from bert_jax.convert.imports import import_model
 from bert_jax.data.labelled import load_labelled
-from bert_jax.data.sources import open_source
-from bert_jax.data.text import list_files
 from bert_jax.errors import InputError, as_typed
-from bert_jax.files import on_disk, place
-from bert_jax.metrics import read_metrics
-from bert_jax.overrides import load_config
+from bert_jax.modalities.text.files import list_files
+from bert_jax.modalities.text.sources import open_source
+from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.runtime.metrics import read_metrics
 from bert_jax.stages.run import run
-from bert_jax.tokenizer import Tokenizer
-from bert_jax.training.checkpoint import Checkpoints
+from bert_jax.storage.files import on_disk, place
+from bert_jax.training.checkpoints.saving import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 ODD = ("a b", "a#b", "50%", "%2F", "what?", "a*", "酒店", "~me", "caf\u00e9", "-x")

@@ -9,11 +9,11 @@ import termios
 
 import pytest
 
-from bert_jax import progress
-from bert_jax.progress import TrainingProgress, WorkProgress, count, duration
+from bert_jax.runtime import progress
+from bert_jax.runtime.progress import TrainingProgress, WorkProgress, count, duration
 
 TRAINING = """
-from bert_jax.progress import TrainingProgress
+from bert_jax.runtime.progress import TrainingProgress
 fields = {"loss": 3.2141, "mlm_accuracy": 0.2514, "nsp_accuracy": 0.81, "learning_rate": 1e-4}
 fields |= {"real_tokens_per_second": 21_300, "padding": 0.031}
 with TrainingProgress(5000, 1000, "pretrain") as line:

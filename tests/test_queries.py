@@ -12,7 +12,7 @@ from bert_jax.data.labelled import LabelledExamples, encode_examples
 from bert_jax.data.pairs import Examples
 from bert_jax.data.queries import BatchShapes, Queries, cover_one_by_one, encode_queries, packed_batches
 from bert_jax.errors import TextError
-from bert_jax.tokenizer import Tokenizer
+from bert_jax.modalities.text.tokenizer import Tokenizer
 
 
 class Special(NamedTuple):

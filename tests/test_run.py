@@ -19,8 +19,8 @@ from test_foreign_vocabularies import with_rows
 import bert_jax
 import bert_jax.cli
 from bert_jax.convert.imports import import_model
-from bert_jax.files import only_writer
-from bert_jax.metrics import read_metrics
+from bert_jax.runtime.metrics import read_metrics
+from bert_jax.storage.files import only_writer
 from bert_jax.training import loop
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from bert_jax.scores import FEW_CLASSES, LIKELIEST, confusions_of_matrix, likeliest_classes, score_classes
+from bert_jax.tasks.scores import FEW_CLASSES, LIKELIEST, confusions_of_matrix, likeliest_classes, score_classes
 
 
 def classes(*values: int) -> np.ndarray:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from bert_jax import vocabulary
 from bert_jax.cli import main
 from bert_jax.config import CorpusConfig, VocabularyConfig
-from bert_jax.data.corpora import prepare
+from bert_jax.data.records.corpora import prepare
 from bert_jax.errors import InputError
-from bert_jax.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bert_jax.modalities.text import vocabulary
+from bert_jax.modalities.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 MEANING = {
     "Japanese": ("パンダはガラスをわる。バスでかえる。", "パンダ", "ハンタ"),

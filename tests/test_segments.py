@@ -10,13 +10,13 @@ import pytest
 from conftest import write_model
 
 import bert_jax
-from bert_jax import model_directory
 from bert_jax.cli import main
 from bert_jax.config import EncoderConfig, FinetuneConfig, LabelledConfig, PretrainConfig, RowsConfig, RunConfig
 from bert_jax.convert.exports import export_model
 from bert_jax.data.labelled import load_labelled
 from bert_jax.errors import InputError
-from bert_jax.model_directory import ModelDescription
+from bert_jax.model import directory as model_directory
+from bert_jax.model.directory import ModelDescription
 from bert_jax.stages.finetune import finetune
 from bert_jax.stages.pretrain import pretrained_description
 

@@ -15,7 +15,7 @@ from bert_jax.convert.exports import export_model
 from bert_jax.convert.imports import import_model, read_source
 from bert_jax.errors import InputError
 from bert_jax.inference import Bert
-from bert_jax.model_directory import EmbeddingConfig
+from bert_jax.model.directory import EmbeddingConfig
 
 TEXTS = ["这家酒店的服务很好", "cat", "The cat sat on the mat, good", "Café"]
 OLD = ["cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"]

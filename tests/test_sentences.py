@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_jax.data.sentences import WORD_MARK, split_sentences
+from bert_jax.modalities.text.sentences import WORD_MARK, split_sentences
 
 CASES = {
     "他说：“你好。”然后走了。真的吗？！当然……算了。": ["他说：“你好。”", "然后走了。", "真的吗？！", "当然……", "算了。"],

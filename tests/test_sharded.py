@@ -9,8 +9,8 @@ import children
 import numpy as np
 import pytest
 
-from bert_jax.files import only_writer
-from bert_jax.metrics import TIMINGS, read_metrics
+from bert_jax.runtime.metrics import TIMINGS, read_metrics
+from bert_jax.storage.files import only_writer
 
 pytestmark = pytest.mark.slow
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from bert_jax.config import CorpusConfig
-from bert_jax.data.corpora import documents
-from bert_jax.data.sources import open_source
+from bert_jax.data.records.corpora import documents
 from bert_jax.errors import InputError
+from bert_jax.modalities.text.sources import open_source
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_tfds_splits_are_named_in_brackets(stock):
 
 
 def test_parts_are_the_whole(stock, monkeypatch):
-    monkeypatch.setattr("bert_jax.data.sources._TFDS_PART", 10)
+    monkeypatch.setattr("bert_jax.modalities.text.sources._TFDS_PART", 10)
     source = open_source("tfds:tiny_articles[train+extra[1:]]", CorpusConfig())
     assert [len(list(part.documents())) for part in source.parts()] == [10, 10, 5, 4]
     assert [document for part in source.parts() for document in part.documents()] == list(source.documents())
@@ -80,7 +80,7 @@ def test_a_tfds_text_that_is_not_there_is_named(stock, name, message):
 
 
 def test_a_stock_data_set_that_needs_tensorflow_says_what_to_do(stock, monkeypatch):
-    monkeypatch.setattr("bert_jax.data.sources._has_tensorflow", lambda: False)
+    monkeypatch.setattr("bert_jax.data.tfds._has_tensorflow", lambda: False)
     with pytest.raises(InputError, match=r"imdb_reviews is not prepared.*pip install tensorflow.*tfds build imdb_reviews --file_format"):
         list(open_source("tfds:imdb_reviews", CorpusConfig()).documents())
 

@@ -14,7 +14,7 @@ import pytest
 import tiny
 
 from bert_jax.config import OptimizerConfig
-from bert_jax.objectives.tasks import PretrainingTask
+from bert_jax.tasks.pretraining import PretrainingTask
 from bert_jax.training.optimizer import decay_mask, learning_rate_schedule, make_optimizer
 from bert_jax.training.state import TrainState, create_state
 from bert_jax.training.steps import compile_steps, train_step

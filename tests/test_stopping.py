@@ -24,9 +24,9 @@ from toy import (
 from bert_jax.config import LoopConfig
 from bert_jax.errors import Interrupted
 from bert_jax.training import loop as loop_room
-from bert_jax.training import manifest
+from bert_jax.training.checkpoints import manifest
+from bert_jax.training.checkpoints.verification import faults
 from bert_jax.training.loop import Job
-from bert_jax.training.verification import faults
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -6,9 +6,10 @@ import tracemalloc
 
 import pytest
 
-from bert_jax.data import files, text
-from bert_jax.data.text import list_files, read_documents
 from bert_jax.errors import InputError
+from bert_jax.modalities.text import files as text
+from bert_jax.modalities.text.files import list_files, read_documents
+from bert_jax.storage import streams as files
 
 TWO = "标题\n第一段。\n\n\n  \nSecond document.\n"
 DOCUMENTS = [["标题", "第一段。"], ["Second document."]]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bert_jax.config import VocabularyConfig
 from bert_jax.errors import InputError
-from bert_jax.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bert_jax.modalities.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 WORDS = "hotel ##s un ##able a b c ##b . , ! # [ ] 店 好 ， 。 e é ##é mask".split()
@@ -126,8 +126,8 @@ def test_bulk_encoding_knows_every_character():
 def test_bulk_encoding_of_many_blocks_and_words(tokenizer, monkeypatch):
     texts = ["hotels 店! a", "", "unable b", "好"] * 5
     expected, characters = tokenizer.encode_characters(texts)
-    monkeypatch.setattr("bert_jax.bulk_encoding._BLOCK", 10)
-    monkeypatch.setattr("bert_jax.bulk_encoding._MOST_KEPT", 2)
+    monkeypatch.setattr("bert_jax.modalities.text.bulk_encoding._BLOCK", 10)
+    monkeypatch.setattr("bert_jax.modalities.text.bulk_encoding._MOST_KEPT", 2)
     again = pickle.loads(pickle.dumps(tokenizer))
     for _ in range(2):
         flat, places = again.encode_characters(texts)
@@ -214,7 +214,7 @@ def test_truncation_and_padding_in_a_file_are_off(tmp_path, tokenizer):
 
 def test_training_gives_the_same_vocabulary_in_every_process(tmp_path):
     script = (
-        "import sys; from bert_jax.config import VocabularyConfig; from bert_jax.tokenizer import Tokenizer\n"
+        "import sys; from bert_jax.config import VocabularyConfig; from bert_jax.modalities.text.tokenizer import Tokenizer\n"
         f"print(Tokenizer.train({TEXTS!r}, VocabularyConfig(size=120), show_progress=False).fingerprint)"
     )
     prints = {subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout for _ in range(3)}

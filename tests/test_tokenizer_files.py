@@ -10,7 +10,7 @@ import tokenizers
 from tokenizers import normalizers, pre_tokenizers, processors
 
 from bert_jax.errors import InputError
-from bert_jax.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bert_jax.modalities.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 WORDS = (
     "[unused1] [unused2] c ##a ##f ##é ##e cafe café Café na ##ï ##i ##ve À É Î à é î a e i 中 文 中文 ##文 the movie # [ ] un ##used ##1 "

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bert_jax.tokenizer import Tokenizer
+from bert_jax.modalities.text.tokenizer import Tokenizer
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 VOCABULARIES = {"bert-base-uncased": True, "bert-base-cased": False, "bert-base-chinese": False}

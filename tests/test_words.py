@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_jax.config import VocabularyConfig
-from bert_jax.data import words
-from bert_jax.data.demo import documents
-from bert_jax.data.segmentation import DictionarySegmenter
-from bert_jax.data.words import chinese_word_starts, correct_word_starts, encode_words, segment
 from bert_jax.errors import InputError
-from bert_jax.tokenizer import Tokenizer
+from bert_jax.modalities.text import words
+from bert_jax.modalities.text.demo import documents
+from bert_jax.modalities.text.segmentation import DictionarySegmenter
+from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.modalities.text.words import chinese_word_starts, correct_word_starts, encode_words, segment
 
 SEGMENTERS = ["jieba", "characters", "marked"]
 
@@ -119,7 +119,8 @@ def test_the_tokenizer_does_not_see_marks(tokenizer):
 
 def test_text_without_chinese_loads_no_dictionary(tokenizer):
     script = (
-        "from bert_jax.config import VocabularyConfig; from bert_jax.data import words; from bert_jax.tokenizer import Tokenizer\n"
+        "from bert_jax.config import VocabularyConfig; from bert_jax.modalities.text import words\n"
+        "from bert_jax.modalities.text.tokenizer import Tokenizer\n"
         "t = Tokenizer.train(['a b'] * 2, VocabularyConfig(), show_progress=False)\n"
         "words.encode_words(t, ['a b, c!'], 'jieba'), words.correct_word_starts('a b', t.encode('a b'), 'jieba')\n"
         "print(words._jieba.cache_info().currsize)"

@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh
 from bert_jax.config import ComputeConfig, EncoderConfig, LoopConfig, MaskingConfig, OptimizerConfig, RowsConfig
 from bert_jax.data.pipeline import evaluation_batches, pretraining_batches
 from bert_jax.model.bert import PretrainingModel
-from bert_jax.objectives.tasks import PretrainingTask
+from bert_jax.tasks.pretraining import PretrainingTask
 from bert_jax.training.loop import Job
 from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from bert_jax.training.sharding import AXES

@@ -15,12 +15,12 @@ import optax
 import tiny
 
 from bert_jax.config import LoopConfig
-from bert_jax.metrics import TIMINGS, read_metrics
-from bert_jax.objectives.losses import Mean
-from bert_jax.objectives.tasks import Metrics, row_metrics
-from bert_jax.training import manifest
-from bert_jax.training.checkpoint import chosen, restore_parameters
+from bert_jax.runtime.metrics import TIMINGS, read_metrics
+from bert_jax.training.checkpoints import manifest
+from bert_jax.training.checkpoints.loading import chosen, restore_parameters
 from bert_jax.training.loop import Job, train
+from bert_jax.training.losses import Mean
+from bert_jax.training.task import Metrics, row_metrics
 
 WIDTH = 1 << 16  # the parameters fill 256 kB of a disk
 

@@ -8,15 +8,15 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from bert_jax import model_directory
 from bert_jax.convert.huggingface import CLASSIFICATION_PARTS, PRETRAINING_PARTS, config_values, to_tensors
 from bert_jax.convert.model_card import model_card
 from bert_jax.convert.sentence_transformers import write_modules
 from bert_jax.convert.tensor_files import SINGLE
 from bert_jax.errors import InputError
-from bert_jax.files import on_disk, place
-from bert_jax.model_directory import EmbeddingConfig, ModelDescription, write_json
-from bert_jax.training.checkpoint import load_parameters
+from bert_jax.model import directory as model_directory
+from bert_jax.model.directory import EmbeddingConfig, ModelDescription, write_json
+from bert_jax.storage.files import on_disk, place
+from bert_jax.training.checkpoints.loading import load_parameters
 
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "BertForPreTraining": PRETRAINING_PARTS,

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import model_directory
 from bert_jax.config import ComputeConfig
 from bert_jax.convert import google, hub
 from bert_jax.convert.huggingface import (
@@ -26,11 +25,12 @@ from bert_jax.convert.huggingface import (
 from bert_jax.convert.sentence_transformers import MODULES, embedding_config, encoder_directory, lowers_case
 from bert_jax.convert.tensor_files import INDEX, PICKLES, SINGLE, TIED, TensorFiles
 from bert_jax.errors import InputError
-from bert_jax.files import on_disk, place, seal
-from bert_jax.model_directory import MOST_SPARE_ROWS, ModelDescription, read_json, write_json
-from bert_jax.tokenizer import Tokenizer
-from bert_jax.tokenizer_files import declarations, tokenizer_length
-from bert_jax.training.checkpoint import Checkpoints, check_name
+from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.modalities.text.tokenizer_files import declarations, tokenizer_length
+from bert_jax.model import directory as model_directory
+from bert_jax.model.directory import MOST_SPARE_ROWS, ModelDescription, read_json, write_json
+from bert_jax.storage.files import on_disk, place, seal
+from bert_jax.training.checkpoints.saving import Checkpoints, check_name
 from bert_jax.training.state import TrainState
 
 CONFIG, ORIGIN, ADAPTER = "config.json", "import.json", "adapter_config.json"

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bert_jax.metrics import read_metrics
-from bert_jax.model_directory import ModelDescription, read_json
-from bert_jax.tokenizer import Tokenizer
+from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.model.directory import ModelDescription, read_json
+from bert_jax.runtime.metrics import read_metrics
 
 _TAGS = {
     "BertForSequenceClassification": "text-classification",

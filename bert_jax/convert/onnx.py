@@ -11,13 +11,13 @@ import jax.numpy as jnp
 from jax import export
 from jax.extend.core import jaxpr_as_fun
 
-from bert_jax import model_directory
 from bert_jax.config import ComputeConfig
 from bert_jax.errors import InputError
-from bert_jax.files import on_disk, place
+from bert_jax.model import directory as model_directory
 from bert_jax.model.bert import Batch, ClassificationModel, PretrainingModel
 from bert_jax.model.heads import gather_positions
-from bert_jax.training.checkpoint import load_parameters
+from bert_jax.storage.files import on_disk, place
+from bert_jax.training.checkpoints.loading import load_parameters
 
 _ENCODER_AXES = dict.fromkeys(("tokens", "example_ids", "positions", "segments"), "B, L")
 _HEAD_AXES = {

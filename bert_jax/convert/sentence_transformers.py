@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bert_jax import small_files
 from bert_jax.config import EncoderConfig
 from bert_jax.errors import InputError
+from bert_jax.model.directory import EmbeddingConfig, read_json, write_json
 from bert_jax.model.pooling import MODES
-from bert_jax.model_directory import EmbeddingConfig, read_json, write_json
+from bert_jax.storage import small_files
 
 MODULES = "modules.json"
 _MODEL = "config_sentence_transformers.json"

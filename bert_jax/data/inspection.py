@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from bert_jax.config import CorpusConfig, RowsConfig
-from bert_jax.data.encoding import DocumentEncoder, TokenizedDocument, document_sentences, encode
 from bert_jax.data.packing import pack
 from bert_jax.data.pairs import make_examples
-from bert_jax.data.sentences import WORD_MARK
-from bert_jax.data.sources import Source, open_source
 from bert_jax.data.tables import TABLES, file_format, read_lines, read_records
-from bert_jax.data.text import SUFFIXES, count_dropped
 from bert_jax.errors import InputError
-from bert_jax.files import on_disk
-from bert_jax.progress import WorkProgress
-from bert_jax.tokenizer import Tokenizer
+from bert_jax.modalities.text.encoding import DocumentEncoder, TokenizedDocument, document_sentences, encode
+from bert_jax.modalities.text.files import SUFFIXES, count_dropped
+from bert_jax.modalities.text.sentences import WORD_MARK
+from bert_jax.modalities.text.sources import Source, open_source
+from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.runtime.progress import WorkProgress
+from bert_jax.storage.files import on_disk
 
 _SHORT = 10
 """Characters below which a text is a phrase that anybody may write rather than a copy."""

@@ -11,13 +11,13 @@ import grain
 import numpy as np
 
 from bert_jax.config import LabelledConfig
-from bert_jax.data import demo
 from bert_jax.data.classes import absent, class_names, keep_every_class, listed, remarks
 from bert_jax.data.packing import Batch, Placement, SpecialTokens, assemble, pack
 from bert_jax.data.pairs import Examples
 from bert_jax.data.pipeline import Batches, State, check_stream, fingerprint_stream, own_rows
 from bert_jax.data.tables import read_rows
 from bert_jax.errors import InputError
+from bert_jax.modalities.text import demo
 
 _DEMO_LABELS = ("negative", "positive")
 _TEXTS_AT_ONCE = 1024
@@ -212,7 +212,7 @@ class TextEncoding(Protocol):
 
 
 class Encoder(SpecialTokens, Protocol):
-    """What is needed of a `bert_jax.tokenizer.Tokenizer`."""
+    """What is needed of a `bert_jax.modalities.text.tokenizer.Tokenizer`."""
 
     def encode_batch(self, texts: list[str]) -> Sequence[TextEncoding]: ...
 

@@ -33,7 +33,7 @@ State = dict[str, Any]
 
 
 class Document(Protocol):
-    """What a row is made of; `bert_jax.data.corpora.TokenizedDocument` is one."""
+    """What a row is made of; `bert_jax.data.records.corpora.TokenizedDocument` is one."""
 
     @property
     def tokens(self) -> np.ndarray: ...
@@ -44,7 +44,7 @@ class Document(Protocol):
 
 
 class Source(Protocol):
-    """Tokenized documents by index; `bert_jax.data.corpora.DocumentSource` is one."""
+    """Tokenized documents by index; `bert_jax.data.records.corpora.DocumentSource` is one."""
 
     def __len__(self) -> int: ...
     def fetch(self, indices: Sequence[int]) -> Sequence[Document]: ...

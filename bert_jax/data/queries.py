@@ -15,7 +15,7 @@ import numpy as np
 from bert_jax.data.packing import Batch, Placement, SpecialTokens, assemble, best_fit
 from bert_jax.data.pairs import Examples
 from bert_jax.errors import TextError
-from bert_jax.tokenizer import Tokenizer
+from bert_jax.modalities.text.tokenizer import Tokenizer
 
 _SHORTEST_ROW = 16
 _LEAST_LENGTHS = (128, 256, 512)

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from bert_jax.data.files import PACKED, open_bytes
 from bert_jax.errors import InputError
-from bert_jax.files import on_disk
+from bert_jax.storage.files import on_disk
+from bert_jax.storage.streams import PACKED, open_bytes
 
 TABLES = (".tsv", ".csv", ".jsonl")
 LONGEST_LINE = 1 << 24
@@ -339,7 +339,7 @@ def _unusable(text: str) -> str:
 
 def _tfds(name: str, default_split: str, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]] | BadRow]:
     # TFDS takes a second to import, and most labelled text is in files.
-    from bert_jax.data.sources import prepared_tfds, tfds_examples
+    from bert_jax.data.tfds import prepared_tfds, tfds_examples
 
     name, _, split = name.partition("[")
     split = split.removesuffix("]") or default_split

@@ -10,18 +10,18 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bert_jax import model_directory
 from bert_jax.config import FinetuneConfig, RunConfig
 from bert_jax.data.labelled import ClassificationBatches, Labelled, LabelledExamples, classification_batches, classification_evaluation
 from bert_jax.errors import InputError
+from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.model import directory as model_directory
 from bert_jax.model.attention import with_kernel
 from bert_jax.model.bert import SHARED_PARAMETERS, ClassificationModel
+from bert_jax.model.directory import ModelDescription
 from bert_jax.model.flops import classification_flops
-from bert_jax.model_directory import ModelDescription
-from bert_jax.objectives.tasks import ClassificationTask
-from bert_jax.scores import FEW_CLASSES, LIKELIEST, likeliest_classes, score_classes
-from bert_jax.tokenizer import Tokenizer
-from bert_jax.training.checkpoint import load_parameters
+from bert_jax.tasks.classification import ClassificationTask
+from bert_jax.tasks.scores import FEW_CLASSES, LIKELIEST, likeliest_classes, score_classes
+from bert_jax.training.checkpoints.loading import load_parameters
 from bert_jax.training.loop import HostBatch, Job, train
 from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from bert_jax.training.sharding import make_mesh, place_batch, platform, replicated

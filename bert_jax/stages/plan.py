@@ -16,12 +16,12 @@ from bert_jax.config import PretrainConfig, RunConfig
 from bert_jax.errors import InputError
 from bert_jax.model.attention import with_kernel
 from bert_jax.model.bert import PretrainingModel
+from bert_jax.model.directory import ModelDescription
 from bert_jax.model.flops import training_flops
 from bert_jax.model.per_device import ROWS
-from bert_jax.model_directory import ModelDescription
-from bert_jax.objectives.masking import masked_slots
-from bert_jax.objectives.tasks import PretrainingTask
+from bert_jax.tasks.pretraining import PretrainingTask
 from bert_jax.training.compiled import Collective, bytes_per_device, collectives
+from bert_jax.training.masking import masked_slots
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.peak import published_flops
 from bert_jax.training.sharding import make_mesh, platform

@@ -9,22 +9,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import model_directory
 from bert_jax.config import PretrainConfig, RunConfig
-from bert_jax.data.corpora import Prepared
 from bert_jax.data.pipeline import evaluation_batches, pretraining_batches
+from bert_jax.data.records.corpora import Prepared
 from bert_jax.errors import InputError
-from bert_jax.files import place
-from bert_jax.metrics import read_metrics
+from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.model import directory as model_directory
 from bert_jax.model.attention import with_kernel
 from bert_jax.model.bert import PretrainingModel
+from bert_jax.model.directory import ModelDescription
 from bert_jax.model.flops import training_flops
-from bert_jax.model_directory import ModelDescription
-from bert_jax.objectives.masking import masked_slots
-from bert_jax.objectives.tasks import PretrainingTask
-from bert_jax.tokenizer import Tokenizer
-from bert_jax.training.checkpoint import load_parameters
+from bert_jax.runtime.metrics import read_metrics
+from bert_jax.storage.files import place
+from bert_jax.tasks.pretraining import PretrainingTask
+from bert_jax.training.checkpoints.loading import load_parameters
 from bert_jax.training.loop import HostBatch, Job, Then, train
+from bert_jax.training.masking import masked_slots
 from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from bert_jax.training.sharding import make_mesh, platform
 

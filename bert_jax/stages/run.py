@@ -9,21 +9,21 @@ from typing import Any
 
 import jax
 
-from bert_jax import model_directory
 from bert_jax.config import RunConfig, to_dict
-from bert_jax.data.corpora import Prepared, documents, prepare
+from bert_jax.config.overrides import differences, from_dict
 from bert_jax.data.labelled import Labelled, load_labelled
+from bert_jax.data.records.corpora import Prepared, documents, prepare
 from bert_jax.errors import InputError, as_typed
-from bert_jax.files import SEAL, check_seal, disk_folder, is_whole, made_whole, on_disk, only_writer, place, seal
-from bert_jax.model_directory import ModelDescription, read_json, write_json
-from bert_jax.overrides import differences, from_dict
-from bert_jax.processes import on_first_process, wait_for_all
+from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.model import directory as model_directory
+from bert_jax.model.directory import ModelDescription, read_json, write_json
 from bert_jax.report import write_report
+from bert_jax.runtime.processes import on_first_process, wait_for_all
 from bert_jax.stages.finetune import finetune
 from bert_jax.stages.pretrain import pretrain, pretrained_description
 from bert_jax.stages.showcase import show_examples, summary_text
-from bert_jax.tokenizer import Tokenizer
-from bert_jax.training.checkpoint import check_name
+from bert_jax.storage.files import SEAL, check_seal, disk_folder, is_whole, made_whole, on_disk, only_writer, place, seal
+from bert_jax.training.checkpoints.saving import check_name
 from bert_jax.training.host_memory import keep_freed_memory
 
 CONFIG, COMMAND, SUMMARY, EXAMPLES = "config.json", "command.txt", "summary.json", "examples.json"

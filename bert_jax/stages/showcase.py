@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.config import RunConfig
-from bert_jax.data.corpora import documents
+from bert_jax.data.records.corpora import documents
 from bert_jax.inference import Bert, load
+from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.stages.finetune import PREDICTIONS
-from bert_jax.tokenizer import Tokenizer
 
 _SHOWN = 6
 

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bert_jax import model_directory
 from bert_jax.config import RunConfig
+from bert_jax.config.overrides import from_dict
 from bert_jax.data.labelled import classification_batches, load_labelled
 from bert_jax.data.pipeline import Batches, pretraining_batches
-from bert_jax.model_directory import read_json
-from bert_jax.overrides import from_dict
+from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.model import directory as model_directory
+from bert_jax.model.directory import read_json
 from bert_jax.stages.pretrain import stage_parts
 from bert_jax.stages.run import CONFIG, prepare_data
-from bert_jax.tokenizer import Tokenizer
 
 
 def describe_skipped(path: Path) -> Iterator[str]:

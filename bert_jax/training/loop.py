@@ -19,18 +19,18 @@ from jax.sharding import Mesh
 from bert_jax.config import LoopConfig
 from bert_jax.data.pipeline import Batches, merge_states
 from bert_jax.errors import InputError, Interrupted, TrainingError
-from bert_jax.files import DiskCopy
-from bert_jax.metrics import MetricsWriter
-from bert_jax.model_directory import write_json
-from bert_jax.objectives.losses import Mean
-from bert_jax.objectives.tasks import Task
-from bert_jax.progress import TrainingProgress
-from bert_jax.training.checkpoint import Checkpoints, Position
+from bert_jax.model.directory import write_json
+from bert_jax.runtime.metrics import MetricsWriter
+from bert_jax.runtime.progress import TrainingProgress
+from bert_jax.storage.files import DiskCopy
+from bert_jax.training.checkpoints.saving import Checkpoints, Position
+from bert_jax.training.losses import Mean
 from bert_jax.training.peak import peak_flops
 from bert_jax.training.sharding import place_batch
 from bert_jax.training.state import create_state
 from bert_jax.training.steps import EvaluationStep, TrainStep, compile_steps
 from bert_jax.training.stopping import Stop, stop_signals
+from bert_jax.training.task import Task
 
 HostBatch = Mapping[str, np.ndarray]
 

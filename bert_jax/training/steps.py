@@ -12,10 +12,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bert_jax.model.bert import Batch
 from bert_jax.model.dropout import row_keys
 from bert_jax.model.per_device import ROWS
-from bert_jax.objectives.losses import Mean
-from bert_jax.objectives.tasks import Metrics, Task
+from bert_jax.training.losses import Mean
 from bert_jax.training.sharding import replicated
 from bert_jax.training.state import TrainState
+from bert_jax.training.task import Metrics, Task
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 EvaluationStep = Callable[[Any, Batch, jax.Array], Metrics]

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import bert_jax
-from bert_jax import model_directory
 from bert_jax.convert.exports import export_model
 from bert_jax.errors import InputError
-from bert_jax.files import place, sizes_below
-from bert_jax.training.checkpoint import Checkpoints
-from bert_jax.verify import verify
+from bert_jax.model import directory as model_directory
+from bert_jax.stages.verify import verify
+from bert_jax.storage.files import place, sizes_below
+from bert_jax.training.checkpoints.saving import Checkpoints
 
 RUN = "gs://bucket/run"
 

@@ -10,7 +10,7 @@ import jax
 
 def main(arguments: dict[str, Any]) -> int:
     jax.distributed.initialize(f"127.0.0.1:{arguments['port']}", arguments["processes"], arguments["process"])
-    from bert_jax.cli import run_command
+    from bert_jax.cli.program import run_command
     from bert_jax.config import RunConfig
     from bert_jax.stages.run import run
 

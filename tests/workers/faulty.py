@@ -61,7 +61,7 @@ def main(run: dict[str, Any]) -> int:
     import children
     import toy
 
-    from bert_jax.cli import run_command
+    from bert_jax.cli.program import run_command
     from bert_jax.config import LoopConfig
     from bert_jax.training.loop import train
 

@@ -11,8 +11,8 @@ import sys
 import types
 from contextlib import redirect_stderr
 
-from bert_jax import answer_files, predict
-from bert_jax.cli import main
+from bert_jax.cli import main, predict
+from bert_jax.inference import answer_files
 
 
 def strike(at: int) -> None:

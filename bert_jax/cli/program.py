@@ -1,0 +1,130 @@
+"""Commands of python -m bert_jax: train; train-vocab, prepare, compile, inspect, verify; import, export; and one for each use of a model.
+
+What a command needs is imported when it runs, so that --help answers at once.
+"""
+
+import argparse
+import io
+import os
+import shlex
+import signal
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+
+from bert_jax.cli import training
+from bert_jax.cli.conversion import add_conversion_commands
+from bert_jax.cli.corpus import add_corpus_commands
+from bert_jax.cli.models import add_model_commands
+from bert_jax.cli.runs import add_run_commands
+from bert_jax.errors import InputError, Interrupted, TrainingError, storage_failure
+
+INPUT_ERROR, TRAINING_ERROR, INTERRUPTED, PIPE_CLOSED = 2, 1, 128, 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line of `python -m bert_jax`; returns the exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return _run(_parser(), given, shlex.join(["python", "-m", "bert_jax", *given]))
+
+
+def train(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line of `python train.py`; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="train.py", description=training.DESCRIPTION, epilog=training.EPILOG, allow_abbrev=False)
+    training.add_arguments(parser)
+    given = sys.argv[1:] if arguments is None else arguments
+    return _run(parser, given, shlex.join(["python", "train.py", *given]))
+
+
+def _run(parser: argparse.ArgumentParser, given: Sequence[str], typed: str) -> int:
+    flags, rest = parser.parse_known_args(given)
+    flags.command = typed
+    command = flags.parser
+    if command.get_default("takes_config"):
+        flags.overrides = config_overrides(command, rest)
+    elif "texts" in flags and not any(argument.startswith("-") for argument in rest):
+        flags.texts += rest  # argparse takes no more of them once an option has come between the model and a text
+    elif rest:
+        command.error(f"unrecognized arguments: {' '.join(rest)}")
+    return run_command(lambda: flags.run(flags))
+
+
+def run_command(command: Callable[[], None]) -> int:
+    """Runs it and returns the exit status: 0, or 2 for bad input, 1 for training that cannot go on or storage that fails.
+
+    An interruption that lost nothing is 128 + the signal: 130 for Ctrl-C, 143 for SIGTERM. All these are told in one paragraph
+    on stderr; any other exception is a fault of the program and keeps its traceback.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # Chinese on a terminal that knows Latin letters alone
+    try:
+        command()
+        sys.stdout.flush()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return INPUT_ERROR
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return TRAINING_ERROR
+    except (Interrupted, KeyboardInterrupt) as error:
+        print(f"interrupted{f': {error}' if str(error) else ''}", file=sys.stderr)
+        return INTERRUPTED + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
+    except BrokenPipeError:
+        # Whoever read the output has enough; Python would complain once more while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except Exception as error:
+        failure = storage_failure(error)
+        if not failure:
+            raise
+        print(f"error: A file cannot be read or written ({failure}). Mend that and run the same command again.", file=sys.stderr)
+        return TRAINING_ERROR
+    return 0
+
+
+def config_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """`a.b=value` for every `--config.a.b=value` or `--config.a.b value`; anything else is an error of the parser."""
+    overrides: list[str] = []
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        if not argument.startswith("--config."):
+            parser.error(f"unrecognized arguments: {argument}")
+        if "=" not in argument and left and not left[0].startswith("--"):
+            argument += "=" + left.pop(0)
+        overrides.append(argument.removeprefix("--config."))
+    return overrides
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bert_jax",
+        description="Pre-train and fine-tune BERT models, prepare text for them, look at it, and use trained models.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(
+        name: str, run: Callable[[argparse.Namespace], None], description: str, *examples: str, more: str = ""
+    ) -> argparse.ArgumentParser:
+        lines = ["examples:", *(f"  python -m bert_jax {name} {example}" for example in examples)]
+        lines += ["", *textwrap.wrap(more)] if more else []
+        command = commands.add_parser(
+            name,
+            help=description,
+            description=description[0].upper() + description[1:] + ".",
+            epilog="\n".join(lines),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.set_defaults(run=run, parser=command)
+        return command
+
+    training.add_arguments(
+        add("train", training.train, "pre-train and fine-tune a BERT", "--config=configs/demo.py --workdir=runs/demo", more=training.EPILOG)
+    )
+    add_corpus_commands(add)
+    add_run_commands(add)
+    add_conversion_commands(add)
+    add_model_commands(add)
+    return parser

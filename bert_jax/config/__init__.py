@@ -1,0 +1,31 @@
+"""What a run is made of: frozen, typed dataclasses that check themselves.
+
+A configuration file (`configs/*.py`) builds a `RunConfig` as a short difference from these defaults. Every value is
+checked when the object is made, so a `RunConfig` that exists is one that can run.
+"""
+
+from bert_jax.config.compute import ComputeConfig, MeshConfig
+from bert_jax.config.encoder import EncoderConfig
+from bert_jax.config.finetuning import FinetuneConfig, LabelledConfig
+from bert_jax.config.pretraining import LongRowsConfig, MaskingConfig, PretrainConfig, RowsConfig
+from bert_jax.config.run import RunConfig, to_dict
+from bert_jax.config.text import CorpusConfig, VocabularyConfig
+from bert_jax.config.training import LoopConfig, OptimizerConfig
+
+__all__ = [
+    "ComputeConfig",
+    "CorpusConfig",
+    "EncoderConfig",
+    "FinetuneConfig",
+    "LabelledConfig",
+    "LongRowsConfig",
+    "LoopConfig",
+    "MaskingConfig",
+    "MeshConfig",
+    "OptimizerConfig",
+    "PretrainConfig",
+    "RowsConfig",
+    "RunConfig",
+    "VocabularyConfig",
+    "to_dict",
+]

@@ -1,0 +1,267 @@
+"""Configuration files, and the command line's `--config.a.b=value` on top of them.
+
+The convention is that of `ml_collections.config_flags`, which cannot set the fields of frozen dataclasses. All overrides
+of a run are applied together and checked once: `encoder.width` and `encoder.heads` may come in any order.
+"""
+
+import dataclasses
+import difflib
+import math
+import re
+import runpy  # noqa: TID251  # a configuration file is the program of the user who names it
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from bert_jax.config import EncoderConfig, RunConfig, to_dict
+from bert_jax.errors import InputError
+from bert_jax.storage.files import on_disk
+
+C = TypeVar("C")
+Key = tuple[str, ...]
+
+
+def load_config(path: str | Path) -> RunConfig:
+    """The `RunConfig` that `get_config()` of a Python file returns. The file is run: it is the user's own program.
+
+    Where there is no such file, `configs/demo.py`, `demo.py` and `demo` mean the configuration of that name that the package ships.
+
+    Raises:
+        InputError: there is no such file, it fails (with its line), or it returns something else.
+    """
+    path = _config_file(str(path))
+    try:
+        get_config = runpy.run_path(str(path)).get("get_config")
+        config = get_config() if callable(get_config) else None
+    except Exception as error:
+        raise InputError(f"{_place(path, error)}: {_explain(error)}") from error
+    if not isinstance(config, RunConfig):
+        missing = "has no function get_config()" if get_config is None else f"returns {type(config).__name__} from get_config()"
+        raise InputError(f"The configuration file {path} {missing}; define get_config() -> bert_jax.config.RunConfig.")
+    try:
+        return from_dict(RunConfig, to_dict(config))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def shipped_configs() -> Path:
+    """The folder of the configurations that come along: beside the package in a checkout, inside it where it was installed."""
+    package = Path(__file__).parents[1]
+    return next(folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir())
+
+
+def _config_file(typed: str) -> Path:
+    path, shipped = on_disk(typed, "The configuration file"), shipped_configs()
+    if path.is_file():
+        return path
+    words = Path(typed)
+    if words.parent in (Path(), Path("configs")) and (found := shipped / f"{words.stem}.py").is_file():
+        return found
+    names = {file.name: str(words.parent / file.name) for file in path.parent.glob("*.py")}
+    names = {file.name: f"configs/{file.name}" for file in shipped.glob("*.py")} | names
+    near = difflib.get_close_matches(f"{words.stem}.py", names, n=3, cutoff=0.5)
+    raise InputError(f"There is no configuration file {typed}.{_did_you_mean([names[name] for name in near])}")
+
+
+def apply_overrides(config: C, overrides: Sequence[str]) -> C:
+    """The configuration with `a.b=value` texts applied, typed by the fields' annotations.
+
+    `true`/`false` are booleans, tuples are separated by commas, and `finetune=none` leaves a stage out. `encoder=small` sets the
+    sizes and initializers of a preset and leaves dropout, positions and segments as they are; finer values such as
+    `encoder.heads=8` apply on top of it in any order. The last of two values for one key counts.
+
+    Raises:
+        InputError: an unknown key (with the nearest ones), a value of the wrong type or out of range, or a key of a
+            stage that this configuration does not have.
+    """
+    changes: dict[Key, str] = {}
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path:
+            raise InputError(f"--config.{override} is not an override; write --config.{path or 'KEY'}=VALUE.")
+        changes[tuple(path.split("."))] = text
+    return _changed(config, changes, (), type(config))
+
+
+def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
+    """The dataclass that `config.to_dict` made `values` from. A field that is missing takes its default.
+
+    Raises:
+        InputError: an unknown key, a value of the wrong type, or one out of range.
+    """
+    return _built(cls, values, (), cls)
+
+
+def differences(a: Any, b: Any) -> list[str]:
+    """One line `dotted.path: a's value -> b's value` for every field in which two configurations of one class differ."""
+    return _differences(to_dict(a), to_dict(b), ())
+
+
+def _differences(a: Any, b: Any, at: Key) -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [line for name in {**a, **b} for line in _differences(a.get(name), b.get(name), (*at, name))]
+    return [] if a == b else [f"{'.'.join(at)}: {_shown(a)} -> {_shown(b)}"]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "present"
+    return {None: "none", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else repr(value)
+
+
+def _changed(config: C, changes: Mapping[Key, str], at: Key, root: type) -> C:
+    hints = get_type_hints(type(config))
+    below: dict[str, dict[Key, str]] = {}
+    for key, text in changes.items():
+        below.setdefault(key[0], {})[key[1:]] = text
+    values: dict[str, Any] = {}
+    for name, texts in below.items():
+        path = (*at, name)
+        group = _group(hints.get(name))
+        if name not in hints or (group is None and set(texts) != {()}):
+            raise _unknown_key((*path, *max(texts)), root, "--config.")
+        value = getattr(config, name)
+        if group is None:
+            values[name] = _checked(_from_text(texts[()], hints[name]), hints[name], path, "--config.")
+            continue
+        if () in texts:
+            value = _whole_group(texts.pop(()), value, group, hints[name], path)
+        if texts and value is None:
+            raise InputError(
+                f"--config.{'.'.join((*path, *next(iter(texts))))}: this configuration has no {'.'.join(path)} stage. "
+                f"Take a configuration that has one, or drop the override."
+            )
+        values[name] = _changed(value, texts, path, root) if texts else value
+    return _made(lambda: dataclasses.replace(config, **values), at, "--config.")  # type: ignore[type-var]
+
+
+def _whole_group(text: str, value: Any, group: type, hint: Any, path: Key) -> Any:
+    if isinstance(value, EncoderConfig):
+        return _made(lambda: value.resized(text), path, "--config.")
+    if text.lower() == "none" and NoneType in get_args(hint):
+        return None
+    none = " (or none, to leave it out)" if NoneType in get_args(hint) else ""
+    names = ", ".join(field.name for field in dataclasses.fields(group))
+    raise InputError(f"--config.{'.'.join(path)} is a group of values{none}: set one of {names} below it, not {text!r}.")
+
+
+def _built(cls: type[C], values: Any, at: Key, root: type) -> C:
+    if not isinstance(values, Mapping):
+        raise _wrong_value(values, "a group of values", at, "")
+    hints = get_type_hints(cls)
+    unknown = [name for name in values if name not in hints]
+    if unknown:
+        raise _unknown_key((*at, str(unknown[0])), root, "")
+    arguments: dict[str, Any] = {}
+    for name, value in values.items():
+        group = _group(hints[name])
+        if group is None:
+            arguments[name] = _checked(value, hints[name], (*at, name), "")
+        elif value is None and NoneType in get_args(hints[name]):
+            arguments[name] = None
+        else:
+            arguments[name] = _built(group, value, (*at, name), root)
+    return _made(lambda: cls(**arguments), at, "")
+
+
+def _made(make: Callable[[], C], at: Key, prefix: str) -> C:
+    """What `make` returns; the errors of its checks name the group of values that they are about."""
+    try:
+        return make()
+    except InputError as error:
+        raise InputError(f"{prefix}{'.'.join(at)}: {error}" if at else str(error)) from error
+
+
+def _group(hint: Any) -> type | None:
+    """The dataclass behind `X` or `X | None`; None for a plain value."""
+    return next((t for t in (hint, *get_args(hint)) if isinstance(t, type) and dataclasses.is_dataclass(t)), None)
+
+
+def _from_text(text: str, hint: Any) -> Any:
+    """The value that a text stands for, or the text itself where it stands for none."""
+    if hint is int or hint is float:
+        try:
+            return hint(text)
+        except ValueError:
+            return text
+    if hint is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if get_origin(hint) is tuple:
+        return [part.strip() for part in text.split(",")] if text else []
+    return text
+
+
+def _checked(value: Any, hint: Any, path: Key, prefix: str) -> Any:
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        if not isinstance(value, str) or value not in choices:
+            near = _did_you_mean(difflib.get_close_matches(str(value), choices, n=1))
+            raise _wrong_value(value, f"one of {', '.join(choices)}", path, prefix, near)
+        return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
+            raise _wrong_value(value, "texts (on the command line separated by commas)", path, prefix)
+        return tuple(value)
+    if get_origin(hint) is dict:
+        if not isinstance(value, Mapping) or not all(isinstance(part, str) for part in (*value, *value.values())):
+            raise _wrong_value(value, "texts by name", path, prefix)
+        return dict(value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if type(value) is not hint or hint is float:
+        expected = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}[hint]
+        raise _wrong_value(value, expected, path, prefix)
+    return value
+
+
+def _wrong_value(value: Any, expected: str, path: Key, prefix: str, hint: str = "") -> InputError:
+    shown = value if isinstance(value, str) else repr(value)
+    return InputError(f"{prefix}{'.'.join(path)}={shown} is not possible: it takes {expected}.{hint}")
+
+
+def _unknown_key(path: Key, root: type, prefix: str) -> InputError:
+    key = ".".join(path)
+    return InputError(f"There is no configuration value {prefix}{key}.{_did_you_mean(_nearest(key, root), prefix)}")
+
+
+def _nearest(key: str, root: type) -> list[str]:
+    """The dotted paths, at most three, that may be meant by `key`: alike in the last name, else as a whole, else the top level."""
+
+    def likeness(a: str, b: str) -> float:
+        return difflib.SequenceMatcher(None, a, b).ratio()
+
+    paths = _paths(root, ())
+    name = key.rpartition(".")[2]
+    scores = {path: (likeness(path.rpartition(".")[2], name), likeness(path, key)) for path in paths}
+    alike = sorted((path for path in paths if scores[path][0] >= 0.75), key=lambda path: scores[path], reverse=True)
+    return alike[:3] or difflib.get_close_matches(key, paths, n=3) or [path for path in paths if "." not in path]
+
+
+def _paths(cls: type, at: Key) -> list[str]:
+    paths = []
+    for name, hint in get_type_hints(cls).items():
+        group = _group(hint)
+        paths += [".".join((*at, name))] + (_paths(group, (*at, name)) if group else [])
+    return paths
+
+
+def _did_you_mean(names: Sequence[str], prefix: str = "") -> str:
+    return f" Did you mean {' or '.join(prefix + name for name in names)}?" if names else ""
+
+
+def _place(path: Path, error: Exception) -> str:
+    """The file, and the last line of it that was running."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    return f"{path}, line {lines[-1]}" if lines else str(path)
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    keyword = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    near = _did_you_mean(_nearest(keyword.group(1), RunConfig)) if keyword else ""
+    return f"{type(error).__name__}: {error.msg if isinstance(error, SyntaxError) else error}.{near}"

@@ -1,0 +1,96 @@
+"""The pre-training stage."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bert_jax.config.checks import fraction, positive, require
+from bert_jax.config.training import LoopConfig, OptimizerConfig
+
+
+@dataclass(frozen=True)
+class RowsConfig:
+    """How documents become rows of the one batch shape (see docs/architecture.md)."""
+
+    length: int = 128
+    next_sentence: Literal["nsp", "sop", "none"] = "nsp"
+    """Random next (Devlin et al. 2019), swapped order (Lan et al. 2020), or full sentences without the task."""
+    packing: bool = True
+    examples_per_row: int = 8
+    short_probability: float = 0.1
+    """Share of examples cut to a random shorter length (BERT, appendix A.2)."""
+
+    def __post_init__(self) -> None:
+        require(self.length >= 8, "length", self.length, "it must be at least 8 tokens.")
+        positive(self, "examples_per_row")
+        fraction(self, "short_probability")
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """The masked language model's corruption (Devlin et al. 2019, section 3.1)."""
+
+    rate: float = 0.15
+    mask_share: float = 0.8
+    random_share: float = 0.1
+    whole_words: bool = False
+
+    def __post_init__(self) -> None:
+        require(0 < self.rate < 1, "rate", self.rate, "it must be in (0, 1).")
+        require(
+            self.mask_share >= 0 and self.random_share >= 0 and self.mask_share + self.random_share <= 1,
+            "mask_share, random_share",
+            (self.mask_share, self.random_share),
+            "they are shares and sum to at most 1.",
+        )
+
+
+@dataclass(frozen=True)
+class LongRowsConfig:
+    """Longer rows for the last part of pre-training (Devlin et al. 2019, appendix A.2: 512 tokens for the last tenth)."""
+
+    share: float = 0.0
+    """Share of the steps; 0 keeps `rows.length` to the end."""
+    length: int = 512
+    examples_per_row: int = 8
+    batch_size: int = 256
+    accumulation: int = 1
+
+    def __post_init__(self) -> None:
+        fraction(self, "share")
+        require(self.length >= 8, "length", self.length, "it must be at least 8 tokens.")
+        positive(self, "examples_per_row", "batch_size", "accumulation")
+        require(
+            self.batch_size % self.accumulation == 0,
+            "accumulation",
+            self.accumulation,
+            f"it must divide the batch size, {self.batch_size}.",
+        )
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """The pre-training stage."""
+
+    checkpoint: str = ""
+    """A model directory to go on from, with its encoder and vocabulary: one of training, or one that was imported."""
+    steps: int = 100_000
+    batch_size: int = 256
+    """Rows in one optimizer step, over all devices and accumulation rounds."""
+    accumulation: int = 1
+    evaluation_batches: int = 16
+    blanks: tuple[str, ...] = ()
+    """Sentences with [MASK] to fill at the end of the run; empty covers words of held-out text."""
+    rows: RowsConfig = field(default_factory=RowsConfig)
+    long_rows: LongRowsConfig = field(default_factory=LongRowsConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        positive(self, "steps", "batch_size", "accumulation", "evaluation_batches")
+        require(
+            self.batch_size % self.accumulation == 0,
+            "accumulation",
+            self.accumulation,
+            f"it must divide the batch size, {self.batch_size}.",
+        )

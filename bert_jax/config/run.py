@@ -1,0 +1,76 @@
+"""A whole run."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from bert_jax.config.checks import not_negative, require
+from bert_jax.config.compute import ComputeConfig, MeshConfig
+from bert_jax.config.encoder import EncoderConfig
+from bert_jax.config.finetuning import FinetuneConfig
+from bert_jax.config.pretraining import PretrainConfig
+from bert_jax.config.text import CorpusConfig, VocabularyConfig
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: which stages, on what, how. A stage that is None is not run."""
+
+    seed: int = 0
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    pretrain: PretrainConfig | None = None
+    finetune: FinetuneConfig | None = None
+
+    def __post_init__(self) -> None:
+        not_negative(self, "seed")
+        require(
+            self.compute.attention in ("auto", "dense") or self.encoder.attention_dropout == 0,
+            "compute.attention",
+            self.compute.attention,
+            "a fused kernel drops no attention weights; set encoder.attention_dropout=0.",
+        )
+        self._check_pairs()
+        lengths = {
+            "pretrain.rows.length": self.pretrain and self.pretrain.rows.length,
+            "pretrain.long_rows.length": self.pretrain and self.pretrain.long_rows.share and self.pretrain.long_rows.length,
+            "finetune.length": self.finetune and self.finetune.length,
+        }
+        for name, length in lengths.items():
+            require(
+                not length or self.compute.attention != "splash" or length % 128 == 0,
+                name,
+                length,
+                "compute.attention=splash takes rows of a multiple of 128 tokens.",
+            )
+            require(
+                not length or length <= self.encoder.max_positions,
+                name,
+                length,
+                f"the encoder has {self.encoder.max_positions} positions; shorten the rows or raise encoder.max_positions.",
+            )
+
+    def _check_pairs(self) -> None:
+        """Segment 1 of a pair needs a row of its own in the segment table; without one it would silently be read as segment 0."""
+        if self.encoder.segment_types > 1:
+            return
+        why = "an encoder with encoder.segment_types=1 cannot tell the second text of a pair from the first;"
+        if self.pretrain:
+            task = self.pretrain.rows.next_sentence
+            require(task == "none", "pretrain.rows.next_sentence", task, f"{why} set it to none, or encoder.segment_types=2.")
+        # A classifier of another model's checkpoint has that model's encoder.
+        if self.finetune and not self.finetune.checkpoint and (self.pretrain or self.finetune.from_scratch):
+            column = self.finetune.data.text_pair
+            require(not column, "finetune.data.text_pair", column, f"{why} set encoder.segment_types=2, or put both texts in one column.")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as plain JSON values (tuples become lists)."""
+    return {
+        f.name: to_dict(value) if dataclasses.is_dataclass(value) else list(value) if isinstance(value, tuple) else value
+        for f in dataclasses.fields(config)
+        for value in (getattr(config, f.name),)
+    }

@@ -1,0 +1,153 @@
+"""The TFDS builder that turns raw text into ArrayRecord shards of tokenised documents.
+
+It writes the shards itself. TFDS's own writer keeps up to 1 GB in memory, needs TensorFlow beyond that, and with
+`disable_shuffling` puts every record into one bucket that it sorts in memory; here both splits are written in one pass
+over the text, and no more than a few batches are in memory.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+from bert_jax.config import CorpusConfig
+from bert_jax.data.records.held_out import divide
+from bert_jax.data.records.record import SPLITS, Counts, check_counts, check_leaks, to_record
+from bert_jax.modalities.text.encoding import DocumentEncoder, encode, token_dtype
+from bert_jax.storage.files import sha256
+
+_SHARD_BYTES = 256 << 20
+
+
+@dataclasses.dataclass(kw_only=True)
+class DocumentsConfig(tfds.core.BuilderConfig):
+    """One preparation: the text and what makes records of it. `name` holds a hash of everything that decides them."""
+
+    corpus: CorpusConfig
+    encoder: DocumentEncoder
+
+
+class Documents(tfds.core.GeneratorBasedBuilder):
+    """Tokenised documents with their sentence and word starts."""
+
+    # To be raised with every change of the code (sentences, words, records) that makes other records of the same text.
+    VERSION = tfds.core.Version("1.0.0")
+    builder_config: DocumentsConfig
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        tokens = token_dtype(self.builder_config.encoder.tokenizer.vocab_size)
+        dtypes = {"tokens": tokens, "sentence_starts": np.int32, "word_starts": np.uint8}
+        # As bytes, records are made four times as fast as from TFDS's default, which stores every number as a varint.
+        features = {name: tfds.features.Tensor(shape=(None,), dtype=dtype, encoding="bytes") for name, dtype in dtypes.items()}
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True, metadata=tfds.core.MetadataDict()
+        )
+
+    def build(self, on_read: Callable[[int], None], on_written: Callable[[], None], beam: Sequence[str] | None) -> None:
+        """Write the records, here or on Apache Beam.
+
+        Args:
+            on_read: hears of the bytes that were read here.
+            on_written: called before the folder takes its place; what it raises leaves nothing there.
+            beam: options of a pipeline, or None to write here.
+        """
+        self._on_read, self._on_written, self._beam, self._started = on_read, on_written, beam is not None, time.monotonic()
+        download_config = None
+        if beam is not None:
+            from bert_jax.data.records.beam import pipeline_options
+
+            download_config = tfds.download.DownloadConfig(beam_options=pipeline_options(beam))
+        self.download_and_prepare(download_config=download_config)
+
+    def _split_generators(self, dl_manager: Any, pipeline: Any) -> dict[str, Any]:
+        from bert_jax.data.records.beam import encode_parts
+
+        parts = [part for text in divide(self.builder_config.corpus) for part in text.parts()]
+        examples = encode_parts(pipeline, parts, self.builder_config.encoder)
+        return {split: self._generate_examples(examples, split) for split in SPLITS}
+
+    def _generate_examples(self, examples: Any, split: str) -> Any:
+        from bert_jax.data.records.beam import of_split
+
+        return examples | f"only {split}" >> of_split(split)
+
+    def _process_pipeline_result(self, pipeline_result: Any) -> None:
+        from bert_jax.data.records.beam import counted
+
+        self._finish({split: Counts(**counted(pipeline_result, split)) for split in SPLITS})
+
+    def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[tfds.core.SplitInfo]:
+        splits = super()._generate_splits(dl_manager, download_config) if self._beam else self._write_splits()
+        self._on_written()
+        # What every later start checks; a folder that was not finished has none.
+        paths = [Path(path) for split in splits for path in split.filepaths]
+        self.info.metadata["shards"] = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
+        return splits
+
+    def _write_splits(self) -> list[tfds.core.SplitInfo]:
+        encoder = self.builder_config.encoder
+        serializer = ExampleSerializer(self.info.features.get_serialized_info())
+        counts = {split: Counts() for split in SPLITS}
+        shards = {split: _Shards(self._get_filename_template(split_name=split)) for split in SPLITS}
+
+        def leaked() -> None:
+            counts["train"].leaked_documents += 1
+
+        texts = (document for text in divide(self.builder_config.corpus) for document in text.documents(self._on_read, leaked))
+        for split, paragraphs, document in encode(texts, encoder):
+            counts[split].add(paragraphs, document, encoder.tokenizer.unk_id)
+            if len(document.tokens):
+                shards[split].write(serializer.serialize_example(self.info.features.encode_example(to_record(document))))
+        self._finish(counts)
+        return [shards[split].finish() for split in SPLITS]
+
+    def _finish(self, counts: dict[str, Counts]) -> None:
+        check_counts(counts)
+        check_leaks(self.builder_config.corpus, counts["train"].leaked_documents)
+        seconds = time.monotonic() - self._started
+        self.info.metadata.update({split: dataclasses.asdict(counts[split]) for split in SPLITS}, seconds=seconds)
+
+
+class _Shards:
+    """Writes the records of one split, a shard after the other; the names, which hold their number, come last."""
+
+    def __init__(self, template: Any) -> None:
+        self._template = template
+        self._paths: list[Path] = []
+        self._lengths: list[int] = []
+        self._bytes = 0
+        self._left = 0
+        self._writer: ArrayRecordWriter | None = None
+
+    def write(self, record: bytes) -> None:
+        if self._writer is None or self._left < 0:
+            self._open()
+        assert self._writer is not None
+        self._writer.write(record)
+        self._lengths[-1] += 1
+        self._bytes += len(record)
+        self._left -= len(record)
+
+    def _open(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._paths.append(Path(self._template.data_dir) / f"{self._template.split}-{len(self._paths):05d}.part")
+        # One record a group reads at random fastest.
+        self._writer = ArrayRecordWriter(str(self._paths[-1]), "group_size:1")
+        self._lengths.append(0)
+        self._left = _SHARD_BYTES
+
+    def finish(self) -> tfds.core.SplitInfo:
+        if self._writer is not None:
+            self._writer.close()
+        for path, name in zip(self._paths, self._template.sharded_filepaths(len(self._paths)), strict=True):
+            path.rename(name)
+        return tfds.core.SplitInfo(
+            name=self._template.split, shard_lengths=self._lengths, num_bytes=self._bytes, filename_template=self._template
+        )

@@ -1,0 +1,7 @@
+"""A trained model in a program: fill blanks, score texts, judge whether a sentence follows, embed, classify."""
+
+from bert_jax.errors import TextError
+from bert_jax.inference.answers import Classification, Prediction
+from bert_jax.inference.bert import CHUNK, Bert, TruncationWarning, UnusedTensorsWarning, load
+
+__all__ = ["CHUNK", "Bert", "Classification", "Prediction", "TextError", "TruncationWarning", "UnusedTensorsWarning", "load"]

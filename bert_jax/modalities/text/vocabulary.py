@@ -1,0 +1,256 @@
+"""Learn a vocabulary from texts, the same one from the same texts.
+
+The merges are Hugging Face's WordPiece trainer (byte-pair merges marked with ##). It alone gives another vocabulary in every
+process: it numbers the continuing characters in the order of a hash map with a random seed, and breaks ties between merges by
+these numbers. So words are counted here, and the trainer gets the characters in a fixed order.
+"""
+
+import heapq
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import tokenizers
+from tokenizers import models, normalizers, pre_tokenizers, trainers
+
+from bert_jax.config import VocabularyConfig
+from bert_jax.errors import InputError
+from bert_jax.modalities.text.accents import words_in_two_forms, words_that_need_accents
+from bert_jax.modalities.text.unknown import UnknownCharacters, UnknownWord, shortened
+from bert_jax.runtime.progress import WorkProgress
+
+CHINESE_BLOCKS = (
+    (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF),
+    (0x20000, 0x2A6DF), (0x2A700, 0x2B81F), (0x2B920, 0x2CEAF), (0x2F800, 0x2FA1F),
+)  # fmt: skip
+"""First and last code points of what BERT's normaliser sets apart as Chinese characters."""
+
+CHINESE = "".join(f"{chr(first)}-{chr(last)}" for first, last in CHINESE_BLOCKS)
+"""The same as the inside of a regular expression's set."""
+
+_CHINESE_RUN = re.compile(f"[{CHINESE}]+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# A letter and the marks that follow it where a text is decomposed (NFD).
+_DECOMPOSED = re.compile(r"\w[\u0300-\u036f\u3099\u309a]+")
+_LONGEST_CHUNK = 1000
+_MOST_CHUNKS = 2_000_000
+_MOST_CHARACTERS = 40_000_000
+"""Of distinct chunks; the trainer takes about 100 bytes for each."""
+_BLOCK = 1_000_000
+_EXAMPLES = 100
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A vocabulary that was learned from texts.
+
+    Attributes:
+        tokens: in the order of their ids.
+        normalizer: what the texts went through first.
+        need_accents: words that it therefore keeps the accents of, each with what stripping would make of it.
+        two_forms: words that are in the texts composed and decomposed, which this normalizer keeps apart.
+        unknown: how many characters of the texts become [UNK] all the same.
+        unknown_words: some of the words that they are in.
+    """
+
+    tokens: list[str]
+    normalizer: normalizers.BertNormalizer
+    need_accents: list[tuple[str, str]]
+    two_forms: list[str]
+    unknown: UnknownCharacters
+    unknown_words: list[UnknownWord]
+
+
+def learn(texts: Iterable[str], config: VocabularyConfig, special_tokens: Sequence[str], show_progress: bool) -> Learned:
+    """A vocabulary as the configuration wants it; what a user should know of the texts is printed where progress is shown.
+
+    Raises:
+        InputError: the texts hold nothing that is frequent enough, or no word that is short enough.
+    """
+    learn_kind = learn_characters if config.kind == "characters" else learn_wordpieces
+    learned = learn_kind(texts, config, special_tokens, show_progress)
+    if len(learned.tokens) == len(special_tokens):
+        raise InputError(f"No vocabulary can be learned: the corpus holds {_nothing_to_learn_from(learned, config)}")
+    if show_progress:
+        for note in _notes(learned, config):
+            print(note, file=sys.stderr, flush=True)
+    return learned
+
+
+def learn_characters(texts: Iterable[str], config: VocabularyConfig, special_tokens: Sequence[str], show_progress: bool) -> Learned:
+    """The special tokens, then the most frequent normalised characters (ties by code point), `config.size` in all at most."""
+    raw: Counter[str] = Counter()
+    decomposed: Counter[str] = Counter()
+    words: Counter[str] = Counter()
+    for block in _blocks(texts, show_progress):
+        raw.update(block)
+        decomposed.update(_DECOMPOSED.findall(block))
+        words = words or Counter(block.split())
+    # Which accents matter depends on the letters below them.
+    pieces = Counter({character: count for character, count in raw.items() if not character.isspace()})
+    for piece, count in decomposed.items():
+        pieces.subtract(dict.fromkeys(piece, count))
+        pieces[piece] += count
+    normalizer, need_accents, two_forms = _normalizer(config, pieces, words)
+    counts: Counter[str] = Counter()
+    for character, count in raw.items():
+        for normalized in _normalize(normalizer, character):
+            if not normalized.isspace():
+                counts[normalized] += count
+    tokens = _most_frequent(counts, config.size - len(special_tokens), config.min_frequency)
+    known = set(tokens)
+    lost = {character: count for character, count in counts.items() if character not in known}
+    unknown = UnknownCharacters(counts.total(), 0, sum(lost.values()))
+    examples = [UnknownWord(character, too_long=False) for character in heapq.nlargest(_EXAMPLES, lost, lost.__getitem__)]
+    return Learned([*special_tokens, *tokens], normalizer, need_accents, two_forms, unknown, examples)
+
+
+def learn_wordpieces(texts: Iterable[str], config: VocabularyConfig, special_tokens: Sequence[str], show_progress: bool) -> Learned:
+    """The special tokens, the frequent characters, then the merges in the order they were made, `config.size` in all at most."""
+    size, min_frequency = config.size, config.min_frequency
+    chunks = _count_chunks(texts, config.max_word_length, show_progress)
+    normalizer, need_accents, two_forms = _normalizer(config, chunks, chunks)
+    words, too_long = _count_words(chunks, normalizer, config.max_word_length)
+    pieces: Counter[str] = Counter()
+    for word, count in words.items():
+        for character in word:
+            pieces[character] += count
+        for character in word[1:]:
+            pieces[f"##{character}"] += count
+    # A lone "#" sorts beside its continuing form, which is longer.
+    alphabet = sorted(_most_frequent(pieces, size - len(special_tokens), min_frequency), key=lambda piece: (len(piece), piece))
+    known = set(alphabet)
+    spelled = {
+        word: count for word, count in words.items() if word[0] in known and all(f"##{character}" in known for character in word[1:])
+    }
+    mergeable = {word: count for word, count in spelled.items() if len(word) > 1}
+    learner = tokenizers.Tokenizer(models.WordPiece(unk_token=special_tokens[1]))
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size, min_frequency=min_frequency, special_tokens=[*special_tokens, *alphabet], show_progress=show_progress
+    )
+    learner.train_from_iterator(_repeated(mergeable), trainer)
+    vocabulary = learner.get_vocab()
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    lost = {word: len(word) * count for word, count in words.items() if word not in spelled}
+    unknown = UnknownCharacters(_characters(words) + _characters(too_long), _characters(too_long), sum(lost.values()))
+    examples = [
+        UnknownWord(word, found is too_long) for found in (too_long, lost) for word in heapq.nlargest(_EXAMPLES, found, found.__getitem__)
+    ]
+    return Learned(tokens, normalizer, need_accents, two_forms, unknown, examples)
+
+
+def _normalizer(
+    config: VocabularyConfig, chunks: Counter[str], words: Counter[str]
+) -> tuple[normalizers.BertNormalizer, list[tuple[str, str]], list[str]]:
+    """What the configuration asks for, the words that keep their accents for their meaning, and those that it reads in two ways."""
+    lowercase, strip = config.lowercase is not False, config.strips_accents
+    need_accents = words_that_need_accents(chunks, words) if lowercase and strip is None else []
+    strip = False if need_accents else strip
+    strips = lowercase if strip is None else strip
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip)
+    return normalizer, need_accents, [] if strips else words_in_two_forms(chunks)
+
+
+def _count_chunks(texts: Iterable[str], max_word_length: int, show_progress: bool) -> Counter[str]:
+    """What stands between white space and Chinese characters, and these, as they are in the texts.
+
+    Normalising is slow and the same chunk comes again and again, so raw chunks are counted and each is normalised once.
+    """
+    longest = max(_LONGEST_CHUNK, 2 * max_word_length)
+    split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
+    chunks: Counter[str] = Counter()
+    floor = thinned = 1
+    size = 0
+    for block in _blocks(texts, show_progress):
+        chunks.update("".join(_CHINESE_RUN.findall(block)))
+        found = _CHINESE_RUN.sub(" ", block).split()
+        chunks.update(chunk for chunk in found if len(chunk) <= longest)
+        for chunk in found:
+            if len(chunk) > longest:  # a page without spaces has words between its punctuation all the same
+                chunks.update(word for word, _ in split(_SURROGATE.sub("\ufffd", chunk)))
+        while len(chunks) > _MOST_CHUNKS:  # keeps memory bounded on any corpus, at the cost of its rarest words
+            floor += 1
+            chunks = Counter({chunk: count for chunk, count in chunks.items() if count >= floor})
+        # In a script without spaces hardly a chunk comes twice, and all are long: half of the rare ones say as much.
+        size += len(block)
+        while size > _MOST_CHARACTERS and (size := sum(map(len, chunks))) > _MOST_CHARACTERS:
+            for chunk in [chunk for chunk, count in chunks.items() if count <= thinned][::2]:
+                del chunks[chunk]
+            thinned += 1
+    return chunks
+
+
+def _count_words(chunks: Counter[str], normalizer: normalizers.BertNormalizer, max_word_length: int) -> tuple[Counter[str], Counter[str]]:
+    """The words in the chunks, and those that are longer than the encoder takes, from which nothing can be learned."""
+    words: Counter[str] = Counter()
+    too_long: Counter[str] = Counter()
+    split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
+    for chunk, count in chunks.items():
+        for word, _ in split(_normalize(normalizer, chunk)):
+            (words if len(word) <= max_word_length else too_long)[word] += count
+    return words, too_long
+
+
+def _nothing_to_learn_from(learned: Learned, config: VocabularyConfig) -> str:
+    rare = f"no character that occurs {config.min_frequency} times or more"
+    if not learned.unknown.in_long_words:
+        return f"{rare}. Give a larger corpus or lower vocabulary.min_frequency."
+    longest = next(word.text for word in learned.unknown_words if word.too_long)
+    others = f", and in the others {rare}" if learned.unknown.in_other_words else " and no others"
+    return (
+        f"words longer than vocabulary.max_word_length={config.max_word_length} characters, such as {shortened(longest)}{others}. Raise "
+        "vocabulary.max_word_length (for train-vocab --max-word-length), as scripts without spaces need, or set vocabulary.kind=characters."
+    )
+
+
+def _notes(learned: Learned, config: VocabularyConfig) -> Iterator[str]:
+    if learned.need_accents:
+        examples = ", ".join(f"{word} into {stripped}" for word, stripped in learned.need_accents)
+        yield (
+            f"Kept accents: stripping would turn {examples}. vocabulary.strip_accents=true (for train-vocab --strip-accents "
+            "true) strips them all the same."
+        )
+    if learned.two_forms:
+        yield (
+            f"Beware: {', '.join(learned.two_forms)} and other words are in the corpus composed and decomposed (Unicode NFC and NFD), and "
+            "with accents kept these are different words. Convert the corpus to NFC, with `uconv -x nfc` say."
+        )
+    if learned.unknown.too_many:
+        yield learned.unknown.warning(learned.unknown_words, config.max_word_length)
+
+
+def _characters(words: Counter[str]) -> int:
+    return sum(len(word) * count for word, count in words.items())
+
+
+def _normalize(normalizer: normalizers.BertNormalizer, text: str) -> str:
+    return normalizer.normalize_str(_SURROGATE.sub("\ufffd", text))
+
+
+def _most_frequent(counts: Counter[str], most: int, min_frequency: int) -> list[str]:
+    frequent = [token for token, count in counts.items() if count >= min_frequency]
+    return sorted(frequent, key=lambda token: (-counts[token], token))[:most]
+
+
+def _blocks(texts: Iterable[str], show_progress: bool) -> Iterator[str]:
+    with WorkProgress("vocabulary", "characters", show=show_progress) as progress:
+        block: list[str] = []
+        size = 0
+        for text in texts:
+            block.append(text)
+            size += len(text)
+            if size >= _BLOCK:
+                yield "\n".join(block)
+                progress.update(size)
+                block, size = [], 0
+        yield "\n".join(block)
+        progress.update(size)
+
+
+def _repeated(words: dict[str, int], most: int = 10_000) -> Iterator[str]:
+    for word, count in words.items():
+        for start in range(0, count, most):
+            yield f"{word} " * min(most, count - start)

@@ -1,0 +1,121 @@
+"""Parameters out of checkpoints, verified before they are used."""
+
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from bert_jax.errors import InputError, as_typed
+from bert_jax.model.directory import check_identity
+from bert_jax.runtime.processes import on_first_process
+from bert_jax.training.checkpoints import manifest
+from bert_jax.training.checkpoints.manifest import DamagedError, Manifest, arrays_of
+from bert_jax.training.checkpoints.verification import required, score_without_manifest, steps_in, without_manifest
+
+
+class UnverifiedCheckpointWarning(UserWarning):
+    """A checkpoint has no manifest, so that nobody can tell whether it is what was written."""
+
+
+def load_parameters(directory: Path, params: Any, model: Mapping[str, Any], alone: bool = False) -> Any:
+    """Verified parameters of a model directory (of a classifier those of the best checkpoint, else the newest).
+
+    Args:
+        params: the sub-tree of shapes, types and shardings to give back.
+        model: what the directory says of the model (`model_directory.identity`).
+        alone: this process works by itself, whatever other processes of its job do meanwhile.
+
+    Raises:
+        InputError: there is no checkpoint; its parameters do not fit, naming the first that does not; it is damaged, naming
+            the file; or it was trained as another model or with another vocabulary.
+    """
+    path, saved = chosen(directory / "checkpoints", best=model["description"]["kind"] == "classification")
+    check_arrays(path, saved, {"params": params})
+    check_identity(saved.model, model, path)
+
+    def check() -> None:
+        if found := manifest.faults(path, saved, items=("params",)):
+            raise InputError(f"{found[0]}. {_more(found)}{_remedy(path)}")
+
+    if alone:
+        check()
+    else:
+        on_first_process(check)
+    return restore_parameters(path, params, alone)
+
+
+def restore_parameters(path: Path, params: Any, alone: bool = False) -> Any:
+    """The parameters of one checkpoint as they are; arguments as in `load_parameters`."""
+    processes = _this_process_alone() if alone else ocp.options.MultiprocessingOptions()
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params)
+    with ocp.Checkpointer(
+        ocp.PyTreeCheckpointHandler(multiprocessing_options=processes), multiprocessing_options=processes
+    ) as checkpointer:
+        return checkpointer.restore(os.fspath(path / "params"), args=pytree_restore(shapes, partial=True))
+
+
+def chosen(directory: Path, best: bool) -> tuple[Path, Manifest]:
+    """The checkpoint that is the model: the newest, or the one with the highest score (the later of equals; the newest if none has one).
+
+    Raises:
+        InputError: there is none, or a manifest that decides this is damaged or missing.
+    """
+    steps = steps_in(directory)
+    if not steps:
+        raise InputError(f"There is no committed checkpoint in {directory}. Train first, or name another directory.")
+    try:
+        if all(manifest.read(directory / str(step)) is None for step in steps):
+            path = directory / str(max(steps, key=lambda step: (score_without_manifest(directory / str(step)) if best else 0.0, step)))
+            message = f"{path} has no {manifest.FILE}: an older version wrote it. It is used as it is, without a look at its hashes."
+            warnings.warn(as_typed(message), UnverifiedCheckpointWarning, stacklevel=4)
+            return path, without_manifest(path)
+        found = {step: required(directory / str(step)) for step in (steps if best else steps[-1:])}
+    except DamagedError as error:
+        raise InputError(f"{error}. {_remedy(directory / str(steps[-1]))}") from error
+    scores = {step: -math.inf if saved.score is None else saved.score for step, saved in found.items()}
+    step = max(found, key=lambda step: (scores[step], step))
+    return directory / str(step), found[step]
+
+
+def _remedy(path: Path) -> str:
+    stage = path.parent.parent
+    return (
+        f"The checkpoint was damaged after it was written. Restore {path} from a copy, or run the training of {stage} again, which sets "
+        "it aside and goes on from the newest that is whole."
+    )
+
+
+def _more(found: list[str]) -> str:
+    return f"({len(found) - 1} more files too.) " if len(found) > 1 else ""
+
+
+def _this_process_alone() -> ocp.options.MultiprocessingOptions:
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}")
+
+
+def pytree_restore(tree: Any, partial: bool = False) -> ocp.args.PyTreeRestore:
+    """What Orbax needs to give arrays like those of this tree, or of this part of what was saved."""
+    return ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree), partial_restore=partial)
+
+
+def check_arrays(checkpoint: Path, saved: Manifest, wanted: Mapping[str, Any]) -> None:
+    """Raises InputError for the first array that is not in the checkpoint as it is wanted, naming it."""
+    # Orbax casts another type in silence and reports a wrong shape without the parameter's name.
+    for path, (shape, dtype) in arrays_of(wanted).items():
+        there = saved.arrays.get(path)
+        what = "it is missing" if there is None else ""
+        if there is not None and there[0] != shape:
+            what = f"it is {there[0]} in the checkpoint and {shape} in the model"
+        elif there is not None and there[1] != dtype:
+            what = f"it is {there[1]} in the checkpoint and {dtype} in the model"
+        if what:
+            raise InputError(
+                f"The checkpoint {checkpoint} does not fit the model at parameter {path.removeprefix('params/')}: {what}. "
+                "Use the encoder configuration and the vocabulary that the checkpoint was trained with, or another workdir."
+            )

@@ -1,0 +1,39 @@
+"""What a training step can learn.
+
+A task turns a batch into sums and counts. Its loss is the sum over `losses` of total / normaliser, where the normalisers
+are counted over the whole batch before it is cut for accumulation, so accumulating changes no gradient.
+"""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from bert_jax.model.bert import Batch
+from bert_jax.training.losses import Mean
+
+Metrics = dict[str, Mean]
+
+
+class Task(Protocol):
+    """What the training step needs to know of a task."""
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Names of the metrics whose means are added up to the loss."""
+
+    def prepare(self, batch: Batch, key: jax.Array) -> Batch:
+        """The batch as the model sees it (corrupted, for instance), drawn from `key`."""
+
+    def normalisers(self, batch: Batch) -> dict[str, jax.Array]:
+        """The count of each loss over a prepared batch."""
+
+    def metrics(self, params: Any, batch: Batch, keys: jax.Array | None) -> Metrics:
+        """Sums and counts over a prepared batch; keys of its rows [B] turn dropout on."""
+
+
+def row_metrics(batch: Batch) -> Metrics:
+    """How full the rows are: `real_tokens` (a sum over one step) and `padding` (a share)."""
+    slots = jnp.float32(batch["example_ids"].size)
+    real = (batch["example_ids"] > 0).sum().astype(jnp.float32)
+    return {"real_tokens": Mean(real, jnp.float32(1)), "padding": Mean(slots - real, slots)}
