@@ -26,7 +26,7 @@ from bert_jax.data.labelled import Labelled, load_labelled
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import read_json, write_json
 from bert_jax.stages.finetune import finetune
-from bert_jax.training.host_memory import keep_freed_memory
+from bert_jax.training.host_memory import tune_malloc
 
 SIZES = (100, 300, 1000, 0)  # 0 is all
 SEEDS = (0, 1, 2)
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="a finished demo run")
     parser.add_argument("--output", type=Path, required=True, help="where to write, without the ending")
     flags = parser.parse_args()
-    keep_freed_memory()
+    tune_malloc()
     config = from_dict(RunConfig, read_json(flags.workdir / "config.json"))
     if config.compute.cpu_devices > 1:
         jax.config.update("jax_num_cpu_devices", config.compute.cpu_devices)

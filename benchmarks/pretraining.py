@@ -44,7 +44,7 @@ from bert_jax.model.bert import PretrainingModel
 from bert_jax.model.directory import write_json
 from bert_jax.model.flops import training_flops
 from bert_jax.tasks.pretraining import PretrainingTask
-from bert_jax.training.host_memory import keep_freed_memory
+from bert_jax.training.host_memory import tune_malloc
 from bert_jax.training.masking import masked_slots
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.sharding import make_mesh, place_batch
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes minutes and a C++ compiler")
     parser.add_argument("--output", type=Path, required=True, help="where to write, without the ending")
     flags = parser.parse_args()
-    keep_freed_memory()
+    tune_malloc()
     jax.config.update("jax_num_cpu_devices", CORES)
     peak = matrix_peak(flags.dtype)
     compute = ComputeConfig(dtype=flags.dtype, attention=flags.attention, scan_layers=jax.default_backend() != "cpu")

@@ -105,5 +105,5 @@ def run() -> Iterator[Callable[[Job], int]]:
     yield train_and_remember
     for job in jobs:
         job.batches.close()
-        if job.then:
-            job.then.batches.close()
+        if job.next_phase:
+            job.next_phase.batches.close()

@@ -19,7 +19,7 @@ from bert_jax.errors import InputError
 from bert_jax.modalities.text.files import list_files
 from bert_jax.runtime.metrics import TIMINGS
 from bert_jax.storage import bucket as room
-from bert_jax.storage.files import on_disk, place
+from bert_jax.storage.files import on_disk, resolve_path
 
 pytest.importorskip("gcsfs", reason="gcsfs is not installed: pip install gcsfs")
 emulated = pytest.importorskip("emulated", reason="gcp-storage-emulator is not installed")
@@ -33,14 +33,14 @@ JOIN = QUICK + (
     "import jax; jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2])); import train; sys.exit(train.main(sys.argv[3:]))"
 )
 HOLD = QUICK + (
-    "import time; from bert_jax.cli.program import run_command; from bert_jax.storage.files import only_writer, place\n"
+    "import time; from bert_jax.cli.program import run_command; from bert_jax.storage.files import only_writer, resolve_path\n"
     "def hold():\n"
-    "    with only_writer(place('gs://bucket/held')): print('held', flush=True); time.sleep(float(sys.argv[1]))\n"
+    "    with only_writer(resolve_path('gs://bucket/held')): print('held', flush=True); time.sleep(float(sys.argv[1]))\n"
     "sys.exit(run_command(hold))"
 )
 WRITE = (
-    "import sys; from bert_jax.cli.program import run_command; from bert_jax.storage.files import place, write_whole; "
-    "sys.exit(run_command(lambda: write_whole(place(sys.argv[1]), 'text')))"
+    "import sys; from bert_jax.cli.program import run_command; from bert_jax.storage.files import resolve_path, write_whole; "
+    "sys.exit(run_command(lambda: write_whole(resolve_path(sys.argv[1]), 'text')))"
 )
 
 PRETRAIN = "steps=4, evaluation_batches=1, loop=LoopConfig(log_every=1, evaluate_every=2, save_every=2)"
@@ -191,10 +191,10 @@ def test_what_a_bucket_refuses_is_one_paragraph(bucket: Any) -> None:
 
 def test_paths_say_what_is_wrong_with_them(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://localhost:1")  # no search for credentials
-    assert place("runs/demo") == Path.cwd() / "runs" / "demo" and str(place("gs://b/run/") / "lock") == "gs://b/run/lock"
+    assert resolve_path("runs/demo") == Path.cwd() / "runs" / "demo" and str(resolve_path("gs://b/run/") / "lock") == "gs://b/run/lock"
     for text, told in (("s3://b/run", "neither on a disk nor in Google"), ("gs://", "names no bucket")):
         with pytest.raises(InputError, match=told):
-            place(text)
+            resolve_path(text)
     with pytest.raises(InputError, match=r"corpus\.data_dir gs://b/data cannot be in a bucket"):
         on_disk("gs://b/data", "corpus.data_dir")
     with pytest.raises(InputError, match="The corpus gs://b/text cannot be in a bucket"):
@@ -208,5 +208,5 @@ def test_paths_say_what_is_wrong_with_them(monkeypatch: pytest.MonkeyPatch, caps
 
     monkeypatch.setattr(room, "_files", absent)
     with pytest.raises(InputError, match=r"needs the package gcsfs: pip install gcsfs"):
-        place("gs://b/run")
+        resolve_path("gs://b/run")
     assert os.environ["EPATH_USE_TF"] == "no"

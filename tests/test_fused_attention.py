@@ -12,7 +12,7 @@ import tiny
 
 from bert_jax.config import ComputeConfig, EncoderConfig, PretrainConfig, RowsConfig, RunConfig
 from bert_jax.errors import InputError
-from bert_jax.model.attention import attend_within, with_kernel
+from bert_jax.model.attention import attend_within, resolve_attention
 from bert_jax.model.fused_attention import library_attention, splash_attention
 
 LENGTH, HEADS, DEPTH = 128, 2, 64
@@ -76,11 +76,11 @@ def test_what_a_kernel_cannot_do_is_refused_by_the_configuration() -> None:
 )
 def test_training_takes_the_kernel_that_fits(platform: str, changes: dict[str, Any], lengths: list[int], kernel: str) -> None:
     encoder = EncoderConfig.preset("tiny", **{"attention_dropout": 0.0, **changes})
-    assert with_kernel(ComputeConfig(dtype="bfloat16"), encoder, lengths, platform).attention == kernel
+    assert resolve_attention(ComputeConfig(dtype="bfloat16"), encoder, lengths, platform).attention == kernel
 
 
 def test_a_kernel_of_another_platform_is_refused() -> None:
     encoder = EncoderConfig.preset("tiny", attention_dropout=0.0)
     with pytest.raises(InputError, match=r"kernel of a TPU, and this is a GPU"):
-        with_kernel(ComputeConfig(attention="splash"), encoder, [128], "gpu")
-    assert with_kernel(ComputeConfig(attention="dense"), encoder, [128], "tpu").attention == "dense"
+        resolve_attention(ComputeConfig(attention="splash"), encoder, [128], "gpu")
+    assert resolve_attention(ComputeConfig(attention="dense"), encoder, [128], "tpu").attention == "dense"

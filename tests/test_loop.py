@@ -34,7 +34,7 @@ from toy import (
 from bert_jax.errors import Interrupted
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.training import loop as loop_room
-from bert_jax.training.loop import Job, Then, train
+from bert_jax.training.loop import Job, Phase, train
 
 # Killed.
 
@@ -165,7 +165,7 @@ def two_shapes(directory: Path, before: Before = nothing, shapes: dict[int, tupl
     other = tiny.job(directory, 10, rows=dataclasses.replace(tiny.ROWS, length=24), batch_size=4)
     batches = Batches(other.batches, look)
     batches.step = 6
-    return toy(directory, before=look, then=Then(6, 2, batches, other.evaluation_batches))  # type: ignore[arg-type]
+    return toy(directory, before=look, next_phase=Phase(6, 2, batches, other.evaluation_batches))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("at", [5, 6, 7, 9])
@@ -192,7 +192,7 @@ def two_shaped(tmp_path_factory: pytest.TempPathFactory) -> Path:
         compile_once = loop_room.compile_steps
         patch.setattr(loop_room, "compile_steps", lambda *arguments: calls.append(compile_once(*arguments)) or calls[-1])  # type: ignore[func-returns-value]
         train(job)
-    for batches in (job.batches, job.then and job.then.batches):
+    for batches in (job.batches, job.next_phase and job.next_phase.batches):
         batches.close()  # type: ignore[union-attr]
     assert shapes == {step: (8, 32) if step <= 6 else (4, 24) for step in range(1, 11)}
     assert [[step._cache_size() for step in steps] for steps in calls] == [[1, 1], [1, 1]]

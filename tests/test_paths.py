@@ -24,7 +24,7 @@ from bert_jax.modalities.text.sources import open_source
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.stages.run import run
-from bert_jax.storage.files import on_disk, place
+from bert_jax.storage.files import on_disk, resolve_path
 from bert_jax.training.checkpoints.saving import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,10 +43,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_path_is_resolved_where_it_comes_in(here: Path) -> None:
     home = here.parent / "home"
-    assert place("runs/demo") == place("./runs//demo/") == place("runs/x/../demo") == here / "runs" / "demo"
-    assert place(Path("runs/demo")) == place(place("runs/demo")) == here / "runs" / "demo"
-    assert place("~/runs") == place(Path("~/runs")) == home / "runs" and place("../home") == home and place(".") == here
-    assert place("..") == here.parent and place("/") == Path("/")
+    assert resolve_path("runs/demo") == resolve_path("./runs//demo/") == resolve_path("runs/x/../demo") == here / "runs" / "demo"
+    assert resolve_path(Path("runs/demo")) == resolve_path(resolve_path("runs/demo")) == here / "runs" / "demo"
+    assert resolve_path("~/runs") == resolve_path(Path("~/runs")) == home / "runs" and resolve_path("../home") == home
+    assert resolve_path(".") == here
+    assert resolve_path("..") == here.parent and resolve_path("/") == Path("/")
 
 
 def test_links_are_followed_on_the_way_and_a_last_one_keeps_its_name(here: Path) -> None:
@@ -55,11 +56,11 @@ def test_links_are_followed_on_the_way_and_a_last_one_keeps_its_name(here: Path)
     blob.write_text("label\ttext\n")
     (here / "reviews.tsv").symlink_to(blob)
     (here / "link").symlink_to(blob.parent)
-    assert place("reviews.tsv").suffix == ".tsv", "the name says what it holds"
-    assert place("link/5891b5b5") == blob and place("link/..") == place("link/../") == here / "far", "as a shell sees it"
+    assert resolve_path("reviews.tsv").suffix == ".tsv", "the name says what it holds"
+    assert resolve_path("link/5891b5b5") == blob and resolve_path("link/..") == resolve_path("link/../") == here / "far", "as in a shell"
     (here / "round").symlink_to("round")
     with pytest.raises((InputError, OSError), match=r"round"):  # Python 3.13 finds out when the file is opened
-        place("round/x").stat()
+        resolve_path("round/x").stat()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_links_are_followed_on_the_way_and_a_last_one_keeps_its_name(here: Path)
 )
 def test_what_is_no_path_here_is_refused(typed: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match=told):
-        place(typed)
+        resolve_path(typed)
     with pytest.raises(InputError, match=told):
         on_disk(typed, "The corpus")
     with pytest.raises(SystemExit, match="2"):
@@ -95,14 +96,14 @@ def test_a_user_without_a_home(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("pwd.getpwuid", unknown)
     with pytest.raises(InputError, match=r"~/runs is in a home directory, and this user has none"):
-        place("~/runs")
-    assert place("./~/runs") == here / "~" / "runs"
+        resolve_path("~/runs")
+    assert resolve_path("./~/runs") == here / "~" / "runs"
 
 
 def test_a_working_directory_that_is_gone(here: Path) -> None:
     here.rmdir()
     with pytest.raises(InputError, match="The path runs/demo cannot be followed"):
-        place("runs/demo")
+        resolve_path("runs/demo")
 
 
 def test_a_file_where_a_directory_belongs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,13 +123,13 @@ def test_messages_show_paths_as_they_were_typed(here: Path, capsys: pytest.Captu
     assert "in ../here/runs/demo:" in failure(capsys, "verify", "../here/runs/demo")
     with pytest.raises(InputError, match=r"There is no model in \./runs/demo: it has no model\.json"):
         bert_jax.load("./runs/demo")
-    place("runs/demo")
-    place("out/answers.jsonl")
+    resolve_path("runs/demo")
+    resolve_path("out/answers.jsonl")
     below, beside = here / "runs" / "demo" / "pretrain", here / "runs" / "demo2"
     assert as_typed(f"{below}: {beside}, {here / 'out'}") == "runs/demo/pretrain: runs/demo2, out"
     assert as_typed(f"{here.parent}.") == f"{here.parent}.", "which nobody has named"
     assert f"in {here}/runs/demo:" in failure(capsys, "verify", f"{here}/runs/demo"), "the last words count"
-    assert place(below.parent) and as_typed(f"{below}") == f"{below}"
+    assert resolve_path(below.parent) and as_typed(f"{below}") == f"{below}"
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -168,7 +169,7 @@ def test_checkpoints_through_a_link(here: Path, tiny_pretrained: Path) -> None:
     expected = bert_jax.load(tiny_pretrained).embed("房间很好")
     for typed in ("runs/pretrain", "latest", "latest/", "latest/../pretrain"):
         np.testing.assert_array_equal(bert_jax.load(typed).embed("房间很好"), expected)
-    checkpoints = Checkpoints(place("latest") / "checkpoints", keep=1)
+    checkpoints = Checkpoints(resolve_path("latest") / "checkpoints", keep=1)
     assert checkpoints.latest == 1
     checkpoints.close()
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bert_jax.errors import InputError, as_typed
-from bert_jax.storage.files import on_disk, place
+from bert_jax.storage.files import on_disk, resolve_path
 
 Add = Callable[..., argparse.ArgumentParser]
 """Adds a command: its name, what runs it, its description, examples."""
@@ -17,9 +17,9 @@ def say(text: str) -> None:
 
 
 def anywhere(text: str) -> Path:
-    """A directory on a disk or in a bucket; errors as in `place`."""
+    """A directory on a disk or in a bucket; errors as in `resolve_path`."""
     try:
-        return place(text)
+        return resolve_path(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bert_jax.cli.arguments import Add, anywhere, disk, say
 from bert_jax.errors import InputError
-from bert_jax.storage.files import check_directory, place
+from bert_jax.storage.files import check_directory, resolve_path
 
 _CORPUS = "demo, tfds:NAME, or a file, folder or glob of .txt, .txt.gz, .txt.xz: a paragraph a line, a blank line between documents"
 
@@ -115,7 +115,7 @@ def _inspect(flags: argparse.Namespace) -> None:
     if flags.corpus.rpartition("/")[2] == "skipped.json":
         from bert_jax.stages.skipped import describe_skipped
 
-        for line in describe_skipped(place(flags.corpus)):
+        for line in describe_skipped(resolve_path(flags.corpus)):
             print(line)
         return
     from bert_jax.config import CorpusConfig, RowsConfig

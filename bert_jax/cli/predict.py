@@ -18,7 +18,7 @@ from bert_jax.inference import CHUNK, Bert, TextError, TruncationWarning, load
 from bert_jax.inference.answer_files import Answer, AnswerFile, Output, Terminal, check_output, count_texts, json_line, read_texts
 from bert_jax.model import directory as model_directory
 from bert_jax.runtime.progress import WorkProgress
-from bert_jax.storage.files import place
+from bert_jax.storage.files import resolve_path
 
 _TOLD = 20
 """Bad lines of a file that are told one by one; the others are only counted."""
@@ -157,12 +157,12 @@ def _named_file(texts: list[str]) -> Path | None:
         raise InputError(f"{files[0]} is a file, and not the only text: give one file alone, or texts.")
     # `reviws.tsv` is a slip, which the reader will name, and no text.
     slip = named == texts and texts[0].isascii() and " " not in texts[0]
-    return place(texts[0]) if files or (slip and len(texts) == 1) else None
+    return resolve_path(texts[0]) if files or (slip and len(texts) == 1) else None
 
 
 def _is_file(text: str) -> bool:
     try:
-        return place(text).is_file()
+        return resolve_path(text).is_file()
     except (OSError, InputError):  # too long for a name, or a text that no path looks like
         return False
 

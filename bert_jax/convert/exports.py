@@ -15,7 +15,7 @@ from bert_jax.convert.tensor_files import SINGLE
 from bert_jax.errors import InputError
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import EmbeddingConfig, ModelDescription, write_json
-from bert_jax.storage.files import on_disk, place
+from bert_jax.storage.files import on_disk, resolve_path
 from bert_jax.training.checkpoints.loading import load_parameters
 
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
@@ -42,7 +42,7 @@ def export_model(directory: str | Path, out: str | Path, license_name: str = "",
     Raises:
         InputError: there is no model, `out` is not empty, the architecture is unknown, or the model has no equivalent in `transformers`.
     """
-    directory, out = place(directory), on_disk(out, "OUT")
+    directory, out = resolve_path(directory), on_disk(out, "OUT")
     if architecture and architecture not in ARCHITECTURES:
         raise InputError(f"There is no architecture {architecture!r} to write: choose one of {', '.join(ARCHITECTURES)}.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

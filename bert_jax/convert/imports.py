@@ -29,7 +29,7 @@ from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.modalities.text.tokenizer_files import declarations, tokenizer_length
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import MOST_SPARE_ROWS, ModelDescription, read_json, write_json
-from bert_jax.storage.files import on_disk, place, seal
+from bert_jax.storage.files import on_disk, resolve_path, seal
 from bert_jax.training.checkpoints.saving import Checkpoints, check_name
 from bert_jax.training.state import TrainState
 
@@ -67,7 +67,7 @@ class Imported:
 
 def is_foreign(source: str | Path) -> bool:
     """Whether this names a model from elsewhere: a directory with files of one, or a name on the hub."""
-    directory = place(source)
+    directory = resolve_path(source)
     if not directory.is_dir():
         return not directory.exists() and hub.is_name(str(source))
     if (directory / model_directory.FILE).exists():
@@ -121,7 +121,7 @@ def import_model(source: str | Path, directory: str | Path, initialize_missing: 
     Raises:
         InputError: `directory` is not empty; see `read_source`.
     """
-    directory = place(directory)
+    directory = resolve_path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} exists already and is not an empty directory: name another one.")
     check_name(directory)

@@ -16,7 +16,7 @@ from bert_jax.errors import InputError
 from bert_jax.model import directory as model_directory
 from bert_jax.model.bert import Batch, ClassificationModel, PretrainingModel
 from bert_jax.model.heads import gather_positions
-from bert_jax.storage.files import on_disk, place
+from bert_jax.storage.files import on_disk, resolve_path
 from bert_jax.training.checkpoints.loading import load_parameters
 
 _ENCODER_AXES = dict.fromkeys(("tokens", "example_ids", "positions", "segments"), "B, L")
@@ -67,7 +67,7 @@ def export_model_to_onnx(directory: str | Path, path: str | Path) -> None:
     Raises:
         InputError: there is no model, the file exists, or jax2onnx is not installed.
     """
-    directory, path = place(directory), on_disk(path, "OUT")
+    directory, path = resolve_path(directory), on_disk(path, "OUT")
     if path.exists():
         raise InputError(f"{path} exists already: name another file.")
     description, tokenizer = model_directory.read(directory)

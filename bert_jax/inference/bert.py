@@ -26,7 +26,7 @@ from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import ModelDescription
 from bert_jax.model.pooling import pooling_modes
-from bert_jax.storage.files import place
+from bert_jax.storage.files import resolve_path
 from bert_jax.training.checkpoints.loading import load_parameters
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ def load(path: str | Path, compute: ComputeConfig | None = None) -> "Bert":
             warnings.warn(f"{path} has tensors that are not used: {names}.", UnusedTensorsWarning, stacklevel=3)
         description, tokenizer, params = imported.description, imported.tokenizer, jax.device_put(imported.params, whole)
     else:
-        directory = place(path)
+        directory = resolve_path(path)
         description, tokenizer = model_directory.read(directory)
         shapes = model_directory.parameter_shapes(description, tokenizer.vocab_size)
         shapes = jax.tree.map(lambda leaf: leaf.update(sharding=whole), shapes)

@@ -16,7 +16,7 @@ Attend = Callable[..., jax.Array]
 """Attention among the tokens of one batch: (query, key, value, rate=0.0, dropout_keys=None), as `attention` takes them."""
 
 
-def with_kernel(compute: ComputeConfig, encoder: EncoderConfig, lengths: Sequence[int], platform: str) -> ComputeConfig:
+def resolve_attention(compute: ComputeConfig, encoder: EncoderConfig, lengths: Sequence[int], platform: str) -> ComputeConfig:
     """The computation with the attention that `auto` stands for in training on a platform ("cpu", "gpu", "tpu"), rows of these lengths.
 
     Raises:

@@ -14,7 +14,7 @@ from bert_jax.errors import InputError
 from bert_jax.report.charts import Chart, Series, draw
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.runtime.progress import count
-from bert_jax.storage.files import place, write_whole
+from bert_jax.storage.files import resolve_path, write_whole
 from bert_jax.tasks.scores import FEW_CLASSES, confusions_of_matrix
 
 Json = Mapping[str, Any]
@@ -30,7 +30,7 @@ def write_report(workdir: str | Path) -> Path:
     Raises:
         InputError: one of the JSON files is damaged.
     """
-    workdir = place(workdir)
+    workdir = resolve_path(workdir)
     config, summary, examples = (_read(workdir / f"{name}.json") for name in ("config", "summary", "examples"))
     pretrain, finetune = summary.get("pretrain") or {}, summary.get("finetune") or {}
     panels = {"fill_mask": _fill_mask, "next_sentence": _next_sentence, "classify": _classify}

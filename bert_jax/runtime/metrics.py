@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bert_jax.errors import as_typed
-from bert_jax.storage.files import DiskCopy, place, write_whole
+from bert_jax.storage.files import DiskCopy, resolve_path, write_whole
 
 FILE = "metrics.jsonl"
 TIMINGS = ("real_tokens_per_second", "model_flops_per_second", "mfu", "data_wait")
@@ -28,7 +28,7 @@ class MetricsWriter:
     """
 
     def __init__(self, directory: str | Path, resume_step: int | None = None, evaluated: bool = True) -> None:
-        directory = place(directory)
+        directory = resolve_path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         self._path, self._copy, self._published = directory / FILE, DiskCopy(directory), time.monotonic()
         kept = _keep(directory, self._copy.folder, resume_step, evaluated)
@@ -115,7 +115,7 @@ class _Events:
 
 def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
     """The lines of `directory/metrics.jsonl` in order; none if there is no such file. A torn line (a crash while writing) is left out."""
-    path = place(directory) / FILE
+    path = resolve_path(directory) / FILE
     if not path.exists():
         return []
     return [line for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if (line := _parsed(text)) is not None]

@@ -15,7 +15,7 @@ from bert_jax.data.labelled import ClassificationBatches, Labelled, LabelledExam
 from bert_jax.errors import InputError
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model import directory as model_directory
-from bert_jax.model.attention import with_kernel
+from bert_jax.model.attention import resolve_attention
 from bert_jax.model.bert import SHARED_PARAMETERS, ClassificationModel
 from bert_jax.model.directory import ModelDescription
 from bert_jax.model.flops import classification_flops
@@ -74,7 +74,7 @@ def finetune(
     )
     if jax.process_index() == 0:
         model_directory.write(directory, description, tokenizer)
-    compute = with_kernel(config.compute, encoder.encoder, [stage.length], platform(mesh))
+    compute = resolve_attention(config.compute, encoder.encoder, [stage.length], platform(mesh))
     model = description.build(tokenizer.vocab_size, compute, stage.dropout)
     assert isinstance(model, ClassificationModel)
     batches = classification_batches(

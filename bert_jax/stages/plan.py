@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from bert_jax.config import PretrainConfig, RunConfig
 from bert_jax.errors import InputError
-from bert_jax.model.attention import with_kernel
+from bert_jax.model.attention import resolve_attention
 from bert_jax.model.bert import PretrainingModel
 from bert_jax.model.directory import ModelDescription
 from bert_jax.model.flops import training_flops
@@ -224,7 +224,7 @@ def lower_step(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> tuple[An
     """The training step of a configuration on a mesh whose devices need not exist: lowered, and the shapes of its state and batch."""
     vocab_size = config.vocabulary.size
     description = ModelDescription("pretraining", config.encoder, stage.rows.length, stage.rows.next_sentence)
-    model = description.build(vocab_size, with_kernel(config.compute, config.encoder, [stage.rows.length], platform(mesh)))
+    model = description.build(vocab_size, resolve_attention(config.compute, config.encoder, [stage.rows.length], platform(mesh)))
     assert isinstance(model, PretrainingModel)
     # A trained vocabulary begins with the five special tokens.
     task = PretrainingTask(model, stage.masking, tuple(range(5)), 4, tuple(range(5, vocab_size)))
@@ -237,7 +237,7 @@ def lower_step(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> tuple[An
         return model.init(jax.random.key(config.seed), row)["params"]
 
     skip_above, ema = stage.optimizer.skip_above, stage.optimizer.ema
-    state = planned_state(init, optimizer, mesh, follow_loss=skip_above > 0, average=ema > 0)
+    state = planned_state(init, optimizer, mesh, track_loss=skip_above > 0, average=ema > 0)
     train_step, _ = compile_steps(task, optimizer, state, mesh, config.seed, stage.accumulation, skip_above, ema)
     return train_step.lower(state, batch), state, batch  # type: ignore[attr-defined]
 

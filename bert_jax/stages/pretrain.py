@@ -15,15 +15,15 @@ from bert_jax.data.records.corpora import Prepared
 from bert_jax.errors import InputError
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model import directory as model_directory
-from bert_jax.model.attention import with_kernel
+from bert_jax.model.attention import resolve_attention
 from bert_jax.model.bert import PretrainingModel
 from bert_jax.model.directory import ModelDescription
 from bert_jax.model.flops import training_flops
 from bert_jax.runtime.metrics import read_metrics
-from bert_jax.storage.files import place
+from bert_jax.storage.files import resolve_path
 from bert_jax.tasks.pretraining import PretrainingTask
 from bert_jax.training.checkpoints.loading import load_parameters
-from bert_jax.training.loop import HostBatch, Job, Then, train
+from bert_jax.training.loop import HostBatch, Job, Phase, train
 from bert_jax.training.masking import masked_slots
 from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from bert_jax.training.sharding import make_mesh, platform
@@ -44,13 +44,13 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
     parts = stage_parts(stage)
     if parts[1:]:
         make_mesh(config.mesh, stage.long_rows.batch_size // stage.long_rows.accumulation)  # refused now rather than in days
-    spare_rows = pretrained_description(place(stage.checkpoint), stage).spare_rows if stage.checkpoint else 0
+    spare_rows = pretrained_description(resolve_path(stage.checkpoint), stage).spare_rows if stage.checkpoint else 0
     description = ModelDescription(
         "pretraining", config.encoder, parts[-1].rows.length, stage.rows.next_sentence, spare_rows=spare_rows
     )
     if jax.process_index() == 0:
         model_directory.write(directory, description, tokenizer)
-    compute = with_kernel(config.compute, config.encoder, [part.rows.length for part in parts], platform(mesh))
+    compute = resolve_attention(config.compute, config.encoder, [part.rows.length for part in parts], platform(mesh))
     model = description.build(tokenizer.vocab_size, compute)
     assert isinstance(model, PretrainingModel)
     task = PretrainingTask(model, stage.masking, tokenizer.special_ids, tokenizer.mask_id, tuple(tokenizer.ordinary_ids.tolist()))
@@ -68,7 +68,7 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
                 directory=directory,
                 task=task,
                 init=lambda: _initial_parameters(model, held_out[0][0], slots[0], config.seed),
-                warm_start=_warm_start(place(stage.checkpoint), stage) if stage.checkpoint else None,
+                warm_start=_warm_start(resolve_path(stage.checkpoint), stage) if stage.checkpoint else None,
                 optimizer=make_optimizer(stage.optimizer, stage.steps),
                 schedule=learning_rate_schedule(stage.optimizer, stage.steps),
                 mesh=mesh,
@@ -84,7 +84,7 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
                 skip_above=stage.optimizer.skip_above,
                 ema=stage.optimizer.ema,
                 flops=flops[0],
-                then=Then(parts[0].steps, parts[1].accumulation, batches[1], held_out[1], flops[1]) if parts[1:] else None,
+                next_phase=Phase(parts[0].steps, parts[1].accumulation, batches[1], held_out[1], flops[1]) if parts[1:] else None,
                 model=model_directory.identity(description, tokenizer),
             )
         )

@@ -22,9 +22,9 @@ from bert_jax.runtime.processes import on_first_process, wait_for_all
 from bert_jax.stages.finetune import finetune
 from bert_jax.stages.pretrain import pretrain, pretrained_description
 from bert_jax.stages.showcase import show_examples, summary_text
-from bert_jax.storage.files import SEAL, check_seal, disk_folder, is_whole, made_whole, on_disk, only_writer, place, seal
+from bert_jax.storage.files import SEAL, check_seal, disk_folder, is_whole, made_whole, on_disk, only_writer, resolve_path, seal
 from bert_jax.training.checkpoints.saving import check_name
-from bert_jax.training.host_memory import keep_freed_memory
+from bert_jax.training.host_memory import tune_malloc
 
 CONFIG, COMMAND, SUMMARY, EXAMPLES = "config.json", "command.txt", "summary.json", "examples.json"
 
@@ -42,9 +42,9 @@ def run(config: RunConfig, workdir: str | Path, command: str = "") -> None:
         InputError: something of the configuration, the text or the workdir that the user can mend.
         TrainingError, Interrupted: see `bert_jax.training.loop.train`.
     """
-    workdir = place(workdir)
+    workdir = resolve_path(workdir)
     check_name(workdir)
-    keep_freed_memory()
+    tune_malloc()
     if config.compute.cpu_devices > 1:
         jax.config.update("jax_num_cpu_devices", config.compute.cpu_devices)
     if (workdir / SUMMARY).exists() and (workdir / SEAL).exists():
@@ -81,7 +81,7 @@ def _run_stages(config: RunConfig, workdir: Path) -> None:
 def _finetune(config: RunConfig, workdir: Path, labelled: Labelled) -> dict[str, Any]:
     stage = config.finetune
     assert stage is not None
-    pretrained = place(stage.checkpoint) if stage.checkpoint else workdir / "pretrain"
+    pretrained = resolve_path(stage.checkpoint) if stage.checkpoint else workdir / "pretrain"
     if stage.from_scratch and not config.pretrain:
         encoder, tokenizer, pretrained_or_none = _fresh_encoder(config, workdir)
     else:
@@ -116,7 +116,7 @@ def _with_pretrained_encoder(config: RunConfig) -> RunConfig:
     """The configuration with the encoder of the checkpoint that pre-training goes on from."""
     if not (config.pretrain and config.pretrain.checkpoint):
         return config
-    encoder = pretrained_description(place(config.pretrain.checkpoint), config.pretrain).encoder
+    encoder = pretrained_description(resolve_path(config.pretrain.checkpoint), config.pretrain).encoder
     return dataclasses.replace(config, encoder=encoder)
 
 
@@ -160,7 +160,7 @@ def make_vocabulary(config: RunConfig, workdir: Path) -> Tokenizer:
     """The run's tokenizer: that of `pretrain.checkpoint` or `vocabulary.path`, or trained once on the corpus and kept in the workdir."""
     vocabulary = config.vocabulary
     if config.pretrain and config.pretrain.checkpoint:
-        return model_directory.read(place(config.pretrain.checkpoint))[1]
+        return model_directory.read(resolve_path(config.pretrain.checkpoint))[1]
     if vocabulary.path:
         return Tokenizer.load(vocabulary.path, vocabulary.lowercase, vocabulary.strips_accents, vocabulary.other_max_word_length)
     directory = workdir / "vocabulary"

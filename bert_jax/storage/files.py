@@ -22,7 +22,7 @@ SEAL, LOCK = "SHA256SUMS", "lock"
 _NEVER_SEALED = (SEAL, LOCK, "prepare.lock")
 
 
-def place(text: str | Path) -> Path:
+def resolve_path(text: str | Path) -> Path:
     """The path that a user names: absolute on a disk, or `gs://bucket/...` in Google Cloud Storage, which has the same methods.
 
     This is called once, where a path comes in: Orbax takes no relative path, and the working directory may change later. `~` is
@@ -69,14 +69,14 @@ def _refuse_strange(typed: str) -> None:
 
 
 def on_disk(text: str | Path, what: str) -> Path:
-    """The path of what is read or written on a disk alone, as `place` gives it.
+    """The path of what is read or written on a disk alone, as `resolve_path` gives it.
 
     Raises:
-        InputError: it is in a bucket, or as in `place`.
+        InputError: it is in a bucket, or as in `resolve_path`.
     """
     if str(text).startswith("gs://"):
         raise InputError(f"{what} {text} cannot be in a bucket: name a place on a disk, and copy it with `gcloud storage cp`.")
-    return place(text)
+    return resolve_path(text)
 
 
 def _in_bucket(path: Path) -> Any:

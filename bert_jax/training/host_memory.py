@@ -6,7 +6,7 @@ import ctypes
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 
 
-def keep_freed_memory() -> None:
+def tune_malloc() -> None:
     """Makes the C library keep what is freed instead of giving it back to the system; call it before JAX has threads.
 
     XLA's CPU client allocates the temporary memory of a step anew at every step. glibc maps what is large and unmaps it

@@ -71,11 +71,11 @@ class Job:
     """Both: see `bert_jax.training.steps.train_step`; 0 is off."""
     flops: int = 0
     """Operations of the model in one step, for its rate and share of the devices' peak; 0 reports neither."""
-    then: "Then | None" = None
+    next_phase: "Phase | None" = None
 
 
 @dataclass(frozen=True)
-class Then:
+class Phase:
     """What a job goes on with after its step `after`: batches of another shape, all else as it was."""
 
     after: int
@@ -137,7 +137,7 @@ class _Training:
 
     def __init__(self, job: Job, checkpoints: Checkpoints) -> None:
         self.job, self.checkpoints = job, checkpoints
-        self.state = create_state(job.init, job.optimizer, job.mesh, follow_loss=job.skip_above > 0, average=job.ema > 0)
+        self.state = create_state(job.init, job.optimizer, job.mesh, track_loss=job.skip_above > 0, average=job.ema > 0)
         self.window, self.real_tokens, self.step = _Window(), 0, 0
         self.skipped, self.skipped_in_a_row = 0, list[dict[str, Any]]()
         self.metrics_mark: dict[str, Any] | None = None
@@ -164,14 +164,14 @@ class _Training:
         job = self.job
         return compile_steps(job.task, job.optimizer, self.state, job.mesh, job.seed, job.accumulation, job.skip_above, job.ema)
 
-    def _go_on(self, then: Then) -> None:
+    def _start_phase(self, phase: Phase) -> None:
         self.job = dataclasses.replace(
             self.job,
-            accumulation=then.accumulation,
-            batches=then.batches,
-            evaluation_batches=then.evaluation_batches,
-            flops=then.flops,
-            then=None,
+            accumulation=phase.accumulation,
+            batches=phase.batches,
+            evaluation_batches=phase.evaluation_batches,
+            flops=phase.flops,
+            next_phase=None,
         )
 
     def _resume(self) -> None:
@@ -186,8 +186,8 @@ class _Training:
         self.skipped, self.skipped_in_a_row = position.get("skipped", 0), position.get("skipped_in_a_row", [])
         self.metrics_mark = position.get("metrics")
         # What was saved at the very end of the first batches is their position; those that follow begin at their beginning.
-        if self.job.then and self.step > self.job.then.after:
-            self._go_on(self.job.then)
+        if self.job.next_phase and self.step > self.job.next_phase.after:
+            self._start_phase(self.job.next_phase)
         self.job.batches.set_state(position["batches"])
 
     def position(self) -> Position:
@@ -205,24 +205,24 @@ class _Training:
 
     def advance(self) -> None:
         """Dispatches one step, then looks at the metrics of the one before: the device never waits for the host."""
-        if self.job.then and self.step == self.job.then.after:
-            self.settle()
-            self._go_on(self.job.then)
+        if self.job.next_phase and self.step == self.job.next_phase.after:
+            self.flush_metrics()
+            self._start_phase(self.job.next_phase)
             self.train_step, self.evaluation_step = self._compiled()
         if (self.step + 1 in self.profiled) != self.tracing:
             self._turn_profile()
         begun = time.perf_counter()
-        place = self.job.batches.get_state()
+        position = self.job.batches.get_state()
         batch = next(self.job.batches)
         self.waited += time.perf_counter() - begun
         self.state, metrics = self.train_step(self.state, place_batch(batch, self.job.mesh))
-        self.settle()
+        self.flush_metrics()
         self.step += 1
-        self.pending = (self.step, metrics, place)
+        self.pending = (self.step, metrics, position)
 
     def _turn_profile(self) -> None:
         """Begins a trace, or ends and writes it, between two steps: the one before is done."""
-        self.settle()
+        self.flush_metrics()
         begun = time.perf_counter()
         if self.tracing:
             self.end_profile()
@@ -239,11 +239,11 @@ class _Training:
             jax.profiler.stop_trace()
             self.profile.close()
 
-    def settle(self) -> None:
+    def flush_metrics(self) -> None:
         """Takes in the metrics of the last dispatched step, and stops where too many updates in a row were skipped."""
         if self.pending is None:
             return
-        step, metrics, place = self.pending
+        step, metrics, position = self.pending
         self.pending = None
         metrics = jax.device_get(metrics)
         tokens = int(metrics["real_tokens"].total)
@@ -251,19 +251,19 @@ class _Training:
         self.clocked_tokens += tokens
         self.clocked_flops += self.job.flops
         if metrics.pop("skipped_updates").total:
-            self._skip(step, metrics, place)
+            self._skip(step, metrics, position)
         else:
             self.skipped_in_a_row = []
             self.window.add(metrics)
 
-    def _skip(self, step: int, metrics: Mapping[str, Mean], place: dict[str, Any]) -> None:
+    def _skip(self, step: int, metrics: Mapping[str, Mean], position: dict[str, Any]) -> None:
         # Its metrics stay out of the sums: one that is not finite would take those of the good steps with it.
         window = _Window()
         window.add(metrics)
         numbers = {name: window.means().get(name, 0.0) for name in (*self.job.task.losses, "gradient_norm")}
         finite = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
         self.skipped += 1
-        self.skipped_in_a_row.append({"step": step, **finite, "batch": _merged(place)})
+        self.skipped_in_a_row.append({"step": step, **finite, "batch": _merged(position)})
         if len(self.skipped_in_a_row) < self.job.loop.max_skipped:
             return
         # A parameter that was damaged may be the reason, and none of the checkpoints is called good unseen.
@@ -366,7 +366,7 @@ def _drive(run: _Training, stop: Stop, progress: TrainingProgress) -> None:
         stopped = stop.requested()
         log, save = last or run.step % job.loop.log_every == 0, run.step % job.loop.save_every == 0
         if log or save or stopped or run.evaluates:
-            run.settle()
+            run.flush_metrics()
         if log:
             shown = run.log()
         progress.update(run.step, shown)

@@ -32,24 +32,24 @@ class TrainState:
 
 
 def create_state(
-    init: Callable[[], Any], optimizer: optax.GradientTransformation, mesh: Mesh, *, follow_loss: bool = False, average: bool = False
+    init: Callable[[], Any], optimizer: optax.GradientTransformation, mesh: Mesh, *, track_loss: bool = False, average: bool = False
 ) -> TrainState:
     """A fresh state, computed where it will live: no device ever holds a whole copy of a sharded array."""
-    create = partial(_create, init, optimizer, follow_loss, average)
+    create = partial(_create, init, optimizer, track_loss, average)
     return jax.jit(create, out_shardings=tree_shardings(jax.eval_shape(create), mesh))()
 
 
 def planned_state(
-    init: Callable[[], Any], optimizer: optax.GradientTransformation, mesh: Mesh, *, follow_loss: bool = False, average: bool = False
+    init: Callable[[], Any], optimizer: optax.GradientTransformation, mesh: Mesh, *, track_loss: bool = False, average: bool = False
 ) -> TrainState:
     """The shapes, types and shardings that `create_state` would give, on a mesh whose devices need not exist."""
-    shapes = jax.eval_shape(partial(_create, init, optimizer, follow_loss, average))
+    shapes = jax.eval_shape(partial(_create, init, optimizer, track_loss, average))
     return jax.tree.map(lambda leaf, sharding: leaf.update(sharding=sharding), shapes, tree_shardings(shapes, mesh))
 
 
-def _create(init: Callable[[], Any], optimizer: optax.GradientTransformation, follow_loss: bool, average: bool) -> TrainState:
+def _create(init: Callable[[], Any], optimizer: optax.GradientTransformation, track_loss: bool, average: bool) -> TrainState:
     params = init()
-    running_loss = jnp.float32(jnp.inf) if follow_loss else None
+    running_loss = jnp.float32(jnp.inf) if track_loss else None
     return TrainState(jnp.int32(0), params, optimizer.init(params), running_loss, params if average else None)
 
 

@@ -10,16 +10,16 @@ from bert_jax.convert.exports import export_model
 from bert_jax.errors import InputError
 from bert_jax.model import directory as model_directory
 from bert_jax.stages.verify import verify
-from bert_jax.storage.files import place, sizes_below
+from bert_jax.storage.files import resolve_path, sizes_below
 from bert_jax.training.checkpoints.saving import Checkpoints
 
 RUN = "gs://bucket/run"
 
 
-found: dict[str, Any] = {"whole": verify(place(RUN))}
+found: dict[str, Any] = {"whole": verify(resolve_path(RUN))}
 found["predictions"] = [len(mask) for mask in bert_jax.load(f"{RUN}/pretrain").fill_mask("很[MASK]", top_k=3)]
 found["labels"] = list(bert_jax.load("gs://bucket/classifier/finetune").classify("很好").probabilities)
-stage = place(f"{RUN}/pretrain")
+stage = resolve_path(f"{RUN}/pretrain")
 export_model(stage, Path(sys.argv[1]))
 
 sizes = sizes_below(stage / "checkpoints" / "4" / "params")
@@ -27,7 +27,7 @@ largest = max(sizes, key=lambda path: sizes[path])
 content = bytearray(largest.read_bytes())
 content[-1] ^= 1
 largest.write_bytes(bytes(content))
-found |= {"flipped": str(largest), "damaged": verify(place(RUN))[0]}
+found |= {"flipped": str(largest), "damaged": verify(resolve_path(RUN))[0]}
 try:
     bert_jax.load(stage)
 except InputError as error:

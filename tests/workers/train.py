@@ -74,7 +74,7 @@ def main(arguments: dict[str, Any]) -> None:
 
     from bert_jax.config import LoopConfig, MeshConfig
     from bert_jax.errors import InputError, Interrupted
-    from bert_jax.training.loop import Then, train
+    from bert_jax.training.loop import Phase, train
     from bert_jax.training.sharding import make_mesh
 
     for run in arguments["runs"]:
@@ -93,20 +93,20 @@ def main(arguments: dict[str, Any]) -> None:
             rows = dataclasses.replace(tiny.ROWS, length=40)
             wrap = lambda batches, run=run, after=after: Batches(batches, run, after)  # noqa: E731
             long = tiny.job(directory, run["steps"], mesh, rows=rows, batch_size=4, wrap=wrap)
-            job = dataclasses.replace(job, then=Then(after, 1, long.batches, long.evaluation_batches))
+            job = dataclasses.replace(job, next_phase=Phase(after, 1, long.batches, long.evaluation_batches))
         if "signal" in run and "after" not in run:
-            slow = Evaluation((job.then or job).evaluation_batches)
+            slow = Evaluation((job.next_phase or job).evaluation_batches)
             slow.run = run
             job = dataclasses.replace(job, evaluation_batches=slow)
-            job = dataclasses.replace(job, then=job.then and dataclasses.replace(job.then, evaluation_batches=slow))
+            job = dataclasses.replace(job, next_phase=job.next_phase and dataclasses.replace(job.next_phase, evaluation_batches=slow))
         try:
             train(job)
         except Interrupted as error:
             print(error, flush=True)
         finally:
             job.batches.close()
-            if job.then:
-                job.then.batches.close()
+            if job.next_phase:
+                job.next_phase.batches.close()
 
 
 if __name__ == "__main__":

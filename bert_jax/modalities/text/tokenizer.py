@@ -26,7 +26,7 @@ from bert_jax.modalities.text.bulk_encoding import BulkEncoder
 from bert_jax.modalities.text.tokenizer_files import PUBLISHED_WORD_LENGTH, SPECIAL_TOKENS, UNUSED, read_tokenizer
 from bert_jax.modalities.text.unknown import UnknownWord
 from bert_jax.modalities.text.vocabulary import CHINESE_BLOCKS, learn
-from bert_jax.storage.files import make_directory, place
+from bert_jax.storage.files import make_directory, resolve_path
 
 MOST_TOKENS = 1 << 24
 """Beyond any vocabulary, and few enough that what is made for each of them fits a memory."""
@@ -149,7 +149,7 @@ class Tokenizer:
         Raises:
             InputError: nothing there, not readable, not a WordPiece, or special tokens missing.
         """
-        found = read_tokenizer(place(path), lowercase)
+        found = read_tokenizer(resolve_path(path), lowercase)
         backend = found.backend
         if backend is None:
             assert found.normalizer is not None
@@ -176,7 +176,7 @@ class Tokenizer:
 
         Its tokenizer cuts texts to `longest` tokens, if asked to cut them; 0 sets no limit.
         """
-        directory = place(directory)
+        directory = resolve_path(directory)
         make_directory(directory)
         (directory / "tokenizer.json").write_text(self._backend.to_str(pretty=True), encoding="utf-8")
         (directory / "vocab.txt").write_bytes(self.token_lines())
