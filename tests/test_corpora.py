@@ -322,7 +322,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from bert_jax.config import CorpusConfig
-from bert_jax.data import encoding
+from bert_jax.modalities.text import encoding
 from bert_jax.data.records.corpora import prepare
 from bert_jax.modalities.text.tokenizer import Tokenizer
 

@@ -122,8 +122,8 @@ def assemble(
         field[cell] = values
         return field.reshape(placement.count, length)
 
-    def slotted(values: np.ndarray, dtype: type) -> np.ndarray:
-        field: np.ndarray = np.zeros((placement.count, examples_per_row), dtype)
+    def slotted(values: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:
+        field: np.ndarray = np.zeros((placement.count, examples_per_row, *values.shape[1:]), dtype)
         field[placement.rows, placement.slots] = values
         return field
 
@@ -139,7 +139,7 @@ def assemble(
         "word_starts": spread(starts, 0, np.bool_),
         "cls_positions": slotted(placement.offsets, np.int32),
         "example_weights": slotted(examples.weights, np.float32),
-        label_field: slotted(examples.labels, np.int32),
+        label_field: slotted(examples.labels, examples.labels.dtype),
     }
 
 

@@ -7,14 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-
-from bert_jax.config import ComputeConfig, EncoderConfig, to_dict
+from bert_jax.config import EncoderConfig, to_dict
 from bert_jax.config.overrides import differences, from_dict
 from bert_jax.errors import InputError
 from bert_jax.modalities.text.tokenizer import Tokenizer
-from bert_jax.model.bert import ClassificationModel, PretrainingModel
 from bert_jax.model.pooling import pooling_modes
 from bert_jax.storage import small_files
 from bert_jax.storage.files import SEAL, check_seal, committed, make_directory, seal, write_whole
@@ -62,7 +58,8 @@ class EmbeddingConfig:
 class ModelDescription:
     """Everything but the numbers that is needed to build a model again."""
 
-    kind: Literal["pretraining", "classification"]
+    kind: str
+    """What was learned: the `kind` of one of `bert_jax.tasks`."""
     encoder: EncoderConfig
     length: int
     """Row length in training; longer texts are possible up to the encoder's positions."""
@@ -88,21 +85,6 @@ class ModelDescription:
                 f"spare_rows={self.spare_rows} must be from 0 to {MOST_SPARE_ROWS:,}, and tokenizer_length={self.tokenizer_length} not "
                 "negative."
             )
-
-    def build(self, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0) -> PretrainingModel | ClassificationModel:
-        """The Flax module for a vocabulary of so many tokens."""
-        vocab_size += self.spare_rows
-        if self.kind == "pretraining":
-            return PretrainingModel(vocab_size, self.encoder, compute)
-        return ClassificationModel(vocab_size, self.encoder, compute, len(self.labels), self.pooling, head_dropout)
-
-
-def parameter_shapes(description: ModelDescription, vocab_size: int) -> Any:
-    """The shapes and types of the parameters that the checkpoints of such a model hold."""
-    names = ("tokens", "positions", "segments", "example_ids", "cls_positions", "masked_positions")
-    batch = dict.fromkeys(names, jax.ShapeDtypeStruct((1, 1), jnp.int32))
-    params = jax.eval_shape(description.build(vocab_size, ComputeConfig()).init, jax.random.key(0), batch)["params"]
-    return {part: params[part] for part in params if part not in description.absent}
 
 
 def write(directory: Path, description: ModelDescription, tokenizer: Tokenizer) -> None:

@@ -21,7 +21,9 @@ from bert_jax.model.directory import ModelDescription
 from bert_jax.model.flops import training_flops
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.storage.files import resolve_path
-from bert_jax.tasks.pretraining import PretrainingTask
+from bert_jax.tasks.pretraining import PRETRAINING
+from bert_jax.tasks.pretraining.objective import PretrainingObjective
+from bert_jax.tasks.stored import build
 from bert_jax.training.checkpoints.loading import load_parameters
 from bert_jax.training.loop import HostBatch, Job, Phase, train
 from bert_jax.training.masking import masked_slots
@@ -46,14 +48,13 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
         make_mesh(config.mesh, stage.long_rows.batch_size // stage.long_rows.accumulation)  # refused now rather than in days
     spare_rows = pretrained_description(resolve_path(stage.checkpoint), stage).spare_rows if stage.checkpoint else 0
     description = ModelDescription(
-        "pretraining", config.encoder, parts[-1].rows.length, stage.rows.next_sentence, spare_rows=spare_rows
+        PRETRAINING.kind, config.encoder, parts[-1].rows.length, stage.rows.next_sentence, spare_rows=spare_rows
     )
     if jax.process_index() == 0:
         model_directory.write(directory, description, tokenizer)
     compute = resolve_attention(config.compute, config.encoder, [part.rows.length for part in parts], platform(mesh))
-    model = description.build(tokenizer.vocab_size, compute)
-    assert isinstance(model, PretrainingModel)
-    task = PretrainingTask(model, stage.masking, tokenizer.special_ids, tokenizer.mask_id, tuple(tokenizer.ordinary_ids.tolist()))
+    model = build(description, tokenizer.vocab_size, compute)
+    task = PretrainingObjective(model, stage.masking, tokenizer.special_ids, tokenizer.mask_id, tuple(tokenizer.ordinary_ids.tolist()))
     held_out = [_held_out(part, prepared, tokenizer, config.seed) for part in parts]
     slots = [masked_slots(part.rows.length, stage.masking) for part in parts]
     flops = [
@@ -127,7 +128,7 @@ def pretrained_description(checkpoint: Path, stage: PretrainConfig) -> ModelDesc
             trains.
     """
     description, _ = model_directory.read(checkpoint)
-    if description.kind != "pretraining":
+    if description.kind != PRETRAINING.kind:
         raise InputError(f"The model in {checkpoint} is a {description.kind} model: pretrain.checkpoint takes a pre-trained one.")
     untrained = ("pooler", "next_sentence") if stage.rows.next_sentence == "none" else ()
     missing = [part for part in description.absent if part not in untrained]
@@ -151,7 +152,8 @@ def _warm_start(checkpoint: Path, stage: PretrainConfig) -> Callable[[Any], Any]
     identity = model_directory.identity(*model_directory.read(checkpoint))
 
     def warm_start(params: Any) -> Any:
-        return params | load_parameters(checkpoint, {part: params[part] for part in params if part not in description.absent}, identity)
+        there = {part: params[part] for part in params if part not in description.absent}
+        return params | load_parameters(checkpoint, there, identity, PRETRAINING.best)
 
     return warm_start
 

@@ -23,6 +23,9 @@ from bert_jax.stages.finetune import finetune
 from bert_jax.stages.pretrain import pretrain, pretrained_description
 from bert_jax.stages.showcase import show_examples, summary_text
 from bert_jax.storage.files import SEAL, check_seal, disk_folder, is_whole, made_whole, on_disk, only_writer, resolve_path, seal
+from bert_jax.tasks import checked, choices, finetuning
+from bert_jax.tasks.base import Task
+from bert_jax.tasks.pretraining import PRETRAINING
 from bert_jax.training.checkpoints.saving import check_name
 from bert_jax.training.host_memory import tune_malloc
 
@@ -32,53 +35,54 @@ CONFIG, COMMAND, SUMMARY, EXAMPLES = "config.json", "command.txt", "summary.json
 _FREE_TO_CHANGE = ("compute.", "mesh.", "pretrain.loop.", "finetune.loop.", "corpus.data_dir")
 
 
-def run(config: RunConfig, workdir: str | Path, command: str = "") -> None:
+def run(config: RunConfig, workdir: str | Path, command: str = "", tasks: Sequence[Task] = ()) -> None:
     """Runs every stage of a configuration in `workdir`, going on from whatever is there, and prints what it learned.
 
     Args:
+        config: what to run.
+        workdir: where everything of the run is kept.
         command: what started the run, kept in the workdir for whoever asks how a model was made.
+        tasks: tasks to fine-tune that do not come along.
 
     Raises:
         InputError: something of the configuration, the text or the workdir that the user can mend.
         TrainingError, Interrupted: see `bert_jax.training.loop.train`.
     """
-    workdir = resolve_path(workdir)
+    workdir, config = resolve_path(workdir), checked(config, tasks)
     check_name(workdir)
     tune_malloc()
     if config.compute.cpu_devices > 1:
         jax.config.update("jax_num_cpu_devices", config.compute.cpu_devices)
     if (workdir / SUMMARY).exists() and (workdir / SEAL).exists():
-        claim_workdir(config, workdir)
+        claim_workdir(config, workdir, tasks=tasks)
         check_seal(workdir, made_anew_without=workdir / SUMMARY)
         print(as_typed(f"The run in {workdir} is done. To run it again, remove that directory or name another --workdir."))
     else:
         with ExitStack() as held:
             on_first_process(lambda: held.enter_context(only_writer(workdir)))
-            claim_workdir(config, workdir, command)
-            _run_stages(_with_pretrained_encoder(config), workdir)
+            claim_workdir(config, workdir, command, tasks)
+            _run_stages(_with_pretrained_encoder(config), workdir, tasks)
     if jax.process_index() == 0:
-        print(as_typed(summary_text(workdir, read_json(workdir / SUMMARY), read_json(workdir / EXAMPLES))))
+        print(as_typed(summary_text(config, workdir, read_json(workdir / SUMMARY), read_json(workdir / EXAMPLES), tasks)))
 
 
-def _run_stages(config: RunConfig, workdir: Path) -> None:
+def _run_stages(config: RunConfig, workdir: Path, tasks: Sequence[Task]) -> None:
     summary: dict[str, Any] = {}
-    labelled = load_labelled(config.finetune.data, config.seed) if config.finetune else None
-    if labelled and jax.process_index() == 0:
-        _warn_of_labels(labelled)
+    labelled = _labelled(config, tasks) if config.finetune else None
     if config.pretrain:
         tokenizer, prepared = prepare_data(config, workdir)
         summary["pretrain"] = pretrain(config, workdir / "pretrain", tokenizer, prepared)
     if config.finetune and labelled:
-        summary["finetune"] = _finetune(config, workdir, labelled)
+        summary["finetune"] = _finetune(config, workdir, labelled, tasks)
     if jax.process_index() == 0:
-        write_json(workdir / EXAMPLES, show_examples(config, workdir))
+        write_json(workdir / EXAMPLES, show_examples(config, workdir, tasks))
         write_json(workdir / SUMMARY, summary)
-        write_report(workdir)
+        write_report(workdir, tasks)
         seal(workdir)
     wait_for_all("run done")
 
 
-def _finetune(config: RunConfig, workdir: Path, labelled: Labelled) -> dict[str, Any]:
+def _finetune(config: RunConfig, workdir: Path, labelled: Labelled, tasks: Sequence[Task]) -> dict[str, Any]:
     stage = config.finetune
     assert stage is not None
     pretrained = resolve_path(stage.checkpoint) if stage.checkpoint else workdir / "pretrain"
@@ -87,15 +91,25 @@ def _finetune(config: RunConfig, workdir: Path, labelled: Labelled) -> dict[str,
     else:
         encoder, tokenizer = model_directory.read(pretrained)
         pretrained_or_none = None if stage.from_scratch else pretrained
-    result = finetune(config, workdir / "finetune", labelled, encoder, tokenizer, pretrained_or_none)
+    result = finetune(config, workdir / "finetune", labelled, encoder, tokenizer, pretrained_or_none, tasks)
     if stage.compare_from_scratch and not stage.from_scratch:
-        scratch = finetune(config, workdir / "finetune_from_scratch", labelled, encoder, tokenizer, None)
-        result = result | {"from_scratch_accuracy": scratch["accuracy"], "from_scratch_macro_f1": scratch["macro_f1"]}
+        scratch = finetune(config, workdir / "finetune_from_scratch", labelled, encoder, tokenizer, None, tasks)
+        result = result | {f"from_scratch_{score}": scratch[score] for score in finetuning(stage.task, tasks).scores}
     return result
 
 
-def _warn_of_labels(labelled: Labelled) -> None:
-    for remark in labelled.remarks:
+def _labelled(config: RunConfig, tasks: Sequence[Task]) -> Labelled:
+    """The labelled text, with warnings of what is odd about it."""
+    assert config.finetune is not None
+    task = finetuning(config.finetune.task, tasks)
+    labelled = load_labelled(config.finetune.data, task.labels(config.finetune.task), config.seed)
+    if jax.process_index() == 0:
+        _warn_of_labels(labelled, task.remarks(labelled))
+    return labelled
+
+
+def _warn_of_labels(labelled: Labelled, remarks: Sequence[str]) -> None:
+    for remark in remarks:
         print(f"Beware: {remark}")
     if labelled.duplicates:
         print(f"Left out {labelled.duplicates:,} training examples: repeated texts, or texts with several labels.")
@@ -109,7 +123,7 @@ def _warn_of_labels(labelled: Labelled) -> None:
 
 def _fresh_encoder(config: RunConfig, workdir: Path) -> tuple[ModelDescription, Tokenizer, None]:
     assert config.finetune is not None
-    return ModelDescription("pretraining", config.encoder, config.finetune.length), make_vocabulary(config, workdir), None
+    return ModelDescription(PRETRAINING.kind, config.encoder, config.finetune.length), make_vocabulary(config, workdir), None
 
 
 def _with_pretrained_encoder(config: RunConfig) -> RunConfig:
@@ -120,7 +134,7 @@ def _with_pretrained_encoder(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, encoder=encoder)
 
 
-def claim_workdir(config: RunConfig, workdir: Path, command: str = "") -> None:
+def claim_workdir(config: RunConfig, workdir: Path, command: str = "", tasks: Sequence[Task] = ()) -> None:
     """Writes the configuration (and the command) into a new workdir, or checks that an old one belongs to it.
 
     Raises:
@@ -128,7 +142,7 @@ def claim_workdir(config: RunConfig, workdir: Path, command: str = "") -> None:
     """
     path = workdir / CONFIG
     if path.exists():
-        before = from_dict(RunConfig, read_json(path))
+        before = from_dict(RunConfig, read_json(path), choices(tasks))
         changed = [line for line in differences(before, config) if not line.startswith(_FREE_TO_CHANGE)]
         if changed:
             raise InputError(

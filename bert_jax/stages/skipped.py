@@ -6,13 +6,15 @@ from typing import Any
 
 from bert_jax.config import RunConfig
 from bert_jax.config.overrides import from_dict
-from bert_jax.data.labelled import classification_batches, load_labelled
+from bert_jax.data.labelled import load_labelled
+from bert_jax.data.labelled_batches import labelled_batches
 from bert_jax.data.pipeline import Batches, pretraining_batches
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import read_json
 from bert_jax.stages.pretrain import stage_parts
 from bert_jax.stages.run import CONFIG, prepare_data
+from bert_jax.tasks import choices, finetuning
 
 
 def describe_skipped(path: Path) -> Iterator[str]:
@@ -22,7 +24,7 @@ def describe_skipped(path: Path) -> Iterator[str]:
         InputError: the file, its run's configuration or the data has changed.
     """
     report: Any = read_json(path)
-    config = from_dict(RunConfig, read_json(path.parent.parent / CONFIG))
+    config = from_dict(RunConfig, read_json(path.parent.parent / CONFIG), choices())
     parts, tokenizer = _batches(config, path.parent)
     try:
         for skipped in report["skipped"]:
@@ -51,8 +53,10 @@ def _batches(config: RunConfig, directory: Path) -> tuple[list[tuple[float, Batc
     stage = config.finetune
     assert stage is not None
     _, tokenizer = model_directory.read(directory)
-    train = load_labelled(stage.data, config.seed).train
-    examples = classification_batches(
-        train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs
-    )
+    task = finetuning(stage.task)
+    train = load_labelled(stage.data, task.labels(stage.task), config.seed).train
+    examples = labelled_batches(
+        train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
+        task.kind,
+    )  # fmt: skip
     return [(examples.steps, examples)], tokenizer

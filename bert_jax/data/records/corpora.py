@@ -25,7 +25,8 @@ from bert_jax.modalities.text.encoding import DocumentEncoder, TokenizedDocument
 from bert_jax.modalities.text.sources import Source, open_source
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.modalities.text.unknown import UnknownCharacters
-from bert_jax.runtime.progress import WorkProgress, duration
+from bert_jax.runtime.progress import WorkProgress
+from bert_jax.runtime.terminal import duration
 from bert_jax.storage import files
 from bert_jax.storage.files import SEAL, check_seal, make_directory, seal
 
