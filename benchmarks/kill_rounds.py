@@ -82,13 +82,13 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = rounds(Path(folder), flags.kills, flags.seed, flags.minutes)
+        result = kill_runs(Path(folder), flags.kills, flags.seed, flags.minutes)
     write_json(flags.output.with_suffix(".json"), result)
     print(json.dumps(result, indent=2))
     return 1 if result["differences"] else 0
 
 
-def rounds(folder: Path, kills: int, seed: int, minutes: float = 1e9, moments: tuple[str, ...] = tuple(MOMENTS)) -> dict[str, Any]:
+def kill_runs(folder: Path, kills: int, seed: int, minutes: float = 1e9, moments: tuple[str, ...] = tuple(MOMENTS)) -> dict[str, Any]:
     """Kill runs until there were `kills` kills; report where they hit and what differed at the end."""
     rng, begun = random.Random(seed), time.monotonic()
     write_files(folder, 200, 150, PRETRAIN, FINETUNE)
