@@ -39,12 +39,12 @@ def export_model(
         InputError: there is no model, `out` is not empty, the architecture is unknown, or the model has no equivalent in `transformers`.
     """
     directory, out = resolve_path(directory), on_disk(out, "OUT")
-    classes = {family.prefix + row.suffix: row for row in (*(row for rows in PUBLISHED.values() for row in rows), BARE)}
-    if architecture and architecture not in classes:
-        raise InputError(f"There is no architecture {architecture!r} to write: choose one of {', '.join(classes)}.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already and is not an empty directory: name another one.")
     description, tokenizer = model_directory.read(directory)
+    classes = _classes(family, description)
+    if architecture and architecture not in classes:
+        raise InputError(f"There is no architecture {architecture!r} to write: choose one of {', '.join(classes)}.")
     published, parts = _published(directory, description, family, classes.get(architecture))
     architecture = family.prefix + published.suffix
     shapes = _shapes(description, tokenizer.vocab_size, parts)
@@ -73,6 +73,13 @@ def export_model(
     return architecture
 
 
+def _classes(family: Family, description: ModelDescription) -> dict[str, Published]:
+    """The classes of `transformers` that can be written: those of which the family names every part."""
+    named = family.parts(description.encoder).keys()
+    rows = (*(row for rows in PUBLISHED.values() for row in rows), BARE)
+    return {family.prefix + row.suffix: row for row in rows if named >= set(row.parts)}
+
+
 def _published(
     directory: Path, description: ModelDescription, family: Family, wanted: Published | None
 ) -> tuple[Published, tuple[str, ...]]:
@@ -93,8 +100,9 @@ def _published(
             name = family.prefix + wanted.suffix
             raise InputError(f"The model in {directory} has no {' and no '.join(missing)}, so it cannot be written as a {name}.")
         return wanted, wanted.parts
+    # A bare encoder is a model with or without its pooler.
     found = next((row for row in (*rows, BARE) if row.parts == there), BARE if there == ENCODER else None)
-    if found is None:
+    if found is None or not set(there) <= family.parts(description.encoder).keys():
         raise InputError(
             f"The model in {directory} has the parts {', '.join(there)}, and no class of transformers has just these. Name one that has "
             "some of them with --architecture, or import the model with --initialize-missing."
