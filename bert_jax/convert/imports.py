@@ -198,9 +198,9 @@ def _kind_and_parts(source: _Source) -> tuple[Kind, tuple[str, ...]]:
 
 def _labels(source: _Source, published: Published, entries: Iterable[Entry]) -> tuple[str, ...]:
     """The names of the classes, as many as the head's tensor says."""
-    if not published.labels:
+    head = [entry for entry in entries if entry.path[:1] == published.labels[:1]]
+    if not head:
         return ()
-    head = [entry for entry in entries if entry.path[0] == published.labels[0]]
     shape = next(laid_out(source.tensors.shapes[entry.name], entry.layout.to_ours) for entry in head if entry.path == published.labels)
     return class_names(source.values, math.prod(shape[-1:]), source.file, [entry.name for entry in head])
 
