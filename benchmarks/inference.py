@@ -25,12 +25,14 @@ from peers import PACKAGES, Embed, Tensors, installed, prepare, seconds
 
 import bert_jax
 from bert_jax.config import EncoderConfig, VocabularyConfig
-from bert_jax.convert.huggingface import to_parameters
+from bert_jax.convert.layouts import to_parameters
 from bert_jax.data.tables import read_rows
+from bert_jax.families.bert import BERT
 from bert_jax.inference import TruncationWarning
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import ModelDescription, write_json
+from bert_jax.tasks.pretraining import PRETRAINING
 from bert_jax.training.checkpoints.saving import Checkpoints
 from bert_jax.training.state import TrainState
 
@@ -142,7 +144,7 @@ def save_model(directory: Path, encoder: EncoderConfig, tokenizer: Tokenizer, te
     """Write a model directory, with the tokenizer that the peers also use."""
     description = ModelDescription("pretraining", encoder, encoder.max_positions, "nsp")
     model_directory.write(directory, description, tokenizer)
-    params = jax.tree.map(jnp.asarray, to_parameters(tensors, encoder.layers))
+    params = jax.tree.map(jnp.asarray, to_parameters(tensors, BERT.entries(encoder, PRETRAINING.published[0].parts)))
     checkpoints = Checkpoints(directory / "checkpoints", 1, model_directory.identity(description, tokenizer))
     checkpoints.save(1, TrainState(jnp.int32(1), params, optimizer_state=()), {"step": 1})
     checkpoints.close()

@@ -12,7 +12,8 @@ import numpy as np
 from machine import CORES
 
 from bert_jax.config import EncoderConfig
-from bert_jax.convert.huggingface import config_values
+from bert_jax.convert.configuration import config_values
+from bert_jax.families.bert import BERT
 from bert_jax.modalities.text.tokenizer import Tokenizer
 
 PACKAGES = {"torch": ("torch", "transformers"), "onnxruntime": ("torch", "transformers", "onnx", "onnxruntime")}
@@ -125,7 +126,7 @@ def _torch_model(encoder: EncoderConfig, tensors: Tensors, tokenizer: Tokenizer)
     import torch
     from transformers import BertConfig, BertModel
 
-    config = BertConfig(**config_values(encoder, tokenizer.vocab_size, tokenizer.pad_id), attn_implementation="sdpa")
+    config = BertConfig(**config_values(BERT, encoder, tokenizer.vocab_size, tokenizer.pad_id), attn_implementation="sdpa")
 
     class ClsVectors(torch.nn.Module):
         def __init__(self) -> None:

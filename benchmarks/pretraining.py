@@ -36,9 +36,10 @@ from machine import CORES, machine, matrix_peak, versions
 from torch_pretraining import PackedLoop, PlainLoop
 
 from bert_jax.config import ComputeConfig, CorpusConfig, EncoderConfig, MaskingConfig, MeshConfig, OptimizerConfig, RowsConfig, to_dict
-from bert_jax.convert.huggingface import to_tensors
+from bert_jax.convert.layouts import to_tensors
 from bert_jax.data.pipeline import pretraining_batches
 from bert_jax.data.records.corpora import Prepared, prepare
+from bert_jax.families.bert import BERT
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model.bert import PretrainingModel
 from bert_jax.model.directory import write_json
@@ -198,7 +199,8 @@ def best_torch(setting: Setting, ours: Ours, masked: Sequence[Batch], compiled: 
     """
     make = partial(PackedLoop, setting.encoder, setting.tokenizer.vocab_size, OPTIMIZER, setting.compute.dtype)
     loops = {option: make(option) for option in ((False, True) if compiled else (False,))}
-    loops[False].load(to_tensors(jax.device_get(ours.state.params), setting.encoder.layers))
+    params = jax.device_get(ours.state.params)
+    loops[False].load(to_tensors(params, BERT.entries(setting.encoder, params)))
     theirs, own = loops[False].loss(masked[0]), ours.loss(masked[0])
     if not abs(theirs - own) <= TOLERANCE[setting.compute.dtype] * own:
         raise SystemExit(f"The loss is {own:.6f} in bert_jax and {theirs:.6f} in torch, so their speeds cannot be compared.")

@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertForPreTraining
 
 from bert_jax.config import EncoderConfig, MaskingConfig, OptimizerConfig
-from bert_jax.convert.huggingface import config_values
+from bert_jax.convert.configuration import config_values
+from bert_jax.families.bert import BERT
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -24,7 +25,7 @@ torch.set_num_threads(CORES)
 
 def _model(encoder: EncoderConfig, vocab_size: int) -> BertForPreTraining:
     torch.manual_seed(0)
-    return BertForPreTraining(BertConfig(**config_values(encoder, vocab_size, 0), attn_implementation="sdpa"))
+    return BertForPreTraining(BertConfig(**config_values(BERT, encoder, vocab_size, 0), attn_implementation="sdpa"))
 
 
 class _Loop:

@@ -10,7 +10,9 @@ from conftest import random_parameters
 from safetensors.numpy import save_file
 
 from bert_jax.config import EncoderConfig, VocabularyConfig
-from bert_jax.convert.huggingface import config_values, to_tensors
+from bert_jax.convert.configuration import config_values
+from bert_jax.convert.layouts import to_tensors
+from bert_jax.families.bert import BERT
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model.directory import ModelDescription
 
@@ -58,7 +60,7 @@ def write(
     params = parameters(HEADS[architecture] if heads is None else heads)
     vocabulary = tokenizer()
     vocabulary.save(directory)
-    tensors = {rename(name): tensor.astype(dtype) for name, tensor in to_tensors(params, ENCODER.layers, params).items()}
+    tensors = {rename(name): tensor.astype(dtype) for name, tensor in to_tensors(params, BERT.entries(ENCODER, params)).items()}
     names = sorted(tensors)
     if shards == 1:
         save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
@@ -68,7 +70,7 @@ def write(
             save_file({name: tensors[name] for name in members}, directory / file)
         index = {"metadata": {}, "weight_map": {name: file for file, members in parts.items() for name in members}}
         (directory / "model.safetensors.index.json").write_text(json.dumps(index))
-    values = {"architectures": [architecture], **config_values(ENCODER, vocabulary.vocab_size, 0)}
+    values = {"architectures": [architecture], **config_values(BERT, ENCODER, vocabulary.vocab_size, 0)}
     if "classifier" in params:
         values["id2label"] = {str(i): label for i, label in enumerate(LABELS)}
     (directory / "config.json").write_text(json.dumps({name: value for name, value in (values | config).items() if value is not None}))

@@ -12,9 +12,11 @@ import pytest
 import tiny
 
 import bert_jax
-from bert_jax.convert.huggingface import config_values, to_tensors
+from bert_jax.convert.configuration import config_values
 from bert_jax.convert.imports import read_source
+from bert_jax.convert.layouts import to_tensors
 from bert_jax.errors import InputError
+from bert_jax.families.bert import BERT
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of TensorFlow's own imports
@@ -39,7 +41,7 @@ def _write(directory: Path) -> dict[str, Any]:
     params = foreign.parameters(foreign.HEADS["BertForPreTraining"])
     vocabulary = foreign.tokenizer()
     vocabulary.save(directory)
-    variables = dict(_variable(name, tensor) for name, tensor in to_tensors(params, foreign.ENCODER.layers).items())
+    variables = dict(_variable(name, tensor) for name, tensor in to_tensors(params, BERT.entries(foreign.ENCODER, params)).items())
     moments = {f"{name}/adam_{moment}": np.ones_like(value) for name, value in variables.items() for moment in "mv"}
     saved = variables | moments | {"global_step": np.int64(1000)}
     tf.raw_ops.SaveV2(
@@ -48,7 +50,7 @@ def _write(directory: Path) -> dict[str, Any]:
         shape_and_slices=[""] * len(saved),
         tensors=[tf.constant(value) for value in saved.values()],
     )
-    values = config_values(foreign.ENCODER, vocabulary.vocab_size, 0)
+    values = config_values(BERT, foreign.ENCODER, vocabulary.vocab_size, 0)
     (directory / "bert_config.json").write_text(json.dumps(values))
     return params
 

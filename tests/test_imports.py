@@ -16,11 +16,13 @@ from safetensors.numpy import load, load_file, save_file
 
 import bert_jax
 from bert_jax.cli import main
-from bert_jax.convert.google import today
-from bert_jax.convert.huggingface import PRETRAINING_PARTS, to_parameters, to_tensors
+from bert_jax.convert import google
 from bert_jax.convert.imports import import_model, read_source
+from bert_jax.convert.layouts import to_parameters, to_tensors
 from bert_jax.errors import InputError
+from bert_jax.families.bert import BERT
 from bert_jax.model.directory import EmbeddingConfig
+from bert_jax.tasks.pretraining import PRETRAINING
 
 
 def assert_same(found: Any, wanted: Any) -> None:
@@ -33,8 +35,9 @@ def assert_same(found: Any, wanted: Any) -> None:
 
 def test_layouts_are_turned_and_turned_back() -> None:
     params = foreign.parameters(("pooler", "masked_token", "next_sentence"))
-    tensors = to_tensors(params, foreign.ENCODER.layers)
-    assert_same(to_parameters(tensors, foreign.ENCODER.layers), params)
+    entries = BERT.entries(foreign.ENCODER, params)
+    tensors = to_tensors(params, entries)
+    assert_same(to_parameters(tensors, entries), params)
     query, follows = params["encoder"]["layers"]["query"]["kernel"], params["next_sentence"]["dense"]
     np.testing.assert_array_equal(tensors["bert.encoder.layer.1.attention.self.query.weight"], query[1].T)
     np.testing.assert_array_equal(tensors["cls.seq_relationship.weight"], follows["kernel"].T[[1, 0]])
@@ -51,7 +54,7 @@ def test_every_head_is_read_with_and_without_prefix(tmp_path: Path, architecture
     classifier = architecture == "BertForSequenceClassification"
     assert imported.description.kind == ("classification" if classifier else "pretraining")
     assert imported.description.labels == (foreign.LABELS if classifier else ())
-    assert imported.description.absent == (() if classifier else tuple(p for p in PRETRAINING_PARTS if p not in params))
+    assert imported.description.absent == (() if classifier else tuple(p for p in PRETRAINING.published[0].parts if p not in params))
     assert imported.description.next_sentence == ("nsp" if "next_sentence" in params else "none")
     assert imported.description.encoder == foreign.ENCODER
 
@@ -283,6 +286,9 @@ def test_names_that_are_neither_a_directory_nor_on_the_hub(tmp_path: Path, monke
 
 
 def test_names_of_google_checkpoints_become_todays() -> None:
+    def today(name: str) -> str | None:
+        return google.today(name, BERT)
+
     assert today("bert/encoder/layer_11/attention/self/query/kernel") == "bert.encoder.layer.11.attention.self.query.weight"
     assert today("bert/encoder/layer_0/attention/output/LayerNorm/gamma") == "bert.encoder.layer.0.attention.output.LayerNorm.weight"
     assert today("bert/embeddings/word_embeddings") == "bert.embeddings.word_embeddings.weight"

@@ -12,11 +12,13 @@ import tiny
 from reference import FILE
 
 from bert_jax.config import ComputeConfig, EncoderConfig, MaskingConfig, OptimizerConfig
-from bert_jax.convert.huggingface import to_parameters
+from bert_jax.convert.layouts import to_parameters
 from bert_jax.data.packing import assemble, pack
 from bert_jax.data.pairs import Examples
+from bert_jax.families.bert import BERT
 from bert_jax.model.bert import ClassificationModel, PretrainingModel
 from bert_jax.model.dropout import row_keys
+from bert_jax.tasks.pretraining import PRETRAINING
 from bert_jax.tasks.pretraining.objective import PretrainingObjective
 from bert_jax.training.optimizer import make_optimizer
 
@@ -69,8 +71,13 @@ def check_outputs(found: Any, wanted: Arrays, batch: Arrays) -> None:
     tiny.assert_close(np.asarray(found["next_sentence"])[:, 0], wanted["next_sentence"][:, ::-1], OUTPUT_TOLERANCE)
 
 
-def check_gradients(found: Any, wanted: Arrays, layers: int) -> None:
-    found, wanted = tiny.flat(found), tiny.flat(to_parameters(wanted, layers))
+def from_theirs(tensors: Arrays, encoder: EncoderConfig = ENCODER) -> Any:
+    """Our parameters from the tensors of a `BertForPreTraining`."""
+    return to_parameters(tensors, BERT.entries(encoder, PRETRAINING.published[0].parts))
+
+
+def check_gradients(found: Any, wanted: Arrays, encoder: EncoderConfig = ENCODER) -> None:
+    found, wanted = tiny.flat(found), tiny.flat(from_theirs(wanted, encoder))
     assert found.keys() == wanted.keys()
     # The gradient of a key's bias is zero by construction, so what is there is rounding: measured by its neighbours.
     floor = max(np.abs(gradient).max() for gradient in wanted.values()) * 1e-2
@@ -94,7 +101,7 @@ def stored() -> dict[str, Arrays]:
 
 @pytest.fixture(scope="module")
 def stored_params(stored: dict[str, Arrays]) -> Any:
-    return jax.tree.map(jnp.asarray, to_parameters(stored["weights"], ENCODER.layers))
+    return jax.tree.map(jnp.asarray, from_theirs(stored["weights"]))
 
 
 def test_the_tree_from_hugging_face_is_the_tree_of_the_model(stored: dict[str, Arrays], stored_params: Any) -> None:
@@ -125,12 +132,12 @@ def test_loss_gradients_and_ten_adamw_steps_equal_the_stored_ones(stored: dict[s
         losses.append(float(value))
         if index == 0:
             assert float(value) == pytest.approx(stored["outputs"]["loss"], rel=1e-5)
-            check_gradients(gradients, stored["gradients"], ENCODER.layers)
+            check_gradients(gradients, stored["gradients"])
     np.testing.assert_allclose(losses, stored["steps"]["losses"], rtol=1e-4)
     before = stored["weights"]
     moved = tiny.flat(jax.tree.map(np.subtract, jax.device_get(params), jax.device_get(stored_params)))
     numbered = {name: np.full_like(value, number) for number, (name, value) in enumerate(before.items())}
-    names = tiny.flat(to_parameters(numbered, ENCODER.layers))
+    names = tiny.flat(from_theirs(numbered))
     wanted = [stored["steps"][f"moved/{name}"] for name in before]
     for path, change in moved.items():
         layers = change if path.startswith("encoder/layers") else change[None]
@@ -145,7 +152,7 @@ def test_hugging_face_puts_is_next_first(stored: dict[str, Arrays]) -> None:
         "cls.seq_relationship.weight": np.zeros_like(stored["weights"]["cls.seq_relationship.weight"]),
         "cls.seq_relationship.bias": np.array([9.0, -9.0], np.float32),  # "B follows A", says transformers
     }
-    params = to_parameters(weights, ENCODER.layers)
+    params = from_theirs(weights)
     scores = outputs_of(make_task(ENCODER, VOCABULARY), params, tiny.as_jax(stored["inputs"]))["next_sentence"]
     assert (np.asarray(scores) == [-9.0, 9.0]).all(), "class 1 is `is_next`"
 
@@ -161,7 +168,7 @@ def live(encoder: EncoderConfig, vocabulary: int, rows: int, length: int) -> tup
 
     batch = make_reference.make_batch(vocabulary, rows, length, masked=min(20, length // 3), seed=1)
     theirs = make_reference.build(encoder, vocabulary, seed=1)
-    params = jax.tree.map(jnp.asarray, to_parameters(make_reference.state(theirs), encoder.layers))
+    params = jax.tree.map(jnp.asarray, from_theirs(make_reference.state(theirs), encoder))
     return make_reference, theirs, batch, params, make_task(encoder, vocabulary)
 
 
@@ -172,7 +179,7 @@ def test_outputs_and_gradients_equal_those_of_transformers() -> None:
     wanted_loss, wanted = reference.loss_and_gradients(theirs, batch)
     loss, found = jax.jit(jax.value_and_grad(loss_function(task)))(params, tiny.as_jax(batch))
     assert float(loss) == pytest.approx(wanted_loss, rel=1e-5)
-    check_gradients(found, wanted, encoder.layers)
+    check_gradients(found, wanted, encoder)
 
 
 def adamw(task: PretrainingObjective, params: Any, batch: Arrays, count: int) -> Any:
@@ -210,10 +217,10 @@ def test_gradients_and_ten_adamw_steps_follow_those_of_torch(size: str) -> None:
     wanted_loss, wanted = reference.loss_and_gradients(theirs, batch)
     loss, found = jax.jit(jax.value_and_grad(loss_function(task)))(params, tiny.as_jax(batch))
     assert float(loss) == pytest.approx(wanted_loss, rel=1e-5)
-    check_gradients(found, wanted, encoder.layers)
+    check_gradients(found, wanted, encoder)
     after = adamw(task, params, tiny.as_jax(batch), 10)
     reference.adamw_steps(theirs, batch, 10, LEARNING_RATE)
-    tiny.assert_close(jax.device_get(after), to_parameters(reference.state(theirs), encoder.layers), 1e-4)
+    tiny.assert_close(jax.device_get(after), from_theirs(reference.state(theirs), encoder), 1e-4)
 
 
 @pytest.mark.slow

@@ -12,40 +12,24 @@ from typing import Any
 import numpy as np
 
 from bert_jax.errors import InputError
+from bert_jax.families.base import Family, rename
 
 CONFIG = "bert_config.json"
 
 _OPTIMIZER = re.compile(r"(^|/)(adam_m|adam_v|AdamWeightDecayOptimizer(_1)?|global_step)$")
-_RENAMES = (
-    (r"^bert/", "bert."),
-    (r"layer_(\d+)", r"layer.\1"),
-    (r"^cls/predictions/output_bias$", "cls.predictions.bias"),
-    (r"^cls/seq_relationship/output_weights$", "cls.seq_relationship.weight"),
-    (r"^cls/seq_relationship/output_bias$", "cls.seq_relationship.bias"),
-    (r"^output_weights$", "classifier.weight"),
-    (r"^output_bias$", "classifier.bias"),
-    (r"(word|position|token_type)_embeddings$", r"\1_embeddings.weight"),
-    (r"/(kernel|gamma)$", ".weight"),
-    (r"/beta$", ".bias"),
-    (r"/", "."),
-)
 
 
-def today(name: str) -> str | None:
+def today(name: str, family: Family) -> str | None:
     """The name of a variable in a state dict of `transformers`; None for the optimizer's."""
-    if _OPTIMIZER.search(name):
-        return None
-    for pattern, replacement in _RENAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return None if _OPTIMIZER.search(name) else rename(name, family.tensorflow)
 
 
 class _Checkpoint:
     """Dense kernels are [in, out] in TensorFlow; they are given as `transformers` has them, [out, in]."""
 
-    def __init__(self, index: Path, reader: Any) -> None:
+    def __init__(self, index: Path, reader: Any, family: Family) -> None:
         self._index, self._reader = index, reader
-        found = {today(name): (name, tuple(shape)) for name, shape in reader.get_variable_to_shape_map().items()}
+        found = {today(name, family): (name, tuple(shape)) for name, shape in reader.get_variable_to_shape_map().items()}
         self._names = {name: theirs for name, (theirs, _) in found.items() if name is not None}
         self.shapes = {name: shape[::-1] if self._names[name].endswith("kernel") else shape for name, (_, shape) in found.items() if name}
 
@@ -58,7 +42,7 @@ class _Checkpoint:
         return array.T if theirs.endswith("kernel") else array
 
 
-def open_checkpoint(directory: Path) -> _Checkpoint:
+def open_checkpoint(directory: Path, family: Family) -> _Checkpoint:
     """The tensors of the checkpoint in a directory.
 
     Raises:
@@ -75,7 +59,7 @@ def open_checkpoint(directory: Path) -> _Checkpoint:
             f"{indices[0]} is a TensorFlow checkpoint, and TensorFlow, which reads it, is not installed: pip install tensorflow-cpu."
         ) from error
     with _told_of(indices[0]):
-        return _Checkpoint(indices[0], tf.train.load_checkpoint(str(indices[0].with_suffix(""))))
+        return _Checkpoint(indices[0], tf.train.load_checkpoint(str(indices[0].with_suffix(""))), family)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""A BERT model from elsewhere: a Hugging Face directory, a name on its hub, or Google's original checkpoint -> ours."""
+"""A model from elsewhere: a Hugging Face directory, a name on its hub, or Google's original checkpoint -> ours."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,35 +10,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.config import ComputeConfig
+from bert_jax.config import ComputeConfig, EncoderConfig
 from bert_jax.convert import google, hub
-from bert_jax.convert.huggingface import (
-    CLASSIFICATION_PARTS,
-    PARTS,
-    PRETRAINING_PARTS,
-    class_names,
-    encoder_config,
-    entries,
-    shapes,
-    to_parameters,
-    vocabulary_size,
-)
+from bert_jax.convert.configuration import architectures, class_names, encoder_config, vocabulary_size
+from bert_jax.convert.layouts import laid_out, tensor_shapes, to_parameters
 from bert_jax.convert.sentence_transformers import MODULES, embedding_config, encoder_directory, lowers_case
-from bert_jax.convert.tensor_files import INDEX, PICKLES, SINGLE, TIED, TensorFiles
+from bert_jax.convert.tensor_files import INDEX, PICKLES, SINGLE, TensorFiles
 from bert_jax.errors import InputError
+from bert_jax.families import FAMILIES, family_of
+from bert_jax.families.base import Entry, Family
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.modalities.text.tokenizer_files import declarations, tokenizer_length
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import MOST_SPARE_ROWS, ModelDescription, read_json, write_json
 from bert_jax.storage.files import on_disk, resolve_path, seal
-from bert_jax.tasks.stored import build
+from bert_jax.tasks import TASKS
+from bert_jax.tasks.base import Task
+from bert_jax.tasks.published import BARE, ENCODER, Published
+from bert_jax.tasks.stored import build, parameter_shapes
 from bert_jax.training.checkpoints.saving import Checkpoints, check_name
 from bert_jax.training.state import TrainState
 
 CONFIG, ORIGIN, ADAPTER = "config.json", "import.json", "adapter_config.json"
-_TOKEN_TABLE, _POSITION_IDS = "bert.embeddings.word_embeddings.weight", "bert.embeddings.position_ids"
-# Heads of other tasks, the tensors of which have the names of a text classifier's.
-_OTHER_CLASSIFIERS = ("BertForTokenClassification", "BertForMultipleChoice")
 
 
 class Tensors(Protocol):
@@ -79,8 +73,11 @@ def is_foreign(source: str | Path) -> bool:
     return (directory / CONFIG).is_file() and not read_json(directory / CONFIG).keys().isdisjoint(("model_type", "architectures"))
 
 
-def read_source(source: str | Path, initialize_missing: bool = False) -> Imported:
+def read_source(source: str | Path, initialize_missing: bool = False, families: Sequence[Family] = FAMILIES) -> Imported:
     """Reads a model from elsewhere; heads that it lacks are `description.absent`, or start from random numbers if asked.
+
+    Args:
+        families: one of these the model must belong to.
 
     Raises:
         InputError: files are missing, damaged or pickles; another architecture; an adapter; tensors that contradict the
@@ -98,25 +95,29 @@ def read_source(source: str | Path, initialize_missing: bool = False) -> Importe
             f"{directory} holds an adapter of PEFT ({ADAPTER}), which changes the model's weights and is not read. Merge it with peft's "
             "merge_and_unload(), save the whole model and name that directory."
         )
+    open_tensors: Callable[[Path, Family], Tensors]
     if (directory / google.CONFIG).is_file() and not (directory / CONFIG).is_file():
-        file, tensors = directory / google.CONFIG, google.open_checkpoint(directory)
+        file, open_tensors = directory / google.CONFIG, google.open_checkpoint
     else:
-        file, tensors = directory / CONFIG, None
+        file, open_tensors = directory / CONFIG, TensorFiles
         if not file.is_file():
             found = ", ".join(sorted(entry.name for entry in directory.iterdir())[:10]) or "nothing"
             raise InputError(f"{directory} has no {CONFIG}, which says what model it is; it holds {found}. Fetch the missing file.")
     values = read_json(file)
-    # The configuration comes first: it says in one word that this is no BERT.
-    encoder_config(values, file)
+    # The configuration comes first: it says in one word that this is another architecture.
+    family = family_of(values, file, families)
+    config = encoder_config(family, values, file)
     embedding = embedding_config(source_directory)
-    imported = _assembled(directory, file, values, tensors or TensorFiles(directory), initialize_missing)
+    imported = _assembled(_Source(directory, file, values, family, config, open_tensors(directory, family)), initialize_missing)
     if embedding is None:
         return imported
     tokenizer = imported.tokenizer.behind_lower_case() if lowers_case(directory) else imported.tokenizer
     return replace(imported, description=replace(imported.description, embedding=embedding), tokenizer=tokenizer)
 
 
-def import_model(source: str | Path, directory: str | Path, initialize_missing: bool = False) -> Imported:
+def import_model(
+    source: str | Path, directory: str | Path, initialize_missing: bool = False, families: Sequence[Family] = FAMILIES
+) -> Imported:
     """Writes a model from elsewhere into `directory` as a model directory like those of training.
 
     Raises:
@@ -126,7 +127,7 @@ def import_model(source: str | Path, directory: str | Path, initialize_missing: 
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} exists already and is not an empty directory: name another one.")
     check_name(directory)
-    imported = read_source(source, initialize_missing)
+    imported = read_source(source, initialize_missing, families)
     checkpoints = Checkpoints(directory / "checkpoints", keep=1, model=model_directory.identity(imported.description, imported.tokenizer))
     state = TrainState(jnp.int32(0), jax.tree.map(jnp.asarray, imported.params), optimizer_state=())
     checkpoints.save(0, state, {"imported": str(source)})
@@ -138,34 +139,73 @@ def import_model(source: str | Path, directory: str | Path, initialize_missing: 
     return imported
 
 
-def _assembled(directory: Path, file: Path, values: Mapping[str, Any], tensors: Tensors, initialize_missing: bool) -> Imported:
-    tokenizer = _tokenizer(directory)
-    config, vocab_size = encoder_config(values, file), vocabulary_size(values, file)
-    _check_vocabulary(tokenizer, vocab_size, directory, file)
-    architectures = values.get("architectures") or []
-    if not isinstance(architectures, list):
-        raise InputError(f"{file} has architectures that are not a list of names. Fetch the file again.")
-    other = any(name in _OTHER_CLASSIFIERS for name in architectures)
-    parts = _parts(tensors.shapes, config.layers, ignored=("classifier",) if other else ())
-    classes = tensors.shapes["classifier.weight"][0] if "classifier" in parts else 2
-    _check(tensors.shapes, shapes(parts, config, vocab_size, classes), parts, file)
+@dataclass(frozen=True)
+class _Source:
+    """What a directory holds: the configuration `values` of `file`, read as `config`, and the tensors beside it."""
+
+    directory: Path
+    file: Path
+    values: Mapping[str, Any]
+    family: Family
+    config: EncoderConfig
+    tensors: Tensors
+
+
+def _assembled(source: _Source, initialize_missing: bool) -> Imported:
+    family, config, file, tensors = source.family, source.config, source.file, source.tensors
+    tokenizer = _tokenizer(source.directory, family)
+    vocab_size = vocabulary_size(family, source.values, file)
+    _check_vocabulary(tokenizer, vocab_size, source.directory, file)
+    task, parts = _task_and_parts(source)
+    whole, entries = task.published[0].parts, family.entries(config, parts)
+    _check_names(tensors.shapes, entries, file)
     description = ModelDescription(
-        "classification" if "classifier" in parts else "pretraining",
+        task.kind,
         config,
         config.max_positions,
-        next_sentence="nsp" if "next_sentence" in parts or (initialize_missing and "classifier" not in parts) else "none",
-        labels=class_names(values, classes, file) if "classifier" in parts else (),
+        next_sentence="nsp" if "next_sentence" in (whole if initialize_missing else parts) else "none",
+        labels=_labels(source, task.published[0], entries),
         spare_rows=vocab_size - tokenizer.vocab_size,
-        tokenizer_length=tokenizer_length(directory, config.max_positions),
+        tokenizer_length=tokenizer_length(source.directory, config.max_positions),
     )
-    whole = CLASSIFICATION_PARTS if "classifier" in parts else PRETRAINING_PARTS
+    shapes = tensor_shapes(parameter_shapes(description, tokenizer.vocab_size), entries)
+    _check_shapes(tensors.shapes, shapes, file)
     missing = tuple(part for part in whole if part not in parts)
-    params = to_parameters(_Reader(tensors), config.layers, [part for part in whole if part in parts])
-    unused = _unused(tensors, parts, config.layers, directory)
+    params = to_parameters(_Reader(tensors), entries)
+    unused = _unused(source, parts, entries)
     if not initialize_missing:
         return Imported(replace(description, absent=missing), tokenizer, params, unused, ())
     fresh = _fresh_parameters(description, tokenizer.vocab_size) if missing else {}
     return Imported(description, tokenizer, params | {part: fresh[part] for part in missing}, unused, missing)
+
+
+def _task_and_parts(source: _Source) -> tuple[Task, tuple[str, ...]]:
+    """The task of the model, and those of its parts that the source holds; embeddings and encoder always count.
+
+    The classes that the configuration names come first, because the heads of several tasks have tensors of the same names: the
+    head of a class that no task publishes is not read. Without a class, or under that of a bare encoder, the tensors decide.
+    """
+    every = source.family.parts(source.config)
+    there = {part for part, entries in every.items() if any(entry.name in source.tensors.shapes for entry in entries)}
+    named = architectures(source.values, source.file)
+
+    def is_named(rows: Iterable[Published]) -> bool:
+        return any(source.family.prefix + row.suffix in named for row in rows)
+
+    first, *others = (task for task in TASKS if task.published)
+    free = not named or is_named([BARE])
+    found = (task for task in others if free or is_named(task.published))
+    task = next((task for task in found if there & set(task.published[0].parts) - set(BARE.parts)), first)
+    return task, tuple(part for part in task.published[0].parts if part in (*ENCODER, *there))
+
+
+def _labels(source: _Source, published: Published, entries: Iterable[Entry]) -> tuple[str, ...]:
+    """The names of the classes, as many as the head's tensor says."""
+    head = [entry for entry in entries if entry.path[:1] == published.labels[:1]]
+    if not head:
+        return ()
+    shape = next(laid_out(source.tensors.shapes[entry.name], entry.layout.to_ours) for entry in head if entry.path == published.labels)
+    return class_names(source.values, math.prod(shape[-1:]), source.file, [entry.name for entry in head])
 
 
 class _Reader(Mapping[str, np.ndarray]):
@@ -184,10 +224,11 @@ class _Reader(Mapping[str, np.ndarray]):
         return len(self._tensors.shapes)
 
 
-def _tokenizer(directory: Path) -> Tokenizer:
-    if not any((directory / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+def _tokenizer(directory: Path, family: Family) -> Tokenizer:
+    if not any((directory / name).is_file() for name in family.vocabulary_files):
         found = ", ".join(sorted(entry.name for entry in directory.iterdir())[:10])
-        raise InputError(f"{directory} has neither tokenizer.json nor vocab.txt; it holds {found}. Fetch one of them.")
+        names = " nor ".join(family.vocabulary_files)
+        raise InputError(f"{directory} has neither {names}; it holds {found}. Fetch one of them.")
     return Tokenizer.load(directory)
 
 
@@ -207,21 +248,17 @@ def _check_vocabulary(tokenizer: Tokenizer, rows: int, directory: Path, file: Pa
         )
 
 
-def _parts(names: Iterable[str], layers: int, ignored: tuple[str, ...]) -> tuple[str, ...]:
-    """The parts of which the source holds any tensor; embeddings and encoder always count."""
-    there = set(names)
-    heads = [part for part, tensors in PARTS.items() if part not in ignored and any(entry.name in there for entry in tensors)]
-    return ("embeddings", "encoder", *(part for part in heads if part != "embeddings"))
-
-
-def _check(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], parts: tuple[str, ...], file: Path) -> None:
-    missing = [name for name in wanted if name not in found]
+def _check_names(found: Mapping[str, tuple[int, ...]], entries: Iterable[Entry], file: Path) -> None:
+    missing = [entry.name for entry in entries if entry.name not in found]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise InputError(
             f"The weights beside {file} lack {', '.join(missing[:3])}{more}, which its configuration asks for: the files are not whole, or "
             "not of one model. Fetch them again."
         )
+
+
+def _check_shapes(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], file: Path) -> None:
     for name, shape in wanted.items():
         if found[name] != shape:
             raise InputError(
@@ -229,17 +266,18 @@ def _check(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int,
             )
 
 
-def _unused(tensors: Tensors, parts: tuple[str, ...], layers: int, directory: Path) -> tuple[str, ...]:
+def _unused(source: _Source, parts: Iterable[str], entries: Iterable[Entry]) -> tuple[str, ...]:
     """The names that no part takes; the copies of tied tensors, which must be copies, are not among them."""
-    taken = {entry.name for entry in entries(parts, layers)} | {_POSITION_IDS}
-    tied = TIED if "masked_token" in parts else {}
+    family, tensors = source.family, source.tensors
+    tied = {name: other for part in parts for name, other in family.tied.get(part, {}).items()}
     for name, other in tied.items():
         if name in tensors.shapes and not np.array_equal(tensors.read(name), tensors.read(other)):
             raise InputError(
-                f"The tensor {name} in {directory} is not equal to what it is tied to in BERT, {other}: this model has a vocabulary head "
-                "of its own, which is not supported."
+                f"The tensor {name} in {source.directory} is not equal to what it is tied to in {family.title}, {other}: this model has a "
+                "vocabulary head of its own, which is not supported."
             )
-    return tuple(name for name in tensors.shapes if name not in taken and name not in tied)
+    taken = {entry.name for entry in entries} | set(family.ignored) | set(tied)
+    return tuple(name for name in tensors.shapes if name not in taken)
 
 
 def _fresh_parameters(description: ModelDescription, vocab_size: int) -> dict[str, Any]:
@@ -254,7 +292,7 @@ def summary(imported: Imported) -> str:
     description = imported.description
     config = description.encoder
     count = sum(leaf.size for leaf in jax.tree.leaves(imported.params))
-    heads = _words(part for part in imported.params if part not in ("embeddings", "encoder"))
+    heads = _words(part for part in imported.params if part not in ENCODER)
     lines = [
         f"{config.layers} layers of width {config.width}, {imported.tokenizer.vocab_size:,} tokens"
         + (f" and {description.spare_rows:,} spare rows" if description.spare_rows else "")

@@ -5,23 +5,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bert_jax.families.base import Family
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model.directory import ModelDescription, read_json
 from bert_jax.runtime.metrics import read_metrics
-
-_TAGS = {
-    "BertForSequenceClassification": "text-classification",
-    "BertForPreTraining": "fill-mask",
-    "BertForMaskedLM": "fill-mask",
-}
+from bert_jax.tasks.published import Published
 
 
-def model_card(directory: Path, description: ModelDescription, tokenizer: Tokenizer, architecture: str, license_name: str) -> str:
+def model_card(
+    directory: Path, description: ModelDescription, tokenizer: Tokenizer, family: Family, published: Published, license_name: str
+) -> str:
     """A README.md with the front matter of the Hugging Face hub, from what the run in `directory` left behind."""
-    front = ["library_name: transformers", f"license: {license_name or 'other'}", "tags:", "- bert", "- bert_jax"]
-    if architecture in _TAGS:
-        front.append(f"pipeline_tag: {_TAGS[architecture]}")
-    encoder = description.encoder
+    front = ["library_name: transformers", f"license: {license_name or 'other'}", "tags:", f"- {family.name}", "- bert_jax"]
+    if published.pipeline_tag:
+        front.append(f"pipeline_tag: {published.pipeline_tag}")
+    encoder, architecture = description.encoder, family.prefix + published.suffix
     lines = [
         "---", *front, "---", "", f"# {directory.resolve().parent.name}/{directory.resolve().name}", "",
         f"A `{architecture}`: {encoder.layers} layers of width {encoder.width}, {encoder.heads} heads, {encoder.max_positions} positions, "
@@ -31,8 +29,8 @@ def model_card(directory: Path, description: ModelDescription, tokenizer: Tokeni
     if not license_name:
         lines += ["", "**The licence was not named at export. Fill in `license` above before you publish this.**"]
     lines += ["", "## Origin", "", "\n\n".join(_origin(directory))]
-    lines += ["", "## Scores", "", *_scores(directory), "", "## Use", "", *_use(architecture)]
-    if architecture in ("BertForPreTraining", "BertForNextSentencePrediction"):
+    lines += ["", "## Scores", "", *_scores(directory), "", "## Use", "", *_use(architecture, published.pipeline_tag)]
+    if "next_sentence" in published.parts:
         lines += ["", "The next-sentence classes are those of transformers: class 0 says that B follows A."]
     return "\n".join(lines) + "\n"
 
@@ -75,10 +73,10 @@ def _shown(name: str) -> bool:
     return name.endswith(("loss", "accuracy"))
 
 
-def _use(architecture: str) -> Iterator[str]:
+def _use(architecture: str, pipeline_tag: str) -> Iterator[str]:
     yield "```python"
-    if architecture in _TAGS:
-        yield f'from transformers import pipeline\n\npipe = pipeline("{_TAGS[architecture]}", "PATH OF THIS DIRECTORY")'
+    if pipeline_tag:
+        yield f'from transformers import pipeline\n\npipe = pipeline("{pipeline_tag}", "PATH OF THIS DIRECTORY")'
     else:
         yield f'from transformers import AutoTokenizer, {architecture}\n\nmodel = {architecture}.from_pretrained("PATH OF THIS DIRECTORY")'
     yield "```"

@@ -3,7 +3,6 @@
 Nothing else is read. A pickle (`pytorch_model.bin`) can run code of its author when it is opened, so it is refused.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,41 +13,40 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from bert_jax.errors import InputError
+from bert_jax.families.base import Family, rename
 from bert_jax.model.directory import read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.h5", "*.msgpack")
-TIED = {
-    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-    "cls.predictions.decoder.bias": "cls.predictions.bias",
-}
-"""Two names of one tensor: files hold it under either or both."""
 _DTYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
 class TensorFiles:
     """The tensors of a directory by name; `shapes` says what there is before anything is read.
 
+    Names are given as those that the family has today. A tied tensor that is there under its second name alone is given under
+    its first name too.
+
     Raises:
-        InputError: there is no safetensors file, one is missing or damaged, or a tensor is not of a floating type. Old names
-            (`gamma`, `beta`) and names without the prefix `bert.` are given as today's.
+        InputError: there is no safetensors file, one is missing or damaged, or a tensor is not of a floating type.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, family: Family) -> None:
         self._places: dict[str, tuple[Path, str]] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         for file in _files(directory):
             with _opened(file) as tensors:
                 for name in tensors.keys():  # noqa: SIM118  # not a dict
                     found = tensors.get_slice(name)
-                    today = _today(name)
+                    today = rename(name, family.renames)
                     if today in self._places:
                         raise InputError(f"The tensor {today} is in {self._places[today][0]} and again in {file}. Fetch the files again.")
                     self._places[today] = file, name
                     self.shapes[today] = tuple(found.get_shape())
-        for name, other in TIED.items():
-            if name in self._places and other not in self._places:
-                self._places[other], self.shapes[other] = self._places[name], self.shapes[name]
+        for tied in family.tied.values():
+            for name, other in tied.items():
+                if name in self._places and other not in self._places:
+                    self._places[other], self.shapes[other] = self._places[name], self.shapes[name]
 
     def read(self, name: str) -> np.ndarray:
         """One tensor as float32."""
@@ -58,12 +56,6 @@ class TensorFiles:
             if dtype not in _DTYPES:
                 raise InputError(f"The tensor {theirs} in {file} is of type {dtype}; {', '.join(_DTYPES)} are read. Save it as float32.")
             return np.asarray(tensors.get_tensor(theirs)).astype(np.float32)
-
-
-def _today(name: str) -> str:
-    """The name that `transformers` gives the tensor now."""
-    name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
-    return f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
 
 
 def _files(directory: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, P
 from bert_jax.config import FinetuneConfig, TaskOptions
 from bert_jax.runtime.ahead import Finish
 from bert_jax.tasks.display import Curve, Figure, Json, Matrix, Panel, Table, integer, number, shortened
+from bert_jax.tasks.published import Published
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,6 +145,7 @@ class Task(ABC):
         stage: the folder of a run where such a model is.
         best: whether the model is its best checkpoint, not its newest.
         questions: what its models answer.
+        published: the classes of `transformers` that its models can be written as and read from; the first has all of its parts.
     """
 
     kind: ClassVar[str]
@@ -151,10 +153,16 @@ class Task(ABC):
     stage: ClassVar[str]
     best: ClassVar[bool]
     questions: ClassVar[tuple[Question, ...]] = ()
+    published: ClassVar[tuple[Published, ...]] = ()
 
     @abstractmethod
     def model(self, description: ModelDescription, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0) -> Any:
         """The Flax module for a token table of so many rows."""
+
+    def unpublished(self, description: ModelDescription) -> str:
+        """Why no class of `transformers` computes what this model does, as the end of a sentence about it; empty where one does."""
+        del description
+        return ""
 
     def figures(self, result: Json) -> list[Figure]:
         """The numbers of a finished stage (`result.json`)."""

@@ -13,11 +13,12 @@ from bert_jax.model.per_device import ROWS
 
 AXES = ("data", "fsdp", "tensor")
 
-# The end of a parameter's path -> its axes; letters as in docs/architecture.md. Anything else is replicated.
+# The end of a parameter's path -> its axes; letters as in docs/architecture.md. Vectors and heads without a row are replicated.
 # Matrices of the encoder are stacked on a leading layer axis N, which stays whole.
 PARAMETER_SPECS: dict[tuple[str, ...], PartitionSpec] = {
     ("embeddings", "tokens"): PartitionSpec("tensor", "fsdp"),  # V, D
     ("embeddings", "positions"): PartitionSpec(None, "fsdp"),  # P, D
+    ("embeddings", "segments"): PartitionSpec(None, None),  # S, D: a row or two
     ("query", "kernel"): PartitionSpec(None, "fsdp", "tensor"),  # N, D, H*K
     ("key", "kernel"): PartitionSpec(None, "fsdp", "tensor"),
     ("value", "kernel"): PartitionSpec(None, "fsdp", "tensor"),
@@ -74,11 +75,26 @@ def _spec(path: tuple[Any, ...], shape: tuple[int, ...], mesh: Mesh) -> Partitio
         if names[-len(end) :] == end and len(shape) == len(spec):
             # A dimension that its axis does not divide (a vocabulary, say) stays whole.
             return PartitionSpec(*(axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(spec, shape, strict=True)))
+    if _needs_row(names, len(shape)):
+        raise ValueError(
+            f"The parameter {'/'.join(names)} of shape {shape} has no row in PARAMETER_SPECS, so every device would hold a whole copy. Add "
+            f"a row for it in {__name__}: its axes, or None for those that stay whole."
+        )
     return PartitionSpec()
 
 
+def _needs_row(names: tuple[str, ...], dimensions: int) -> bool:
+    """Whether a parameter is a matrix of the encoder (besides the layer axis) or a table: too large to be copied by oversight."""
+    matrix = "encoder" in names[:-1] and dimensions - ("layers" in names) >= 2
+    return matrix or (names[-2:-1] == ("embeddings",) and dimensions >= 2)
+
+
 def tree_shardings(tree: Any, mesh: Mesh) -> Any:
-    """The sharding of every array of a state, from the table; moments lie as their parameters do."""
+    """The sharding of every array of a state, from the table; moments lie as their parameters do.
+
+    Raises:
+        ValueError: a matrix of the encoder, or a table, has no row in `PARAMETER_SPECS`.
+    """
     return jax.tree_util.tree_map_with_path(lambda path, leaf: NamedSharding(mesh, _spec(path, leaf.shape, mesh)), tree)
 
 

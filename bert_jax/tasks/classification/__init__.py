@@ -15,6 +15,7 @@ from bert_jax.runtime.terminal import padded, percent, width
 from bert_jax.tasks import display
 from bert_jax.tasks.base import FinetuningTask, Loaded, Need, Question
 from bert_jax.tasks.display import Curve, Example, Figure, Guess, Json, Matrix, Panel, Table
+from bert_jax.tasks.published import ENCODER, Published
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,6 +114,11 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
     options = ClassificationOptions
     metric, scores = "accuracy", ("accuracy", "macro_f1")
     questions = (Classify(),)
+    published = (
+        Published(
+            "ForSequenceClassification", (*ENCODER, "pooler", "classifier"), "text-classification", ("classifier", "dense", "kernel")
+        ),
+    )
 
     def model(
         self, description: ModelDescription, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0
@@ -121,6 +127,15 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
         from bert_jax.model.bert import ClassificationModel
 
         return ClassificationModel(vocab_size, description.encoder, compute, len(description.labels), description.pooling, head_dropout)
+
+    def unpublished(self, description: ModelDescription) -> str:
+        """It reads the mean of all tokens."""
+        if description.pooling == "cls":
+            return ""
+        return (
+            f"reads the mean of all tokens (finetune.task.pooling={description.pooling}), and those of transformers read [CLS] only, "
+            "so it cannot be exported. Fine-tune with --config.finetune.task.pooling=cls."
+        )
 
     def labels(self, options: ClassificationOptions) -> ClassLabels:
         """The classes of a column."""

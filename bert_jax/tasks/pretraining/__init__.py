@@ -11,6 +11,7 @@ from bert_jax.tasks import display
 from bert_jax.tasks.base import Task
 from bert_jax.tasks.display import Curve, Example, Figure, Guess, Json, Panel, shortened
 from bert_jax.tasks.pretraining.questions import FillMask, NextSentence, Prediction, Score
+from bert_jax.tasks.published import ENCODER, Published
 
 if TYPE_CHECKING:
     from bert_jax.config import ComputeConfig
@@ -26,6 +27,11 @@ class PretrainingTask(Task):
     kind, noun, stage = "pretraining", "a pre-trained model", "pretrain"
     best = False
     questions = (FillMask(), Score(), NextSentence())
+    published = (
+        Published("ForPreTraining", (*ENCODER, "pooler", "masked_token", "next_sentence"), "fill-mask"),
+        Published("ForMaskedLM", (*ENCODER, "masked_token"), "fill-mask"),
+        Published("ForNextSentencePrediction", (*ENCODER, "pooler", "next_sentence")),
+    )
 
     def model(self, description: ModelDescription, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0) -> PretrainingModel:
         """An encoder with both heads."""
