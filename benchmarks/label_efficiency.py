@@ -23,6 +23,7 @@ from machine import machine
 from bert_jax.config import RunConfig
 from bert_jax.config.overrides import from_dict
 from bert_jax.data.labelled import Labelled, load_labelled
+from bert_jax.modalities.text.modality import Text
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import read_json, write_json
 from bert_jax.stages.finetune import finetune
@@ -62,7 +63,7 @@ def measure(config: RunConfig, pretrained: Path, size: int, seed: int) -> dict[s
     """Test accuracy of the three models on one sample of `size` labels."""
     stage = config.finetune
     assert stage is not None
-    labelled = load_labelled(dataclasses.replace(stage.data, max_train_examples=size), seed)
+    labelled = load_labelled(dataclasses.replace(stage.data, max_train_examples=size), seed, Text.tables)
     examples = len(labelled.train)
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(EXAMPLES_SEEN / examples)))
     # About five looks at the dev set in each run: the best of them is scored.

@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+    from typing import Any
 
     from bert_jax.config import ComputeConfig
     from bert_jax.inference import Bert
+    from bert_jax.modalities.base import Modality
 
 __all__ = ["load"]
 
 
-def load(path: str | Path, compute: ComputeConfig | None = None) -> Bert:
+def load(path: str | Path, compute: ComputeConfig | None = None, modalities: Sequence[Modality[Any, Any]] = ()) -> Bert:
     """A trained model, ready to use: see `bert_jax.inference.load`, which this is."""
     from bert_jax import inference  # imports jax, which `import bert_jax` need not wait for
 
-    return inference.load(path, compute)
+    return inference.load(path, compute, modalities)

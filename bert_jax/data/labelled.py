@@ -3,8 +3,9 @@
 import hashlib
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import grain
@@ -12,14 +13,13 @@ import numpy as np
 
 from bert_jax.config import LabelledConfig
 from bert_jax.data.classes import absent, class_names, keep_every_class, listed, remarks
-from bert_jax.data.packing import Batch, Placement, SpecialTokens, assemble, pack
+from bert_jax.data.packing import Batch, Placement, assemble, pack
 from bert_jax.data.pairs import Examples
 from bert_jax.data.pipeline import Batches, State, check_stream, fingerprint_stream, own_rows
-from bert_jax.data.tables import read_rows
+from bert_jax.data.reader import SpecialTokens
+from bert_jax.data.tables import Row, Table, read_rows
 from bert_jax.errors import InputError
-from bert_jax.modalities.text import demo
 
-_DEMO_LABELS = ("negative", "positive")
 _TEXTS_AT_ONCE = 1024
 _PREFETCHED_BATCHES = 8
 
@@ -86,7 +86,7 @@ class Labelled:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def load_labelled(config: LabelledConfig, seed: int) -> Labelled:
+def load_labelled(config: LabelledConfig, seed: int, tables: Mapping[str, Table] = MappingProxyType({})) -> Labelled:
     """Reads the labelled text of a configuration.
 
     Where no dev set is named, one is held out of the training examples, the same for every seed, after repeated texts
@@ -96,14 +96,15 @@ def load_labelled(config: LabelledConfig, seed: int) -> Labelled:
     Args:
         config: where the text is.
         seed: draws `max_train_examples`.
+        tables: tables that have names instead of files; one that is named for training has the splits for dev and test too.
 
     Raises:
         InputError: a fault in a file, named with its line: a missing column, an unknown label, a label in two spellings, an empty
             text, bytes that are not UTF-8, no examples at all; or a leak that the configuration refuses.
     """
-    on_demo = config.train == "demo"
-    sources = {"train": config.train, "dev": config.dev or "demo" * on_demo, "test": config.test or "demo" * on_demo}
-    raw = {role: _read(source, role, config) for role, source in sources.items() if source}
+    others = config.train if config.train in tables else ""
+    sources = {"train": config.train, "dev": config.dev or others, "test": config.test or others}
+    raw = {role: _read(source, role, config, tables) for role, source in sources.items() if source}
     names = config.labels or class_names(raw["train"].labels, raw["train"].lines, config.train)
     if len(names) < 2:
         raise InputError(f"Every example of {config.train} has the label {names[0]!r}, so nothing to learn: check finetune.data.label.")
@@ -139,14 +140,11 @@ class _Raw:
     lines: list[int]
 
 
-def _read(source: str, role: str, config: LabelledConfig) -> _Raw:
-    if source == "demo":
-        texts, labels = demo.labelled_reviews()[role]
-        return _Raw(texts, None, [_DEMO_LABELS[label] for label in labels], list(range(len(texts))))
+def _read(source: str, role: str, config: LabelledConfig, tables: Mapping[str, Table]) -> _Raw:
     columns = {"finetune.data.text": config.text, "finetune.data.label": config.label}
     columns |= {"finetune.data.text_pair": config.text_pair} if config.text_pair else {}
     raw = _Raw([], [] if config.text_pair else None, [], [])
-    for line, (text, label, *pair) in read_rows(source, columns, split={"dev": "validation"}.get(role, role)):
+    for line, (text, label, *pair) in _rows(source, columns, role, tables):
         for column, value in zip((config.text, config.text_pair), (text, *pair), strict=False):
             if not value.strip():
                 raise InputError(f"{source} line {line} has an empty text in the column {column!r}: fill it in or remove the line.")
@@ -158,6 +156,10 @@ def _read(source: str, role: str, config: LabelledConfig) -> _Raw:
         if raw.pairs is not None:
             raw.pairs.extend(pair)
     return raw
+
+
+def _rows(source: str, columns: Mapping[str, str], role: str, tables: Mapping[str, Table]) -> Iterator[Row]:
+    return tables[source](columns, role) if source in tables else read_rows(source, columns, split={"dev": "validation"}.get(role, role))
 
 
 def _number(raw: _Raw, source: str, names: Sequence[str], config: LabelledConfig) -> LabelledExamples:

@@ -22,6 +22,7 @@ from bert_jax.errors import InputError, TextError
 from bert_jax.inference import embedding
 from bert_jax.inference.answers import Classification, Prediction, allowed_answers
 from bert_jax.inference.forward import Finish, Forward, one_ahead
+from bert_jax.modalities.base import Modality
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import ModelDescription
@@ -59,12 +60,17 @@ class UnusedTensorsWarning(UserWarning):
     """A model from elsewhere has tensors that no part of ours takes."""
 
 
-def load(path: str | Path, compute: ComputeConfig | None = None) -> "Bert":
+def load(path: str | Path, compute: ComputeConfig | None = None, modalities: Sequence[Modality[Any, Any]] = ()) -> "Bert":
     """A model, ready to use: the directory of a stage, such as `runs/demo/pretrain`, or a model from elsewhere.
 
     Of a pre-trained model the newest checkpoint is taken, of a classifier the best. From elsewhere comes what
     `python -m bert_jax import` reads: a Hugging Face directory, a name on its hub, Google's TensorFlow checkpoints. The
     parameters are placed whole on each local device, whatever devices they were trained on.
+
+    Args:
+        path: of the model.
+        compute: how it is computed.
+        modalities: others than those of this package that it may be of.
 
     Raises:
         InputError: there is no model in the directory (naming those below it), no checkpoint, or one that does not fit.
@@ -79,7 +85,7 @@ def load(path: str | Path, compute: ComputeConfig | None = None) -> "Bert":
         description, tokenizer, params = imported.description, imported.tokenizer, jax.device_put(imported.params, whole)
     else:
         directory = resolve_path(path)
-        description, tokenizer = model_directory.read(directory)
+        description, tokenizer = model_directory.read(directory, modalities)
         shapes = model_directory.parameter_shapes(description, tokenizer.vocab_size)
         shapes = jax.tree.map(lambda leaf: leaf.update(sharding=whole), shapes)
         params = load_parameters(directory, shapes, model_directory.identity(description, tokenizer), alone=True)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bert_jax.data.queries import BatchShapes, MaskingTokens, PackedBatch, Queries, packed_batches
+from bert_jax.data.queries import BatchShapes, PackedBatch, Queries, packed_batches
+from bert_jax.data.reader import MaskingTokens
 from bert_jax.model.pooling import pool
 
 T = TypeVar("T")

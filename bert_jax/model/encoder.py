@@ -4,7 +4,7 @@ Embedding and encoding are separate modules. The encoder takes vectors [B, L, D]
 them may see each other, so anything that can be made into a sequence of vectors can enter it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -39,7 +39,7 @@ class LayerNorm(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Token, position and segment tables, summed and normalised: int32 [B, L] x 3 -> [B, L, D]."""
+    """Token, position and segment tables, summed and normalised: the fields of a batch, int32 [B, L] each -> [B, L, D]."""
 
     vocab_size: int
     config: EncoderConfig
@@ -53,13 +53,18 @@ class Embeddings(nn.Module):
         self.segments = self.param("segments", init, (config.segment_types, config.width))
         self.norm = LayerNorm(config.norm_epsilon)
 
-    def __call__(self, tokens: jax.Array, positions: jax.Array, segments: jax.Array, keys: jax.Array | None = None) -> jax.Array:
-        total = look_up(self.tokens, tokens) + look_up(self.positions, positions) + look_up(self.segments, segments)
+    def __call__(self, batch: Mapping[str, jax.Array], keys: jax.Array | None = None) -> jax.Array:
+        total = look_up(self.tokens, batch["tokens"]) + look_up(self.positions, batch["positions"])
+        total = total + look_up(self.segments, batch["segments"])
         return dropout(self.norm(total).astype(self.dtype), self.config.dropout, keys)
 
     def table(self) -> jax.Array:
         """The token table [V, D], to which the masked-token head is tied."""
         return self.tokens
+
+
+EMBEDDINGS: dict[str, type[Embeddings]] = {"tokens": Embeddings}
+"""Modules that make vectors of what a modality reads, by the names that modalities choose them by (`Modality.embedding`)."""
 
 
 class EncoderLayer(nn.Module):

@@ -12,15 +12,18 @@ import jax
 from bert_jax.config import RunConfig, to_dict
 from bert_jax.config.overrides import differences, from_dict
 from bert_jax.data.labelled import Labelled, load_labelled
-from bert_jax.data.records.corpora import Prepared, documents, prepare
+from bert_jax.data.reader import Reader
+from bert_jax.data.records.corpora import Prepared
+from bert_jax.data.records.held_out import documents
 from bert_jax.errors import InputError, as_typed
-from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.modalities import find
+from bert_jax.modalities.base import Modality
 from bert_jax.model import directory as model_directory
-from bert_jax.model.directory import ModelDescription, read_json, write_json
+from bert_jax.model.directory import InputDescription, ModelDescription, read_json, write_json
 from bert_jax.report import write_report
 from bert_jax.runtime.processes import on_first_process, wait_for_all
 from bert_jax.stages.finetune import finetune
-from bert_jax.stages.pretrain import pretrain, pretrained_description
+from bert_jax.stages.pretrain import pretrain, read_pretrained
 from bert_jax.stages.showcase import show_examples, summary_text
 from bert_jax.storage.files import SEAL, check_seal, disk_folder, is_whole, made_whole, on_disk, only_writer, resolve_path, seal
 from bert_jax.training.checkpoints.saving import check_name
@@ -32,16 +35,18 @@ CONFIG, COMMAND, SUMMARY, EXAMPLES = "config.json", "command.txt", "summary.json
 _FREE_TO_CHANGE = ("compute.", "mesh.", "pretrain.loop.", "finetune.loop.", "corpus.data_dir")
 
 
-def run(config: RunConfig, workdir: str | Path, command: str = "") -> None:
+def run(config: RunConfig, workdir: str | Path, command: str = "", modalities: Sequence[Modality[Any, Any]] = ()) -> None:
     """Runs every stage of a configuration in `workdir`, going on from whatever is there, and prints what it learned.
 
     Args:
         command: what started the run, kept in the workdir for whoever asks how a model was made.
+        modalities: others than those of this package that `config.corpus` may be of.
 
     Raises:
         InputError: something of the configuration, the text or the workdir that the user can mend.
         TrainingError, Interrupted: see `bert_jax.training.loop.train`.
     """
+    modality = find(config.corpus.modality, modalities)
     workdir = resolve_path(workdir)
     check_name(workdir)
     tune_malloc()
@@ -55,41 +60,44 @@ def run(config: RunConfig, workdir: str | Path, command: str = "") -> None:
         with ExitStack() as held:
             on_first_process(lambda: held.enter_context(only_writer(workdir)))
             claim_workdir(config, workdir, command)
-            _run_stages(_with_pretrained_encoder(config), workdir)
+            _run_stages(_with_pretrained_encoder(config, modality), workdir, modality)
     if jax.process_index() == 0:
         print(as_typed(summary_text(workdir, read_json(workdir / SUMMARY), read_json(workdir / EXAMPLES))))
 
 
-def _run_stages(config: RunConfig, workdir: Path) -> None:
+def _run_stages(config: RunConfig, workdir: Path, modality: Modality[Any, Any]) -> None:
     summary: dict[str, Any] = {}
-    labelled = load_labelled(config.finetune.data, config.seed) if config.finetune else None
+    labelled = load_labelled(config.finetune.data, config.seed, modality.tables) if config.finetune else None
     if labelled and jax.process_index() == 0:
         _warn_of_labels(labelled)
     if config.pretrain:
-        tokenizer, prepared = prepare_data(config, workdir)
-        summary["pretrain"] = pretrain(config, workdir / "pretrain", tokenizer, prepared)
+        reader, prepared = prepare_data(config, workdir, modality)
+        summary["pretrain"] = pretrain(config, workdir / "pretrain", modality, reader, prepared)
     if config.finetune and labelled:
-        summary["finetune"] = _finetune(config, workdir, labelled)
+        summary["finetune"] = _finetune(config, workdir, labelled, modality)
     if jax.process_index() == 0:
-        write_json(workdir / EXAMPLES, show_examples(config, workdir))
+        write_json(workdir / EXAMPLES, show_examples(config, workdir, modality))
         write_json(workdir / SUMMARY, summary)
         write_report(workdir)
         seal(workdir)
     wait_for_all("run done")
 
 
-def _finetune(config: RunConfig, workdir: Path, labelled: Labelled) -> dict[str, Any]:
+def _finetune(config: RunConfig, workdir: Path, labelled: Labelled, modality: Modality[Any, Any]) -> dict[str, Any]:
     stage = config.finetune
     assert stage is not None
     pretrained = resolve_path(stage.checkpoint) if stage.checkpoint else workdir / "pretrain"
+    reader: Any
     if stage.from_scratch and not config.pretrain:
-        encoder, tokenizer, pretrained_or_none = _fresh_encoder(config, workdir)
+        reader = make_vocabulary(config, workdir, modality)
+        encoder = ModelDescription("pretraining", config.encoder, stage.length, input=InputDescription.of(modality, reader))
+        pretrained_or_none = None
     else:
-        encoder, tokenizer = model_directory.read(pretrained)
+        encoder, reader = model_directory.read(pretrained, [modality])
         pretrained_or_none = None if stage.from_scratch else pretrained
-    result = finetune(config, workdir / "finetune", labelled, encoder, tokenizer, pretrained_or_none)
+    result = finetune(config, workdir / "finetune", labelled, encoder, reader, pretrained_or_none)
     if stage.compare_from_scratch and not stage.from_scratch:
-        scratch = finetune(config, workdir / "finetune_from_scratch", labelled, encoder, tokenizer, None)
+        scratch = finetune(config, workdir / "finetune_from_scratch", labelled, encoder, reader, None)
         result = result | {"from_scratch_accuracy": scratch["accuracy"], "from_scratch_macro_f1": scratch["macro_f1"]}
     return result
 
@@ -107,17 +115,11 @@ def _warn_of_labels(labelled: Labelled) -> None:
             )
 
 
-def _fresh_encoder(config: RunConfig, workdir: Path) -> tuple[ModelDescription, Tokenizer, None]:
-    assert config.finetune is not None
-    return ModelDescription("pretraining", config.encoder, config.finetune.length), make_vocabulary(config, workdir), None
-
-
-def _with_pretrained_encoder(config: RunConfig) -> RunConfig:
+def _with_pretrained_encoder(config: RunConfig, modality: Modality[Any, Any]) -> RunConfig:
     """The configuration with the encoder of the checkpoint that pre-training goes on from."""
     if not (config.pretrain and config.pretrain.checkpoint):
         return config
-    encoder = pretrained_description(resolve_path(config.pretrain.checkpoint), config.pretrain).encoder
-    return dataclasses.replace(config, encoder=encoder)
+    return dataclasses.replace(config, encoder=read_pretrained(config, modality)[0].encoder)
 
 
 def claim_workdir(config: RunConfig, workdir: Path, command: str = "") -> None:
@@ -143,35 +145,37 @@ def claim_workdir(config: RunConfig, workdir: Path, command: str = "") -> None:
     wait_for_all("workdir claimed")
 
 
-def prepare_data(config: RunConfig, workdir: Path, beam: Sequence[str] | None = None) -> tuple[Tokenizer, Prepared]:
-    """The vocabulary and the prepared records of a run, made where they are missing; `beam` as in `prepare`."""
-    tokenizer = make_vocabulary(config, workdir)
+def prepare_data(
+    config: RunConfig, workdir: Path, modality: Modality[Any, Any], beam: Sequence[str] | None = None
+) -> tuple[Reader, Prepared]:
+    """The vocabulary and the prepared records of a run, made where they are missing; `beam` as in `Modality.prepare`."""
+    reader = make_vocabulary(config, workdir, modality)
     given = config.corpus.data_dir
     # ArrayRecord reads from disks alone, so that beside a bucket every host makes records of its own.
     data_dir = on_disk(given, "corpus.data_dir") if given else disk_folder(workdir / "data")
     if not given and data_dir != workdir / "data" and jax.process_index() == 0:
         print(as_typed(f"The records are in {data_dir} of every host; --config.corpus.data_dir names another place."), file=sys.stderr)
     made: list[Prepared] = []
-    on_first_process(lambda: made.append(prepare(config.corpus, tokenizer, data_dir, beam=beam)))
-    return tokenizer, made[0] if made else prepare(config.corpus, tokenizer, data_dir, show_progress=False)
+    on_first_process(lambda: made.append(modality.prepare(config.corpus, reader, data_dir, beam=beam)))
+    return reader, made[0] if made else modality.prepare(config.corpus, reader, data_dir, show_progress=False)
 
 
-def make_vocabulary(config: RunConfig, workdir: Path) -> Tokenizer:
-    """The run's tokenizer: that of `pretrain.checkpoint` or `vocabulary.path`, or trained once on the corpus and kept in the workdir."""
+def make_vocabulary(config: RunConfig, workdir: Path, modality: Modality[Any, Any]) -> Reader:
+    """The run's vocabulary: that of `pretrain.checkpoint` or `vocabulary.path`, or trained once on the corpus and kept in the workdir."""
     vocabulary = config.vocabulary
     if config.pretrain and config.pretrain.checkpoint:
-        return model_directory.read(resolve_path(config.pretrain.checkpoint))[1]
+        return read_pretrained(config, modality)[1]
     if vocabulary.path:
-        return Tokenizer.load(vocabulary.path, vocabulary.lowercase, vocabulary.strips_accents, vocabulary.other_max_word_length)
+        return modality.load_given(vocabulary)
     directory = workdir / "vocabulary"
 
     def train_once() -> None:
         if is_whole(directory):
             return
-        texts = (sentence for document in documents(config.corpus, "train") for sentence in document)
+        training = documents(modality, config.corpus, "train")
         with made_whole(directory) as unfinished:
-            Tokenizer.train(texts, vocabulary).save(unfinished)
+            modality.learn(training, config.corpus, vocabulary).save(unfinished)
 
     on_first_process(train_once)
     check_seal(directory)
-    return Tokenizer.load(directory)
+    return modality.load(directory)
