@@ -10,7 +10,6 @@ import pytest
 
 from bert_jax.config import ComputeConfig, EncoderConfig
 from bert_jax.errors import InputError
-from bert_jax.model.batch import zero_row
 from bert_jax.model.encoder import Embeddings, Encoder
 from bert_jax.model.initializers import neighbour_offsets, normal_initializer, sinusoidal_initializer
 
@@ -26,8 +25,9 @@ def test_fresh_matrices_have_the_configured_deviation_and_no_outliers() -> None:
 
 def test_the_model_takes_the_initialiser_of_its_configuration() -> None:
     def positions(config: EncoderConfig) -> np.ndarray:
+        tokens = np.zeros((1, 4), np.int32)
         embeddings = Embeddings(10, config, np.dtype("float32"))
-        return np.asarray(embeddings.init(jax.random.key(0), zero_row())["params"]["positions"])
+        return np.asarray(embeddings.init(jax.random.key(0), tokens, tokens, tokens)["params"]["positions"])
 
     waves = dataclasses.replace(CONFIG, position_initializer="sinusoidal")
     assert np.array_equal(positions(waves), sinusoidal_initializer(waves)(jax.random.key(0), (512, 128)))
@@ -39,10 +39,9 @@ def test_heads_that_attend_to_neighbours_start_so_in_the_first_layer_alone() -> 
     neighbours = dataclasses.replace(waves, attention_initializer="neighbours")
     positions, zeros = jnp.arange(64, dtype=jnp.int32)[None], jnp.zeros((1, 64), jnp.int32)
     embeddings = Embeddings(1, neighbours, jnp.dtype("float32"))
-    batch = {"tokens": zeros, "positions": positions, "segments": zeros}
-    params = embeddings.init(jax.random.key(0), batch)["params"]
+    params = embeddings.init(jax.random.key(0), zeros, positions, zeros)["params"]
     # Without what the tokens say, only places are left to tell keys apart.
-    vectors = embeddings.apply({"params": params | {"tokens": jnp.zeros((1, 128))}}, batch)
+    vectors = embeddings.apply({"params": params | {"tokens": jnp.zeros((1, 128))}}, zeros, positions, zeros)
 
     def fresh(config: EncoderConfig) -> dict[str, Any]:
         layers: dict[str, Any] = Encoder(config, ComputeConfig()).init(jax.random.key(2), vectors, zeros)["params"]["layers"]

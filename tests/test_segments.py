@@ -15,6 +15,7 @@ from bert_jax.config import EncoderConfig, FinetuneConfig, LabelledConfig, Pretr
 from bert_jax.convert.exports import export_model
 from bert_jax.data.labelled import load_labelled
 from bert_jax.errors import InputError
+from bert_jax.modalities.text.modality import Text
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import ModelDescription
 from bert_jax.stages.finetune import finetune
@@ -77,8 +78,8 @@ def test_a_configuration_of_pairs_is_refused_before_anything_runs() -> None:
 
 
 def test_pre_training_goes_on_from_such_a_model_without_pairs_alone(pretrained: Path) -> None:
-    assert str(pretrained) in refused(pretrained_description, pretrained, NSP)
-    assert pretrained_description(pretrained, WITHOUT_NSP).encoder == ONE
+    assert str(pretrained) in refused(pretrained_description, pretrained, NSP, Text())
+    assert pretrained_description(pretrained, WITHOUT_NSP, Text()).encoder == ONE
 
 
 def test_pairs_are_not_fine_tuned_on(pretrained: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class BertModel(nn.Module):
     def encode(self, batch: Batch, keys: jax.Array | None = None, every_layer: bool = False) -> tuple[jax.Array, jax.Array | None]:
         """Hidden states [B, L, D] of a batch and, if asked, those of the embeddings and every layer [N + 1, B, L, D]."""
         vector_keys, layer_keys = split_rows(with_generator(keys, self.compute.random_bits), 2)
-        vectors = self.embeddings(batch, vector_keys)
+        vectors = self.embeddings(**{name: batch[name] for name in self.embeddings.reads}, keys=vector_keys)
         hidden, states = self.encoder(vectors, batch["example_ids"], layer_keys, every_layer)
         return hidden, None if states is None else jnp.concatenate([vectors[None], states])
 

@@ -4,7 +4,7 @@ Embedding and encoding are separate modules. The encoder takes vectors [B, L, D]
 them may see each other, so anything that can be made into a sequence of vectors can enter it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -39,7 +39,10 @@ class LayerNorm(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Token, position and segment tables, summed and normalised: the fields of a batch, int32 [B, L] each -> [B, L, D]."""
+    """Token, position and segment tables, summed and normalised: int32 [B, L] x 3 -> [B, L, D]."""
+
+    reads = ("tokens", "positions", "segments")
+    """The fields of a batch that it is called with."""
 
     vocab_size: int
     config: EncoderConfig
@@ -53,9 +56,8 @@ class Embeddings(nn.Module):
         self.segments = self.param("segments", init, (config.segment_types, config.width))
         self.norm = LayerNorm(config.norm_epsilon)
 
-    def __call__(self, batch: Mapping[str, jax.Array], keys: jax.Array | None = None) -> jax.Array:
-        total = look_up(self.tokens, batch["tokens"]) + look_up(self.positions, batch["positions"])
-        total = total + look_up(self.segments, batch["segments"])
+    def __call__(self, tokens: jax.Array, positions: jax.Array, segments: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+        total = look_up(self.tokens, tokens) + look_up(self.positions, positions) + look_up(self.segments, segments)
         return dropout(self.norm(total).astype(self.dtype), self.config.dropout, keys)
 
     def table(self) -> jax.Array:

@@ -53,7 +53,7 @@ def pretrain(
     parts = stage_parts(stage)
     if parts[1:]:
         make_mesh(config.mesh, stage.long_rows.batch_size // stage.long_rows.accumulation)  # refused now rather than in days
-    spare_rows = read_pretrained(config, modality)[0].spare_rows if stage.checkpoint else 0
+    spare_rows = pretrained_description(resolve_path(stage.checkpoint), stage, modality).spare_rows if stage.checkpoint else 0
     entering = InputDescription.of(modality, reader)
     description = ModelDescription(
         "pretraining", config.encoder, parts[-1].rows.length, stage.rows.next_sentence, spare_rows=spare_rows, input=entering
@@ -78,7 +78,7 @@ def pretrain(
                 directory=directory,
                 task=task,
                 init=lambda: model.init(jax.random.key(config.seed), zero_row(entering.units))["params"],
-                warm_start=_warm_start(config, modality) if stage.checkpoint else None,
+                warm_start=_warm_start(resolve_path(stage.checkpoint), stage, modality) if stage.checkpoint else None,
                 optimizer=make_optimizer(stage.optimizer, stage.steps),
                 schedule=learning_rate_schedule(stage.optimizer, stage.steps),
                 mesh=mesh,
@@ -129,17 +129,14 @@ def _held_out(part: PretrainConfig, prepared: Prepared, reader: Reader, seed: in
     return [*evaluation_batches(prepared.valid, reader, part.rows, part.batch_size, seed, count=count, **_processes())]
 
 
-def read_pretrained(config: RunConfig, modality: Modality[Any, Any]) -> tuple[ModelDescription, Reader]:
-    """The model that pre-training goes on from, and its vocabulary.
+def pretrained_description(checkpoint: Path, stage: PretrainConfig, modality: Modality[Any, Any]) -> ModelDescription:
+    """The model that pre-training goes on from.
 
     Raises:
         InputError: there is no model, it is a classifier or of another modality, or it lacks a head or the segment type of sentence B that
             this configuration trains.
     """
-    stage = config.pretrain
-    assert stage is not None
-    checkpoint = resolve_path(stage.checkpoint)
-    description, reader = model_directory.read(checkpoint, [modality])
+    description, _ = model_directory.read(checkpoint, [modality])
     if description.input.modality != modality.name:
         raise InputError(
             f"The model in {checkpoint} reads {description.input.modality}, and the corpus is {modality.name}. Name another of the two."
@@ -159,15 +156,13 @@ def read_pretrained(config: RunConfig, modality: Modality[Any, Any]) -> tuple[Mo
             f"The model in {checkpoint} has one segment type (encoder.segment_types=1), so it cannot tell sentence B from A, which "
             f"pretrain.rows.next_sentence={stage.rows.next_sentence!r} trains. Set --config.pretrain.rows.next_sentence=none."
         )
-    return description, reader
+    return description
 
 
-def _warm_start(config: RunConfig, modality: Modality[Any, Any]) -> Callable[[Any], Any]:
+def _warm_start(checkpoint: Path, stage: PretrainConfig, modality: Modality[Any, Any]) -> Callable[[Any], Any]:
     """Fresh parameters -> those of the checkpoint, and fresh ones for what it lacks and this configuration leaves untrained."""
-    assert config.pretrain is not None
-    checkpoint = resolve_path(config.pretrain.checkpoint)
-    description, reader = read_pretrained(config, modality)
-    identity = model_directory.identity(description, reader)
+    description = pretrained_description(checkpoint, stage, modality)
+    identity = model_directory.identity(*model_directory.read(checkpoint, [modality]))
 
     def warm_start(params: Any) -> Any:
         return params | load_parameters(checkpoint, {part: params[part] for part in params if part not in description.absent}, identity)

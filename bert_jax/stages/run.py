@@ -5,11 +5,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 
-from bert_jax.config import RunConfig, to_dict
+from bert_jax.config import CorpusConfig, RunConfig, to_dict
 from bert_jax.config.overrides import differences, from_dict
 from bert_jax.data.labelled import Labelled, load_labelled
 from bert_jax.data.reader import Reader
@@ -23,7 +23,7 @@ from bert_jax.model.directory import InputDescription, ModelDescription, read_js
 from bert_jax.report import write_report
 from bert_jax.runtime.processes import on_first_process, wait_for_all
 from bert_jax.stages.finetune import finetune
-from bert_jax.stages.pretrain import pretrain, read_pretrained
+from bert_jax.stages.pretrain import pretrain, pretrained_description
 from bert_jax.stages.showcase import show_examples, summary_text
 from bert_jax.storage.files import SEAL, check_seal, disk_folder, is_whole, made_whole, on_disk, only_writer, resolve_path, seal
 from bert_jax.training.checkpoints.saving import check_name
@@ -53,13 +53,13 @@ def run(config: RunConfig, workdir: str | Path, command: str = "", modalities: S
     if config.compute.cpu_devices > 1:
         jax.config.update("jax_num_cpu_devices", config.compute.cpu_devices)
     if (workdir / SUMMARY).exists() and (workdir / SEAL).exists():
-        claim_workdir(config, workdir)
+        claim_workdir(config, workdir, modality)
         check_seal(workdir, made_anew_without=workdir / SUMMARY)
         print(as_typed(f"The run in {workdir} is done. To run it again, remove that directory or name another --workdir."))
     else:
         with ExitStack() as held:
             on_first_process(lambda: held.enter_context(only_writer(workdir)))
-            claim_workdir(config, workdir, command)
+            claim_workdir(config, workdir, modality, command)
             _run_stages(_with_pretrained_encoder(config, modality), workdir, modality)
     if jax.process_index() == 0:
         print(as_typed(summary_text(workdir, read_json(workdir / SUMMARY), read_json(workdir / EXAMPLES))))
@@ -119,10 +119,24 @@ def _with_pretrained_encoder(config: RunConfig, modality: Modality[Any, Any]) ->
     """The configuration with the encoder of the checkpoint that pre-training goes on from."""
     if not (config.pretrain and config.pretrain.checkpoint):
         return config
-    return dataclasses.replace(config, encoder=read_pretrained(config, modality)[0].encoder)
+    encoder = pretrained_description(resolve_path(config.pretrain.checkpoint), config.pretrain, modality).encoder
+    return dataclasses.replace(config, encoder=encoder)
 
 
-def claim_workdir(config: RunConfig, workdir: Path, command: str = "") -> None:
+def read_config(path: Path, modalities: Sequence[Modality[Any, Any]] = ()) -> RunConfig:
+    """The configuration that a run has written down, of a corpus of any modality.
+
+    Raises:
+        InputError: the file is damaged, or the modality is not here.
+    """
+    values = read_json(path)
+    corpus = values.get("corpus")
+    name = corpus.get("modality", CorpusConfig.modality) if isinstance(corpus, dict) else CorpusConfig.modality
+    options = from_dict(find(str(name), modalities).options, values.pop("corpus", {}))  # type: ignore[arg-type]
+    return dataclasses.replace(from_dict(RunConfig, values), corpus=options)
+
+
+def claim_workdir(config: RunConfig, workdir: Path, modality: Modality[Any, Any], command: str = "") -> None:
     """Writes the configuration (and the command) into a new workdir, or checks that an old one belongs to it.
 
     Raises:
@@ -130,7 +144,7 @@ def claim_workdir(config: RunConfig, workdir: Path, command: str = "") -> None:
     """
     path = workdir / CONFIG
     if path.exists():
-        before = from_dict(RunConfig, read_json(path))
+        before = read_config(path, [modality])
         changed = [line for line in differences(before, config) if not line.startswith(_FREE_TO_CHANGE)]
         if changed:
             raise InputError(
@@ -164,7 +178,7 @@ def make_vocabulary(config: RunConfig, workdir: Path, modality: Modality[Any, An
     """The run's vocabulary: that of `pretrain.checkpoint` or `vocabulary.path`, or trained once on the corpus and kept in the workdir."""
     vocabulary = config.vocabulary
     if config.pretrain and config.pretrain.checkpoint:
-        return read_pretrained(config, modality)[1]
+        return cast(Reader, model_directory.read(resolve_path(config.pretrain.checkpoint), [modality])[1])
     if vocabulary.path:
         return modality.load_given(vocabulary)
     directory = workdir / "vocabulary"

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.config import RunConfig
-from bert_jax.config.overrides import from_dict
 from bert_jax.data.labelled import classification_batches, load_labelled
 from bert_jax.data.pipeline import Batches, pretraining_batches
 from bert_jax.data.reader import Reader
@@ -14,7 +13,7 @@ from bert_jax.modalities.base import Modality
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import read_json
 from bert_jax.stages.pretrain import stage_parts
-from bert_jax.stages.run import CONFIG, prepare_data
+from bert_jax.stages.run import CONFIG, prepare_data, read_config
 
 
 def describe_skipped(path: Path, modalities: Sequence[Modality[Any, Any]] = ()) -> Iterator[str]:
@@ -28,7 +27,7 @@ def describe_skipped(path: Path, modalities: Sequence[Modality[Any, Any]] = ()) 
         InputError: the file, its run's configuration or the data has changed.
     """
     report: Any = read_json(path)
-    config = from_dict(RunConfig, read_json(path.parent.parent / CONFIG))
+    config = read_config(path.parent.parent / CONFIG, modalities)
     parts, reader = _batches(config, path.parent, find(config.corpus.modality, modalities))
     try:
         for skipped in report["skipped"]:

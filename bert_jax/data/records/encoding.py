@@ -26,15 +26,15 @@ _BATCHES_BEFORE_PROCESSES = 16
 
 
 class Encoder(ABC, Generic[D]):
-    """Makes documents of ids of raw ones, in this process and in others, to which it is sent."""
+    """Makes documents of ids of raw ones, in this process and in others, to which it is sent.
 
+    Attributes:
+        reader: the vocabulary that the ids are of.
+        counts: what is counted of documents.
+    """
+
+    reader: Reader
     counts: type[Counts] = Counts
-    """What is counted of documents."""
-
-    @property
-    @abstractmethod
-    def reader(self) -> Reader:
-        """The vocabulary that the ids are of."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

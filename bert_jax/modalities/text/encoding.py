@@ -61,27 +61,22 @@ class TextCounts(Counts):
 class DocumentEncoder(Encoder[list[str]]):
     """Splits documents into sentences, sentences into tokens, and finds the words."""
 
-    tokenizer: Tokenizer
+    reader: Tokenizer
     config: CorpusConfig
 
     counts = TextCounts
 
-    @property
-    def reader(self) -> Tokenizer:
-        """The tokenizer."""
-        return self.tokenizer
-
     def identity(self) -> dict[str, Any]:
         """How the text is split, and by which vocabulary."""
         config = self.config
-        decisive = {"segmenter": config.segmenter, "sentence_ends": config.sentence_ends, "tokenizer": self.tokenizer.fingerprint}
+        decisive = {"segmenter": config.segmenter, "sentence_ends": config.sentence_ends, "tokenizer": self.reader.fingerprint}
         return decisive | ({"jieba": importlib.metadata.version("jieba")} if config.segmenter == "jieba" else {})
 
     def __call__(self, documents: list[list[str]]) -> list[TokenizedDocument]:
         """Tokens of each document (lists of paragraphs); a sentence without tokens is dropped."""
         split = [document_sentences(document, self.config.sentence_ends) for document in documents]
-        ids, word_starts, lengths, unknown = encode_words(self.tokenizer, list(itertools.chain.from_iterable(split)), self.config.segmenter)
-        tokens: NDArray[np.unsignedinteger] = ids.astype(token_dtype(self.tokenizer.vocab_size))
+        ids, word_starts, lengths, unknown = encode_words(self.reader, list(itertools.chain.from_iterable(split)), self.config.segmenter)
+        tokens: NDArray[np.unsignedinteger] = ids.astype(token_dtype(self.reader.vocab_size))
         tokenized = []
         token, sentence = 0, 0
         for sentences in split:
@@ -99,7 +94,7 @@ class DocumentEncoder(Encoder[list[str]]):
         counts.dropped_characters = sum(map(count_dropped, raw))
         counts.characters = sum(len(piece) for paragraph in raw for piece in paragraph.split())
         if counts.documents:
-            counts.unknown_tokens = int(np.count_nonzero(document.tokens == self.tokenizer.unk_id))
+            counts.unknown_tokens = int(np.count_nonzero(document.tokens == self.reader.unk_id))
             counts.unknown_in_long_words, counts.unknown_in_other_words = map(int, cast(TokenizedDocument, document).unknown)
         return counts
 
@@ -116,8 +111,8 @@ class DocumentEncoder(Encoder[list[str]]):
         # What is so frequent is in the first documents too.
         searched = itertools.islice(first, _SEARCHED)
         sentences = [sentence for paragraphs in searched for sentence in document_sentences(paragraphs, self.config.sentence_ends)]
-        words = list(itertools.chain.from_iterable(self.tokenizer.unknown_words(sentences)))
-        return [unknown.warning(words, self.tokenizer.max_word_length or 0)]
+        words = list(itertools.chain.from_iterable(self.reader.unknown_words(sentences)))
+        return [unknown.warning(words, self.reader.max_word_length or 0)]
 
 
 def document_sentences(paragraphs: Iterable[str], ends: Ends) -> list[str]:
