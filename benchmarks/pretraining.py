@@ -44,7 +44,7 @@ from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model.bert import PretrainingModel
 from bert_jax.model.directory import write_json
 from bert_jax.model.flops import training_flops
-from bert_jax.tasks.pretraining import PretrainingTask
+from bert_jax.tasks.pretraining.objective import PretrainingObjective
 from bert_jax.training.host_memory import tune_malloc
 from bert_jax.training.masking import masked_slots
 from bert_jax.training.optimizer import make_optimizer
@@ -82,7 +82,7 @@ class Ours:
         tokenizer = setting.tokenizer
         model = PretrainingModel(tokenizer.vocab_size, setting.encoder, setting.compute)
         ordinary = tuple(tokenizer.ordinary_ids.tolist())
-        self.task = PretrainingTask(model, MASKING, tokenizer.special_ids, tokenizer.mask_id, ordinary)
+        self.task = PretrainingObjective(model, MASKING, tokenizer.special_ids, tokenizer.mask_id, ordinary)
         self.mesh = make_mesh(MeshConfig(), setting.rows, jax.devices()[:devices])
         row = {name: value[:1] for name, value in first.items()}
         row["masked_positions"] = np.zeros((1, masked_slots(setting.length, MASKING)), np.int32)

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from bert_jax.config import ComputeConfig
     from bert_jax.inference import Bert
     from bert_jax.modalities.base import Modality
+    from bert_jax.tasks.base import Task
 
 __all__ = ["load"]
 
 
-def load(path: str | Path, compute: ComputeConfig | None = None, modalities: Sequence[Modality[Any, Any]] = ()) -> Bert:
+def load(
+    path: str | Path, compute: ComputeConfig | None = None, tasks: Sequence[Task] = (), modalities: Sequence[Modality[Any, Any]] = ()
+) -> Bert:
     """A trained model, ready to use: see `bert_jax.inference.load`, which this is."""
     from bert_jax import inference  # imports jax, which `import bert_jax` need not wait for
 
-    return inference.load(path, compute, modalities)
+    return inference.load(path, compute, tasks, modalities)

@@ -41,6 +41,7 @@ from bert_jax.config import (
     RunConfig,
     VocabularyConfig,
 )
+from bert_jax.tasks.classification import ClassificationOptions
 
 
 def get_config() -> RunConfig:
@@ -72,7 +73,7 @@ def get_config() -> RunConfig:
             compare_from_scratch=True,
             epochs=8,
             batch_size=8,
-            pooling="mean",
+            task=ClassificationOptions(pooling="mean"),
             optimizer=OptimizerConfig(learning_rate=6e-4, weight_decay=0.1),
             loop=LoopConfig(log_every=10, evaluate_every=60, save_every=60),
         ),

@@ -9,6 +9,7 @@ to see what pre-training gave.
 """
 
 from bert_jax.config import FinetuneConfig, LabelledConfig, LoopConfig, OptimizerConfig, RunConfig
+from bert_jax.tasks.classification import ClassificationOptions
 
 
 def get_config() -> RunConfig:
@@ -17,7 +18,7 @@ def get_config() -> RunConfig:
             data=LabelledConfig(train="train.tsv"),
             batch_size=16,
             epochs=4,
-            pooling="mean",
+            task=ClassificationOptions(pooling="mean"),
             optimizer=OptimizerConfig(learning_rate=3e-4),
             loop=LoopConfig(log_every=20, evaluate_every=200, save_every=200),
         ),

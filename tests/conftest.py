@@ -14,11 +14,11 @@ from children import PROGRAMS
 from toy import Undisturbed
 
 from bert_jax import errors
-from bert_jax.config import ComputeConfig, EncoderConfig, VocabularyConfig
+from bert_jax.config import EncoderConfig, VocabularyConfig
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model import directory as model_directory
-from bert_jax.model.batch import zero_row
 from bert_jax.model.directory import ModelDescription
+from bert_jax.tasks.stored import parameter_shapes
 from bert_jax.training.checkpoints.saving import Checkpoints
 from bert_jax.training.loop import Job, train
 from bert_jax.training.state import TrainState
@@ -44,7 +44,7 @@ _TEXT = ["这家酒店的服务很好。房间也很干净", "再也不来了,�
 
 def random_parameters(description: ModelDescription, vocab_size: int, seed: int) -> Any:
     """Parameters large enough for answers that differ; biases and layer norms are random too."""
-    shapes = jax.eval_shape(description.build(vocab_size, ComputeConfig()).init, jax.random.key(0), zero_row())["params"]
+    shapes = parameter_shapes(description, vocab_size)
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
 

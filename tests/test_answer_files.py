@@ -33,9 +33,9 @@ def texts(tmp_path, monkeypatch) -> Path:
     return path
 
 
-def interrupt(monkeypatch, method: str, chunk: int, *arguments: object) -> None:
+def interrupt(monkeypatch, chunk: int, *arguments: object) -> None:
     """Runs a command and strikes Ctrl-C when the model gets that chunk, from 0."""
-    original, calls = getattr(Bert, method), 0
+    original, calls = Bert.answer, 0
 
     def struck(*given, **options):
         nonlocal calls
@@ -45,7 +45,7 @@ def interrupt(monkeypatch, method: str, chunk: int, *arguments: object) -> None:
         return original(*given, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Bert, method, struck)
+        patch.setattr(Bert, "answer", struck)
         assert main([str(argument) for argument in arguments]) == 130
 
 
@@ -233,7 +233,7 @@ def test_an_interrupted_command_goes_on_with_vectors(tiny_pretrained, texts, cap
     ok(*command("whole.npy"))
     cut = capsys.readouterr().err.splitlines()[-2]
     assert "of 23 texts were cut" in cut
-    interrupt(monkeypatch, "embed", 3, *command("v.npy"))
+    interrupt(monkeypatch, 3, *command("v.npy"))
     assert capsys.readouterr().err.endswith("interrupted: the same command goes on after 12 of 23 lines\n")
     ok(*command("v.npy"))
     told = capsys.readouterr().err.splitlines()
@@ -269,7 +269,7 @@ def test_what_belongs_to_another_command_is_not_gone_on_with(tiny_pretrained, te
         ([], shorten, f"starts afresh: {part} is shorter than {state.name} says"),
     ]
     for options, change, message in cases:
-        interrupt(monkeypatch, "embed", 2, *command)
+        interrupt(monkeypatch, 2, *command)
         change()
         capsys.readouterr()
         ok(*command, *options)

@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from bert_jax.data.classes import class_names, keep_every_class, remarks
 from bert_jax.errors import InputError
+from bert_jax.tasks.classification.labels import class_names, keep_every_class, remarks
 
 
 def names(*labels: str) -> tuple[str, ...]:
@@ -32,7 +32,7 @@ def test_a_label_in_two_spellings_is_refused(one: str, other: str) -> None:
     with pytest.raises(InputError) as error:
         names("x", one, one, other)
     message = str(error.value)
-    assert f"{one!a} in line 3 and {other!a} in line 5" in message and "finetune.data.labels" in message
+    assert f"{one!a} in line 3 and {other!a} in line 5" in message and "finetune.task.labels" in message
 
 
 def test_labels_that_are_two_classes() -> None:
@@ -87,7 +87,7 @@ def test_remarks() -> None:
 
 def test_a_column_of_texts_or_numbers_is_no_column_of_classes() -> None:
     """scikit-learn warns at the same share."""
-    told = "training examples have {} labels; finetune.data.label may name a column that holds no classes."
+    told = "training examples have {} labels; finetune.task.label may name a column that holds no classes."
     for classes, wanted in ((30, [f"30 {told.format(30)}"]), (16, [f"30 {told.format(16)}"]), (15, [])):
         counts = np.bincount(np.arange(30) % classes)
         assert list(remarks([str(i) for i in range(classes)], {"train": counts, "test": counts})) == wanted

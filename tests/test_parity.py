@@ -18,7 +18,7 @@ from bert_jax.data.pairs import Examples
 from bert_jax.model.batch import zero_row
 from bert_jax.model.bert import ClassificationModel, PretrainingModel
 from bert_jax.model.dropout import row_keys
-from bert_jax.tasks.pretraining import PretrainingTask
+from bert_jax.tasks.pretraining.objective import PretrainingObjective
 from bert_jax.training.optimizer import make_optimizer
 
 VOCABULARY = 99  # of the stored model
@@ -43,12 +43,12 @@ def reads(model: PretrainingModel, batch: Any, key: jax.Array | None = None) -> 
     }
 
 
-def make_task(encoder: EncoderConfig, vocabulary: int, compute: ComputeConfig = FLOAT32) -> PretrainingTask:
+def make_task(encoder: EncoderConfig, vocabulary: int, compute: ComputeConfig = FLOAT32) -> PretrainingObjective:
     model = PretrainingModel(vocabulary, encoder, compute)
-    return PretrainingTask(model, MaskingConfig(), tiny.SPECIAL_IDS, tiny.MASK, tuple(range(5, vocabulary)))
+    return PretrainingObjective(model, MaskingConfig(), tiny.SPECIAL_IDS, tiny.MASK, tuple(range(5, vocabulary)))
 
 
-def loss_function(task: PretrainingTask) -> Callable[..., jax.Array]:
+def loss_function(task: PretrainingObjective) -> Callable[..., jax.Array]:
     def loss(params: Any, batch: Any, key: jax.Array | None = None) -> jax.Array:
         metrics = task.metrics(params, batch, key)
         return sum(metrics[name].total / metrics[name].count for name in task.losses)
@@ -56,7 +56,7 @@ def loss_function(task: PretrainingTask) -> Callable[..., jax.Array]:
     return loss
 
 
-def outputs_of(task: PretrainingTask, params: Any, batch: Any) -> Any:
+def outputs_of(task: PretrainingObjective, params: Any, batch: Any) -> Any:
     return jax.jit(lambda params, batch: task.model.apply({"params": params}, batch, method=reads))(params, batch)
 
 
@@ -154,7 +154,7 @@ def test_hugging_face_puts_is_next_first(stored: dict[str, Arrays]) -> None:
 # Live.
 
 
-def live(encoder: EncoderConfig, vocabulary: int, rows: int, length: int) -> tuple[Any, Any, Arrays, Any, PretrainingTask]:
+def live(encoder: EncoderConfig, vocabulary: int, rows: int, length: int) -> tuple[Any, Any, Arrays, Any, PretrainingObjective]:
     """(the script with the reference, its model, a batch, parameters, our task)."""
     pytest.importorskip("torch", reason="torch is not installed: compared with the stored arrays only")
     pytest.importorskip("transformers", reason="transformers is not installed: compared with the stored arrays only")
@@ -176,7 +176,7 @@ def test_outputs_and_gradients_equal_those_of_transformers() -> None:
     check_gradients(found, wanted, encoder.layers)
 
 
-def adamw(task: PretrainingTask, params: Any, batch: Arrays, count: int) -> Any:
+def adamw(task: PretrainingObjective, params: Any, batch: Arrays, count: int) -> Any:
     """The parameters after some steps with the optimizer of the reference script."""
     config = OptimizerConfig(
         learning_rate=LEARNING_RATE, warmup_fraction=0.0, decay="constant", weight_decay=0.01, epsilon=1e-6, clip_norm=1.0

@@ -10,7 +10,8 @@ import termios
 import pytest
 
 from bert_jax.runtime import progress
-from bert_jax.runtime.progress import TrainingProgress, WorkProgress, count, duration
+from bert_jax.runtime.progress import TrainingProgress, WorkProgress
+from bert_jax.runtime.terminal import count, duration
 
 TRAINING = """
 from bert_jax.runtime.progress import TrainingProgress

@@ -11,7 +11,7 @@ from bert_jax.config import EncoderConfig, RunConfig, to_dict
 from bert_jax.errors import InputError
 from bert_jax.report import write_report
 from bert_jax.runtime.metrics import MetricsWriter
-from bert_jax.tasks.scores import score_classes
+from bert_jax.tasks.classification.scores import score_classes
 
 EVIL = '<script>alert("1")</script><img src=x onerror=alert(2)>\'"&'
 

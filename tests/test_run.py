@@ -274,9 +274,9 @@ REFUSALS = {
     "missing corpus": (["--config.corpus.source=/nowhere/at/all"], ["/nowhere/at/all"]),
     "row too long": (["--config.pretrain.rows.length=64"], ["pretrain.rows.length", "32"]),
     "batch and devices": (["--config.mesh.fsdp=3"], ["mesh", "fsdp=3"]),
-    "missing column": (["--config.finetune.data.label=star"], ["reviews.tsv", "'star'", "label"]),
-    "label twice": (["--config.finetune.data.labels=good,bad,bad"], ["labels='bad'", "once"]),
-    "unknown label": (["--config.finetune.data.labels=good,bad"], ["reviews.tsv", "good", "line"]),
+    "missing column": (["--config.finetune.task.label=star"], ["reviews.tsv", "'star'", "label"]),
+    "label twice": (["--config.finetune.task.labels=good,bad,bad"], ["labels='bad'", "once"]),
+    "unknown label": (["--config.finetune.task.labels=good,bad"], ["reviews.tsv", "good", "line"]),
     "missing configuration": (["--config=configs/none.py"], ["configs/none.py"]),
 }
 

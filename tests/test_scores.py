@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from bert_jax.tasks.scores import FEW_CLASSES, LIKELIEST, confusions_of_matrix, likeliest_classes, score_classes
+from bert_jax.tasks.classification.scores import FEW_CLASSES, KEPT_CLASSES, confusions_of_matrix, score_classes, top_classes
 
 
 def classes(*values: int) -> np.ndarray:
@@ -63,9 +63,9 @@ def test_a_hundred_thousand_classes() -> None:
 
 def test_the_classes_worth_keeping() -> None:
     few = np.array([[0.1, 0.7, 0.2]], np.float32)
-    assert likeliest_classes(few).tolist() == [[0, 1, 2]]
+    assert top_classes(few).tolist() == [[0, 1, 2]]
     many = np.random.default_rng(0).dirichlet(np.ones(FEW_CLASSES + 1), 5).astype(np.float32)
-    kept = likeliest_classes(many)
-    assert kept.shape == (5, LIKELIEST) and (kept[:, 0] == many.argmax(-1)).all()
-    assert [set(row) for row in kept] == [set(np.argpartition(-row, LIKELIEST)[:LIKELIEST]) for row in many]
+    kept = top_classes(many)
+    assert kept.shape == (5, KEPT_CLASSES) and (kept[:, 0] == many.argmax(-1)).all()
+    assert [set(row) for row in kept] == [set(np.argpartition(-row, KEPT_CLASSES)[:KEPT_CLASSES]) for row in many]
     assert (np.diff(np.take_along_axis(many, kept, -1)) <= 0).all()

@@ -14,7 +14,7 @@ import pytest
 import tiny
 
 from bert_jax.config import OptimizerConfig
-from bert_jax.tasks.pretraining import PretrainingTask
+from bert_jax.tasks.pretraining.objective import PretrainingObjective
 from bert_jax.training.optimizer import decay_mask, learning_rate_schedule, make_optimizer
 from bert_jax.training.state import TrainState, create_state
 from bert_jax.training.steps import compile_steps, train_step
@@ -30,7 +30,7 @@ def optimizer(config: OptimizerConfig = CONFIG, steps: int = 100) -> optax.Gradi
 class Compiled:
     """Both steps of one configuration, compiled."""
 
-    def __init__(self, task: PretrainingTask, accumulation: int = 1) -> None:
+    def __init__(self, task: PretrainingObjective, accumulation: int = 1) -> None:
         self.optimizer = optimizer()
         self.task, self.mesh = task, tiny.one_device_mesh()
         params = tiny.initial_parameters(task.model.config)
@@ -147,7 +147,7 @@ def test_accumulation_equals_one_batch_dropout_and_all(cut: Compiled) -> None:
 def test_no_array_over_all_tokens_and_the_vocabulary() -> None:
     # Sizes that meet nowhere else: 8 rows of 40 tokens, of which 6 are covered, and 331 vocabulary entries.
     rows, length, vocabulary, slots = 8, 40, 331, 6
-    task = PretrainingTask(
+    task = PretrainingObjective(
         type(tiny.task().model)(vocabulary, tiny.ENCODER, tiny.COMPUTE), tiny.MASKING, tiny.SPECIAL_IDS, tiny.MASK, tiny.ORDINARY_IDS
     )
     batch = {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in tiny.batch(rows, length=length).items()}

@@ -13,7 +13,7 @@ from test_queries import Special as Masking
 from test_toy_modality import Digits, DigitsCorpus, DigitsEncoder, DigitsReader
 
 from bert_jax import modalities
-from bert_jax.config import EncoderConfig
+from bert_jax.config import ComputeConfig, EncoderConfig
 from bert_jax.data.packing import Batch
 from bert_jax.data.pipeline import evaluation_batches, merge_states
 from bert_jax.data.queries import packed_batches
@@ -21,7 +21,8 @@ from bert_jax.data.reader import Units
 from bert_jax.data.records.corpora import prepare
 from bert_jax.data.records.record import Document
 from bert_jax.errors import InputError
-from bert_jax.model.directory import InputDescription, ModelDescription, parameter_shapes
+from bert_jax.model.directory import InputDescription, ModelDescription
+from bert_jax.tasks.stored import build, parameter_shapes
 
 DTYPES = (np.uint8, np.float16)
 
@@ -119,7 +120,7 @@ def test_a_description_says_what_enters_only_where_it_is_not_text() -> None:
     assert "input" not in ModelDescription("pretraining", encoder, 8).stored()
     assert parameter_shapes(digits, 15)["embeddings"]["tokens"].shape == (15, 8)
     with pytest.raises(InputError, match="no embedding 'patches'; there are tokens"):
-        InputDescription(embedding="patches")
+        build(replace(digits, input=InputDescription(embedding="patches")), 15, ComputeConfig())
 
 
 def test_the_modalities_are_those_of_the_folders() -> None:

@@ -17,8 +17,8 @@ from toy import LOOP, Before, lines, parameters, same_bits, steps_kept, toy, toy
 from bert_jax.config import LoopConfig
 from bert_jax.errors import Interrupted, TrainingError
 from bert_jax.training.loop import Job, evaluate
+from bert_jax.training.objective import Metrics
 from bert_jax.training.steps import evaluation_step
-from bert_jax.training.task import Metrics
 
 
 def spoil(*steps: int, weight: float = np.nan) -> Before:

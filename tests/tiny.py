@@ -19,7 +19,7 @@ from bert_jax.data.pipeline import evaluation_batches, pretraining_batches
 from bert_jax.data.records.record import Document
 from bert_jax.model.batch import zero_row
 from bert_jax.model.bert import PretrainingModel
-from bert_jax.tasks.pretraining import PretrainingTask
+from bert_jax.tasks.pretraining.objective import PretrainingObjective
 from bert_jax.training.loop import Job
 from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from bert_jax.training.sharding import AXES
@@ -89,8 +89,8 @@ def batch(rows: int = 8, seed: int = 0, length: int = ROWS.length) -> dict[str, 
         batches.close()
 
 
-def task(encoder: EncoderConfig = ENCODER, compute: ComputeConfig = COMPUTE, masking: MaskingConfig = MASKING) -> PretrainingTask:
-    return PretrainingTask(PretrainingModel(VOCABULARY, encoder, compute), masking, SPECIAL_IDS, MASK, ORDINARY_IDS)
+def task(encoder: EncoderConfig = ENCODER, compute: ComputeConfig = COMPUTE, masking: MaskingConfig = MASKING) -> PretrainingObjective:
+    return PretrainingObjective(PretrainingModel(VOCABULARY, encoder, compute), masking, SPECIAL_IDS, MASK, ORDINARY_IDS)
 
 
 @cache
@@ -125,7 +125,7 @@ def job(
     steps: int,
     mesh: Mesh | None = None,
     *,
-    task: PretrainingTask | None = None,
+    task: PretrainingObjective | None = None,
     optimizer: optax.GradientTransformation | None = None,
     loop: LoopConfig | None = None,
     rows: RowsConfig = ROWS,

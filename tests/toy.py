@@ -20,7 +20,7 @@ from bert_jax.training.checkpoints import manifest
 from bert_jax.training.checkpoints.loading import chosen, restore_parameters
 from bert_jax.training.loop import Job, train
 from bert_jax.training.losses import Mean
-from bert_jax.training.task import Metrics, row_metrics
+from bert_jax.training.objective import Metrics, row_metrics
 
 WIDTH = 1 << 16  # the parameters fill 256 kB of a disk
 

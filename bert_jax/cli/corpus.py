@@ -90,12 +90,12 @@ def _train_vocab(flags: argparse.Namespace) -> None:
 
 
 def _prepare(flags: argparse.Namespace) -> None:
-    from bert_jax.config.overrides import apply_overrides, load_config
     from bert_jax.modalities import find
     from bert_jax.stages.run import prepare_data
     from bert_jax.storage.files import only_writer
+    from bert_jax.tasks import configured
 
-    config = apply_overrides(load_config(flags.config), flags.overrides)
+    config = configured(flags.config, flags.overrides)
     with only_writer(flags.workdir):
         beam = shlex.split(flags.beam) if flags.beam else None
         reader, prepared = prepare_data(config, flags.workdir, find(config.corpus.modality), beam)

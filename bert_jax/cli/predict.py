@@ -4,9 +4,8 @@ import argparse
 import itertools
 import json
 import sys
-import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,22 +18,19 @@ from bert_jax.inference.answer_files import Answer, AnswerFile, Output, Terminal
 from bert_jax.model import directory as model_directory
 from bert_jax.runtime.progress import WorkProgress
 from bert_jax.storage.files import resolve_path
+from bert_jax.tasks.base import Question
 
 _TOLD = 20
 """Bad lines of a file that are told one by one; the others are only counted."""
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What a command makes of texts."""
+class _Asked:
+    """A model, what it is asked, and the options of the question."""
 
-    answers: Callable[[Bert, list[str], Any], list[Answer]]
-    show: Callable[[list[Answer]], list[str]]
-    options: Mapping[str, Any]
-    """What was asked for, of the arguments of the model's method."""
-    must_hold: str = ""
-    of_pairs: bool = False
-    """Whether texts of the command line are two sentences, A and B."""
+    bert: Bert
+    question: Question
+    options: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -49,92 +45,37 @@ class _Texts:
     """What tells them from others, as JSON values."""
 
 
-def fill_mask(flags: argparse.Namespace) -> None:
-    """The likeliest tokens of every [MASK]."""
-    options = _given(flags, "top_k", "words")
-
-    def answers(bert: Bert, texts: list[str], _: None) -> list[Answer]:
-        return [
-            {"masks": [[{"token": p.token, "id": p.id, "probability": round(p.probability, 6)} for p in mask] for mask in masks]}
-            for masks in bert.fill_mask(texts, **options)
-        ]
-
-    _run(flags, _Task(answers, _show_masks, options, must_hold="[MASK]"))
-
-
-def next_sentence(flags: argparse.Namespace) -> None:
-    """The probability that B follows A."""
-
-    def answers(bert: Bert, texts: list[str], pairs: list[str]) -> list[Answer]:
-        return [{"probability": round(probability, 6)} for probability in bert.next_sentence(texts, pairs)]
-
-    _run(flags, _Task(answers, _show_pairs, {}, of_pairs=True))
-
-
-def embed(flags: argparse.Namespace) -> None:
-    """Vectors."""
-    options = _given(flags, "pooling", "layer", "normalize", "prompt", "prompt_name")
-
-    def answers(bert: Bert, texts: list[str], _: None) -> list[Answer]:
-        return [{"embedding": vector} for vector in bert.embed(texts, **options)]
-
-    _run(flags, _Task(answers, _show_vectors, options))
-
-
-def classify(flags: argparse.Namespace) -> None:
-    """The likeliest class, and the probability of each."""
-
-    def answers(bert: Bert, texts: list[str], pairs: list[str] | None) -> list[Answer]:
-        return [
-            {"label": found.label, "probabilities": {label: round(p, 6) for label, p in found.probabilities.items()}}
-            for found in bert.classify(texts, pairs)
-        ]
-
-    _run(flags, _Task(answers, _show_classes, {}))
-
-
-def score(flags: argparse.Namespace) -> None:
-    """How likely the model holds each text."""
-
-    def answers(bert: Bert, texts: list[str], _: None) -> list[Answer]:
-        return [{"score": round(found, 6)} for found in bert.score(texts)]
-
-    _run(flags, _Task(answers, _show_scores, {}))
-
-
-def _given(flags: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """The options that were given; for the others the model has values of its own."""
-    return {name: value for name in names if (value := getattr(flags, name)) is not None}
-
-
-def _run(flags: argparse.Namespace, task: _Task) -> None:
+def answer(question: Question, flags: argparse.Namespace) -> None:
     """Answers for the texts of the command line or those of a file, printed or written."""
+    # For options that are not given the model has values of its own.
+    options = {name: value for name in question.options if (value := getattr(flags, name)) is not None}
     if flags.output:
-        check_output(flags.output, vectors=task.show is _show_vectors)
-    texts = _texts(flags, task)
+        check_output(flags.output, question.vectors)
+    texts = _texts(flags, question)
     command = flags.parser.prog.split()[-1]
     directory = flags.model
     model = {"directory": str(directory.resolve()), "sha256": model_directory.fingerprint(directory)}
     bert = load(directory)
     # Answers and a live line would fight for the terminal.
     watched = bool(texts.source) and (bool(flags.output) or not sys.stdout.isatty())
-    size = bert.vector_size(task.options.get("pooling"))
-    with _output(flags, task, texts, {"command": command, "model": model}, size) as output:
+    asked = _Asked(bert, question, options)
+    with _output(flags, asked, texts, {"command": command, "model": model}) as output:
         try:
             with WorkProgress(command, "texts", texts.count, watched, output.written.rows) as progress:
                 tell = progress.message if watched else partial(print, file=sys.stderr)
-                for answers, truncated in _answers(bert, task, texts, output.written.rows, tell):
+                for answers, truncated in _answers(asked, texts, output.written.rows, tell):
                     output.append(answers, truncated)
                     progress.update(len(answers))
         except KeyboardInterrupt:
             if not flags.output:
                 raise
             raise Interrupted(f"the same command goes on after {output.written.rows:,} of {texts.count:,} lines") from None
-        _finish(texts, output, flags.output, bert.embedding_length if task.show is _show_vectors else bert.config.max_positions)
+        _finish(texts, output, flags.output, bert.most_tokens(question.name))
 
 
-def _texts(flags: argparse.Namespace, task: _Task) -> _Texts:
+def _texts(flags: argparse.Namespace, question: Question) -> _Texts:
     """The texts that the command line names."""
+    of_pairs, must_hold = question.pairs == "required", "[MASK]" * question.masked
     columns = {"--text": flags.text} | ({"--text-pair": flags.text_pair} if getattr(flags, "text_pair", None) else {})
     if bool(flags.texts) == bool(flags.input):
         raise InputError("Give texts or a file of them, or name a file with --input, one of the two.")
@@ -142,10 +83,10 @@ def _texts(flags: argparse.Namespace, task: _Task) -> _Texts:
         count = count_texts(source, columns)
         state = source.stat()
         identity = {"path": str(source.resolve()), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
-        return _Texts(source, columns, read_texts(source, columns, task.must_hold), count, identity)
-    if task.of_pairs and len(flags.texts) != 2:
-        raise InputError(f"next-sentence takes two sentences, A and B, not {len(flags.texts)}: quote each of them.")
-    rows = [Row(0, tuple(flags.texts))] if task.of_pairs else [Row(0, (text,)) for text in flags.texts]
+        return _Texts(source, columns, read_texts(source, columns, must_hold), count, identity)
+    if of_pairs and len(flags.texts) != 2:
+        raise InputError(f"{flags.parser.prog.split()[-1]} takes two sentences, A and B, not {len(flags.texts)}: quote each of them.")
+    rows = [Row(0, tuple(flags.texts))] if of_pairs else [Row(0, (text,)) for text in flags.texts]
     return _Texts(None, columns, iter(rows), len(rows), flags.texts)
 
 
@@ -167,12 +108,12 @@ def _is_file(text: str) -> bool:
         return False
 
 
-def _output(flags: argparse.Namespace, task: _Task, texts: _Texts, made_by: dict[str, Any], width: int) -> Output:
+def _output(flags: argparse.Namespace, asked: _Asked, texts: _Texts, made_by: dict[str, Any]) -> Output:
     """Where the answers go; says what becomes of an unfinished file."""
     if not flags.output:
-        return Terminal(_json_lines if flags.json else partial(_shown, task.show))
-    belongs_to = made_by | {"input": texts.identity, "columns": texts.columns, "options": dict(task.options)}
-    output = AnswerFile(flags.output, belongs_to, (texts.count, width))
+        return Terminal(_json_lines if flags.json else partial(_shown, asked.question.show))
+    belongs_to = made_by | {"input": texts.identity, "columns": texts.columns, "options": asked.options}
+    output = AnswerFile(flags.output, belongs_to, (texts.count, asked.bert.width(asked.question.name, **asked.options)))
     if output.refused:
         print(as_typed(f"starts afresh: {output.refused}"), file=sys.stderr)
     elif output.written.rows:
@@ -180,24 +121,24 @@ def _output(flags: argparse.Namespace, task: _Task, texts: _Texts, made_by: dict
     return output
 
 
-def _answers(bert: Bert, task: _Task, texts: _Texts, skip: int, tell: Callable[[str], None]) -> Iterator[tuple[list[Answer], int]]:
+def _answers(asked: _Asked, texts: _Texts, skip: int, tell: Callable[[str], None]) -> Iterator[tuple[list[Answer], int]]:
     """Chunk by chunk the records of all rows but the first `skip`, and how many of them were cut."""
     rows = itertools.islice(texts.rows, skip, None)
     bad = 0
     while chunk := list(itertools.islice(rows, CHUNK)):
-        truncated = bert.truncated
+        truncated = asked.bert.truncated
         with warnings.catch_warnings(action="ignore", category=TruncationWarning):
-            answers = _answered(bert, task, texts.source, chunk)
+            answers = _answered(asked, texts.source, chunk)
         faults = [answer for answer in answers if "error" in answer]
         for answer in faults[: max(0, _TOLD - bad)]:
             tell(as_typed(f"{texts.source} line {answer['line']}: {answer['error']}"))
         if bad <= _TOLD < bad + len(faults):
             tell("more bad lines are only counted")
         bad += len(faults)
-        yield answers, bert.truncated - truncated
+        yield answers, asked.bert.truncated - truncated
 
 
-def _answered(bert: Bert, task: _Task, source: Path | None, rows: list[Row | BadRow]) -> list[Answer]:
+def _answered(asked: _Asked, source: Path | None, rows: list[Row | BadRow]) -> list[Answer]:
     """A record for each row: its texts and what the model says of them, or what is wrong with it."""
     values = {index: row.values for index, row in enumerate(rows) if isinstance(row, Row)}
     records: dict[int, Answer] = {
@@ -206,7 +147,8 @@ def _answered(bert: Bert, task: _Task, source: Path | None, rows: list[Row | Bad
     while len(records) < len(rows):
         texts, *pairs = (list(column) for column in zip(*values.values(), strict=True))
         try:
-            found = task.answers(bert, texts, pairs[0] if pairs else None)
+            answers = asked.bert.answer(asked.question.name, texts, pairs[0] if pairs else None, **asked.options)
+            found = [asked.question.record(answer) for answer in answers]
         except TextError as error:
             if not source:
                 raise InputError(f"The text {texts[error.index]!r} {error.problem}") from None
@@ -214,9 +156,9 @@ def _answered(bert: Bert, task: _Task, source: Path | None, rows: list[Row | Bad
             del values[index]
             records[index] = {"line": rows[index].line, "error": error.problem}
             continue
-        for (index, own), answer in zip(values.items(), found, strict=True):
+        for (index, own), record in zip(values.items(), found, strict=True):
             line = {"line": rows[index].line} if source else {}
-            records[index] = line | dict(zip(("text", "text_pair"), own, strict=False)) | answer
+            records[index] = line | dict(zip(("text", "text_pair"), own, strict=False)) | record
     return [records[index] for index in range(len(rows))]
 
 
@@ -252,56 +194,3 @@ def _shown(show: Callable[[list[Answer]], list[str]], answers: list[Answer]) -> 
     """What a person sees of them; what is wrong with the others was told."""
     good = [answer for answer in answers if "error" not in answer]
     return show(good) if good else []
-
-
-def _show_masks(answers: list[Answer]) -> list[str]:
-    """Below each text a column for every mask."""
-    lines = []
-    for answer in answers:
-        lines.append(answer["text"])
-        columns = [_column(mask) for mask in answer["masks"]]
-        lines += ["  " + "    ".join(cells) for cells in zip(*columns, strict=True)]
-    return lines
-
-
-def _column(mask: list[dict[str, Any]]) -> list[str]:
-    width = max(_width(prediction["token"]) for prediction in mask)
-    return [_padded(prediction["token"], width) + "  " + _percent(prediction["probability"]) for prediction in mask]
-
-
-def _show_pairs(answers: list[Answer]) -> list[str]:
-    return [f"{_percent(answer['probability'])}  {answer['text']} | {answer['text_pair']}" for answer in answers]
-
-
-def _show_classes(answers: list[Answer]) -> list[str]:
-    width = max(_width(label) for label in answers[0]["probabilities"])
-    return [
-        f"{_padded(answer['label'], width)}  {_percent(answer['probabilities'][answer['label']])}  {answer['text']}"
-        + (f" | {answer['text_pair']}" if "text_pair" in answer else "")
-        for answer in answers
-    ]
-
-
-def _show_vectors(answers: list[Answer]) -> list[str]:
-    return [
-        f"{answer['text']}\n  {' '.join(f'{x:.3f}' for x in answer['embedding'][:8])} … "
-        f"({len(answer['embedding'])} numbers; all of them with --json or --output)"
-        for answer in answers
-    ]
-
-
-def _show_scores(answers: list[Answer]) -> list[str]:
-    return [f"{answer['score']:8.2f}  {answer['text']}" for answer in answers]
-
-
-def _percent(probability: float) -> str:
-    return f"{100 * probability:5.1f} %"
-
-
-def _width(text: str) -> int:
-    """Columns of a terminal that a text takes."""
-    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
-
-
-def _padded(text: str, width: int) -> str:
-    return text + " " * (width - _width(text))

@@ -32,13 +32,13 @@ def add_run_commands(add: Add) -> None:
 
 
 def _compile(flags: argparse.Namespace) -> None:
-    from bert_jax.config.overrides import apply_overrides, load_config
     from bert_jax.model.directory import write_json
     from bert_jax.stages.plan import plan_launch
+    from bert_jax.tasks import configured
 
     if flags.json and not flags.json.parent.is_dir():
         raise InputError(f"--json {flags.json} cannot be written: there is no directory {flags.json.parent}.")
-    plan = plan_launch(apply_overrides(load_config(flags.config), flags.overrides), flags.topology, flags.quick)
+    plan = plan_launch(configured(flags.config, flags.overrides), flags.topology, flags.quick)
     if flags.json:
         write_json(flags.json, plan.to_dict())
     print(plan)

@@ -27,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def train(flags: argparse.Namespace) -> None:
     """Runs the configuration; `flags.command` is what was typed."""
-    from bert_jax.config.overrides import apply_overrides, load_config
+    from bert_jax.tasks import configured
 
-    config = apply_overrides(load_config(flags.config), flags.overrides)
+    config = configured(flags.config, flags.overrides)
     import jax
 
     if flags.distributed:

@@ -7,7 +7,7 @@ checked when the object is made, so a `RunConfig` that exists is one that can ru
 from bert_jax.config.compute import ComputeConfig, MeshConfig
 from bert_jax.config.corpus import CorpusOptions
 from bert_jax.config.encoder import EncoderConfig
-from bert_jax.config.finetuning import FinetuneConfig, LabelledConfig
+from bert_jax.config.finetuning import FinetuneConfig, LabelledConfig, TaskOptions
 from bert_jax.config.pretraining import LongRowsConfig, MaskingConfig, PretrainConfig, RowsConfig
 from bert_jax.config.run import RunConfig, to_dict
 from bert_jax.config.text import CorpusConfig, VocabularyConfig
@@ -28,6 +28,7 @@ __all__ = [
     "PretrainConfig",
     "RowsConfig",
     "RunConfig",
+    "TaskOptions",
     "VocabularyConfig",
     "to_dict",
 ]

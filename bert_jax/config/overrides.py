@@ -11,19 +11,24 @@ import re
 import runpy  # noqa: TID251  # a configuration file is the program of the user who names it
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from bert_jax.config import EncoderConfig, RunConfig, to_dict
+from bert_jax.config.renamed import present_key, present_values
 from bert_jax.errors import InputError
 from bert_jax.storage.files import on_disk
 
 C = TypeVar("C")
 Key = tuple[str, ...]
+Choices = Mapping[type, Mapping[str, type]]
+"""Of a class that is chosen from others by one of its fields (`CHOSEN_BY`): these others, by what that field holds."""
+NO_CHOICES: Choices = {}
 
 
-def load_config(path: str | Path) -> RunConfig:
+def load_config(path: str | Path, choices: Choices = NO_CHOICES) -> RunConfig:
     """The `RunConfig` that `get_config()` of a Python file returns. The file is run: it is the user's own program.
 
     Where there is no such file, `configs/demo.py`, `demo.py` and `demo` mean the configuration of that name that the package ships.
@@ -41,7 +46,7 @@ def load_config(path: str | Path) -> RunConfig:
         missing = "has no function get_config()" if get_config is None else f"returns {type(config).__name__} from get_config()"
         raise InputError(f"The configuration file {path} {missing}; define get_config() -> bert_jax.config.RunConfig.")
     try:
-        return from_dict(RunConfig, to_dict(config))
+        return from_dict(RunConfig, to_dict(config), choices)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -65,12 +70,12 @@ def _config_file(typed: str) -> Path:
     raise InputError(f"There is no configuration file {typed}.{_did_you_mean([names[name] for name in near])}")
 
 
-def apply_overrides(config: C, overrides: Sequence[str]) -> C:
+def apply_overrides(config: C, overrides: Sequence[str], choices: Choices = NO_CHOICES) -> C:
     """The configuration with `a.b=value` texts applied, typed by the fields' annotations.
 
     `true`/`false` are booleans, tuples are separated by commas, and `finetune=none` leaves a stage out. `encoder=small` sets the
     sizes and initializers of a preset and leaves dropout, positions and segments as they are; finer values such as
-    `encoder.heads=8` apply on top of it in any order. The last of two values for one key counts.
+    `encoder.heads=8` apply on top of it in any order. `finetune.task=NAME` chooses a task. The last of two values for one key counts.
 
     Raises:
         InputError: an unknown key (with the nearest ones), a value of the wrong type or out of range, or a key of a
@@ -81,17 +86,17 @@ def apply_overrides(config: C, overrides: Sequence[str]) -> C:
         path, equals, text = override.partition("=")
         if not equals or not path:
             raise InputError(f"--config.{override} is not an override; write --config.{path or 'KEY'}=VALUE.")
-        changes[tuple(path.split("."))] = text
-    return _changed(config, changes, (), type(config))
+        changes[present_key(tuple(path.split(".")))] = text
+    return _Parser(type(config), choices, "--config.").changed(config, changes, ())
 
 
-def from_dict(cls: type[C], values: Mapping[str, Any]) -> C:
+def from_dict(cls: type[C], values: Mapping[str, Any], choices: Choices = NO_CHOICES) -> C:
     """The dataclass that `config.to_dict` made `values` from. A field that is missing takes its default.
 
     Raises:
         InputError: an unknown key, a value of the wrong type, or one out of range.
     """
-    return _built(cls, values, (), cls)
+    return _Parser(cls, choices).built(cls, present_values(values) if cls is RunConfig else values, ())
 
 
 def differences(a: Any, b: Any) -> list[str]:
@@ -111,67 +116,96 @@ def _shown(value: Any) -> str:
     return {None: "none", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else repr(value)
 
 
-def _changed(config: C, changes: Mapping[Key, str], at: Key, root: type) -> C:
-    hints = get_type_hints(type(config))
-    below: dict[str, dict[Key, str]] = {}
-    for key, text in changes.items():
-        below.setdefault(key[0], {})[key[1:]] = text
-    values: dict[str, Any] = {}
-    for name, texts in below.items():
-        path = (*at, name)
-        group = _group(hints.get(name))
-        if name not in hints or (group is None and set(texts) != {()}):
-            raise _unknown_key((*path, *max(texts)), root, "--config.")
-        value = getattr(config, name)
-        if group is None:
-            values[name] = _checked(_from_text(texts[()], hints[name]), hints[name], path, "--config.")
-            continue
-        if () in texts:
-            value = _whole_group(texts.pop(()), value, group, hints[name], path)
-        if texts and value is None:
-            raise InputError(
-                f"--config.{'.'.join((*path, *next(iter(texts))))}: this configuration has no {'.'.join(path)} stage. "
-                f"Take a configuration that has one, or drop the override."
-            )
-        values[name] = _changed(value, texts, path, root) if texts else value
-    return _made(lambda: dataclasses.replace(config, **values), at, "--config.")  # type: ignore[type-var]
+@dataclass(frozen=True)
+class _Parser:
+    """Values for a configuration of class `root`; messages name its keys behind `prefix`."""
 
+    root: type
+    choices: Choices
+    prefix: str = ""
 
-def _whole_group(text: str, value: Any, group: type, hint: Any, path: Key) -> Any:
-    if isinstance(value, EncoderConfig):
-        return _made(lambda: value.resized(text), path, "--config.")
-    if text.lower() == "none" and NoneType in get_args(hint):
-        return None
-    none = " (or none, to leave it out)" if NoneType in get_args(hint) else ""
-    names = ", ".join(field.name for field in dataclasses.fields(group))
-    raise InputError(f"--config.{'.'.join(path)} is a group of values{none}: set one of {names} below it, not {text!r}.")
+    def changed(self, config: C, changes: Mapping[Key, str], at: Key) -> C:
+        hints = get_type_hints(type(config))
+        below: dict[str, dict[Key, str]] = {}
+        for key, text in changes.items():
+            below.setdefault(key[0], {})[key[1:]] = text
+        values: dict[str, Any] = {}
+        for name, texts in below.items():
+            path = (*at, name)
+            group = _group(hints.get(name))
+            if name not in hints or (group is None and set(texts) != {()}):
+                raise self.unknown_key((*path, *max(texts)))
+            value = getattr(config, name)
+            if group is None:
+                values[name] = _checked(_from_text(texts[()], hints[name]), hints[name], path, self.prefix)
+                continue
+            if group in self.choices and type(value) not in self.choices[group].values():
+                value = self.built(group, to_dict(value), path)
+            if () in texts:
+                value = self.whole_group(texts.pop(()), value, group, hints[name], path)
+            if texts and value is None:
+                raise InputError(
+                    f"--config.{'.'.join((*path, *next(iter(texts))))}: this configuration has no {'.'.join(path)} stage. "
+                    f"Take a configuration that has one, or drop the override."
+                )
+            values[name] = self.changed(value, texts, path) if texts else value
+        return self.made(lambda: dataclasses.replace(config, **values), at)  # type: ignore[type-var]
 
+    def whole_group(self, text: str, value: Any, group: type, hint: Any, path: Key) -> Any:
+        if isinstance(value, EncoderConfig):
+            return self.made(lambda: value.resized(text), path)
+        if group in self.choices:
+            chosen = self.chosen(group, text, path)
+            return value if isinstance(value, chosen) else self.made(chosen, path)
+        if text.lower() == "none" and NoneType in get_args(hint):
+            return None
+        none = " (or none, to leave it out)" if NoneType in get_args(hint) else ""
+        names = ", ".join(field.name for field in dataclasses.fields(group))
+        raise InputError(f"--config.{'.'.join(path)} is a group of values{none}: set one of {names} below it, not {text!r}.")
 
-def _built(cls: type[C], values: Any, at: Key, root: type) -> C:
-    if not isinstance(values, Mapping):
-        raise _wrong_value(values, "a group of values", at, "")
-    hints = get_type_hints(cls)
-    unknown = [name for name in values if name not in hints]
-    if unknown:
-        raise _unknown_key((*at, str(unknown[0])), root, "")
-    arguments: dict[str, Any] = {}
-    for name, value in values.items():
-        group = _group(hints[name])
-        if group is None:
-            arguments[name] = _checked(value, hints[name], (*at, name), "")
-        elif value is None and NoneType in get_args(hints[name]):
-            arguments[name] = None
-        else:
-            arguments[name] = _built(group, value, (*at, name), root)
-    return _made(lambda: cls(**arguments), at, "")
+    def chosen(self, group: Any, name: Any, path: Key) -> Any:
+        """The class that is chosen by `name`."""
+        among = self.choices[group]
+        if not isinstance(name, str) or name not in among:
+            near = _did_you_mean(difflib.get_close_matches(str(name), among, n=1))
+            raise _wrong_value(name, f"one of {', '.join(among)}", path, self.prefix, near)
+        return among[name]
 
+    def built(self, cls: Any, values: Any, at: Key) -> Any:
+        if not isinstance(values, Mapping):
+            raise _wrong_value(values, "a group of values", at, "")
+        if cls in self.choices:
+            default = next(field.default for field in dataclasses.fields(cls) if field.name == cls.CHOSEN_BY)
+            cls = self.chosen(cls, values.get(cls.CHOSEN_BY, default), (*at, cls.CHOSEN_BY))
+            values = {name: value for name, value in values.items() if name != cls.CHOSEN_BY}
+        elif hasattr(cls, "CHOSEN_BY"):
+            return self.made(lambda: cls.unchecked(values), at)
+        hints = get_type_hints(cls)
+        unknown = [name for name in values if name not in hints or get_origin(hints[name]) is ClassVar]
+        if unknown:
+            raise self.unknown_key((*at, str(unknown[0])))
+        arguments: dict[str, Any] = {}
+        for name, value in values.items():
+            group = _group(hints[name])
+            if group is None:
+                arguments[name] = _checked(value, hints[name], (*at, name), "")
+            elif value is None and NoneType in get_args(hints[name]):
+                arguments[name] = None
+            else:
+                arguments[name] = self.built(group, value, (*at, name))
+        return self.made(lambda: cls(**arguments), at)
 
-def _made(make: Callable[[], C], at: Key, prefix: str) -> C:
-    """What `make` returns; the errors of its checks name the group of values that they are about."""
-    try:
-        return make()
-    except InputError as error:
-        raise InputError(f"{prefix}{'.'.join(at)}: {error}" if at else str(error)) from error
+    def made(self, make: Callable[[], C], at: Key) -> C:
+        """What `make` returns; the errors of its checks name the group of values that they are about."""
+        try:
+            return make()
+        except InputError as error:
+            raise InputError(f"{self.prefix}{'.'.join(at)}: {error}" if at else str(error)) from error
+
+    def unknown_key(self, path: Key) -> InputError:
+        key = ".".join(path)
+        near = _did_you_mean(_nearest(key, self.root, self.choices), self.prefix)
+        return InputError(f"There is no configuration value {self.prefix}{key}.{near}")
 
 
 def _group(hint: Any) -> type | None:
@@ -221,30 +255,28 @@ def _wrong_value(value: Any, expected: str, path: Key, prefix: str, hint: str = 
     return InputError(f"{prefix}{'.'.join(path)}={shown} is not possible: it takes {expected}.{hint}")
 
 
-def _unknown_key(path: Key, root: type, prefix: str) -> InputError:
-    key = ".".join(path)
-    return InputError(f"There is no configuration value {prefix}{key}.{_did_you_mean(_nearest(key, root), prefix)}")
-
-
-def _nearest(key: str, root: type) -> list[str]:
+def _nearest(key: str, root: type, choices: Choices = NO_CHOICES) -> list[str]:
     """The dotted paths, at most three, that may be meant by `key`: alike in the last name, else as a whole, else the top level."""
 
     def likeness(a: str, b: str) -> float:
         return difflib.SequenceMatcher(None, a, b).ratio()
 
-    paths = _paths(root, ())
+    paths = _paths(root, (), choices)
     name = key.rpartition(".")[2]
     scores = {path: (likeness(path.rpartition(".")[2], name), likeness(path, key)) for path in paths}
     alike = sorted((path for path in paths if scores[path][0] >= 0.75), key=lambda path: scores[path], reverse=True)
     return alike[:3] or difflib.get_close_matches(key, paths, n=3) or [path for path in paths if "." not in path]
 
 
-def _paths(cls: type, at: Key) -> list[str]:
-    paths = []
-    for name, hint in get_type_hints(cls).items():
-        group = _group(hint)
-        paths += [".".join((*at, name))] + (_paths(group, (*at, name)) if group else [])
-    return paths
+def _paths(cls: Any, at: Key, choices: Choices) -> list[str]:
+    paths: dict[str, None] = {}
+    for one in dict.fromkeys(choices.get(cls, {"": cls}).values()):
+        hints = get_type_hints(one)
+        for field in dataclasses.fields(one):
+            group = _group(hints[field.name])
+            paths[".".join((*at, field.name))] = None
+            paths |= dict.fromkeys(_paths(group, (*at, field.name), choices) if group else ())
+    return list(paths)
 
 
 def _did_you_mean(names: Sequence[str], prefix: str = "") -> str:

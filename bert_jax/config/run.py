@@ -8,7 +8,7 @@ from bert_jax.config.checks import not_negative, require
 from bert_jax.config.compute import ComputeConfig, MeshConfig
 from bert_jax.config.corpus import CorpusOptions
 from bert_jax.config.encoder import EncoderConfig
-from bert_jax.config.finetuning import FinetuneConfig
+from bert_jax.config.finetuning import FinetuneConfig, UncheckedOptions
 from bert_jax.config.pretraining import PretrainConfig
 from bert_jax.config.text import CorpusConfig, VocabularyConfig
 
@@ -71,8 +71,9 @@ class RunConfig:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A dataclass as plain JSON values (tuples become lists)."""
-    return {
+    values = {
         f.name: to_dict(value) if dataclasses.is_dataclass(value) else list(value) if isinstance(value, tuple) else value
         for f in dataclasses.fields(config)
         for value in (getattr(config, f.name),)
     }
+    return {"name": config.name, **config.values} if isinstance(config, UncheckedOptions) else values

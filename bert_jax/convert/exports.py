@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ from bert_jax.errors import InputError
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import EmbeddingConfig, ModelDescription, write_json
 from bert_jax.storage.files import on_disk, resolve_path
-from bert_jax.training.checkpoints.loading import load_parameters
+from bert_jax.tasks.stored import stored_parameters
 
 ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "BertForPreTraining": PRETRAINING_PARTS,
@@ -49,8 +48,8 @@ def export_model(directory: str | Path, out: str | Path, license_name: str = "",
         raise InputError(f"{out} exists already and is not an empty directory: name another one.")
     description, tokenizer = model_directory.read(directory)
     architecture, parts = _architecture(directory, description, architecture)
-    shapes = _shapes(description, tokenizer.vocab_size, parts)
-    params = load_parameters(directory, shapes, model_directory.identity(description, tokenizer), alone=True)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    params = stored_parameters(directory, description, tokenizer, device, parts)
     tensors = to_tensors(jax.tree.map(np.asarray, params), description.encoder.layers, parts)
     if architecture == "BertModel":
         tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
@@ -78,8 +77,8 @@ def _architecture(directory: Path, description: ModelDescription, wanted: str) -
     """The class of `transformers` with these heads, or the wanted one, and the parts of the model that it holds."""
     if description.kind == "classification" and description.pooling != "cls":
         raise InputError(
-            f"The classifier in {directory} reads the mean of all tokens (finetune.pooling='mean'), and transformers' "
-            "BertForSequenceClassification reads [CLS] alone, so it cannot be exported. Fine-tune with --config.finetune.pooling=cls."
+            f"The classifier in {directory} reads the mean of all tokens (finetune.task.pooling=mean), and transformers' "
+            "BertForSequenceClassification reads [CLS] alone, so it cannot be exported. Fine-tune with --config.finetune.task.pooling=cls."
         )
     whole = CLASSIFICATION_PARTS if description.kind == "classification" else PRETRAINING_PARTS
     # Trained without the next-sentence task, its head and the pooler are still the random numbers they began as.
@@ -99,9 +98,3 @@ def _architecture(directory: Path, description: ModelDescription, wanted: str) -
             "some of them with --architecture, or import the model with --initialize-missing."
         )
     return names[there], there
-
-
-def _shapes(description: ModelDescription, vocab_size: int, parts: tuple[str, ...]) -> Any:
-    shapes = model_directory.parameter_shapes(description, vocab_size)
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-    return jax.tree.map(lambda leaf: leaf.update(sharding=device), {part: shapes[part] for part in parts})

@@ -31,6 +31,7 @@ from bert_jax.model import directory as model_directory
 from bert_jax.model.batch import zero_row
 from bert_jax.model.directory import MOST_SPARE_ROWS, ModelDescription, read_json, write_json
 from bert_jax.storage.files import on_disk, resolve_path, seal
+from bert_jax.tasks.stored import build
 from bert_jax.training.checkpoints.saving import Checkpoints, check_name
 from bert_jax.training.state import TrainState
 
@@ -243,7 +244,7 @@ def _unused(tensors: Tensors, parts: tuple[str, ...], layers: int, directory: Pa
 
 
 def _fresh_parameters(description: ModelDescription, vocab_size: int) -> dict[str, Any]:
-    model = description.build(vocab_size, ComputeConfig())
+    model = build(description, vocab_size, ComputeConfig())
     return dict(jax.device_get(jax.jit(model.init)(jax.random.key(0), zero_row())["params"]))
 
 

@@ -13,12 +13,11 @@ from jax.extend.core import jaxpr_as_fun
 
 from bert_jax.config import ComputeConfig
 from bert_jax.errors import InputError
-from bert_jax.model import directory as model_directory
 from bert_jax.model.batch import ENCODER_FIELDS, FIELDS
 from bert_jax.model.bert import Batch, ClassificationModel, PretrainingModel
 from bert_jax.model.heads import gather_positions
 from bert_jax.storage.files import on_disk, resolve_path
-from bert_jax.training.checkpoints.loading import load_parameters
+from bert_jax.tasks.stored import build, load_model
 
 _HEAD_FIELDS = {"masked_token": "masked_positions", "next_sentence": "cls_positions", "classifier": "cls_positions"}
 
@@ -65,12 +64,8 @@ def export_model_to_onnx(directory: str | Path, path: str | Path) -> None:
     directory, path = resolve_path(directory), on_disk(path, "OUT")
     if path.exists():
         raise InputError(f"{path} exists already: name another file.")
-    description, tokenizer = model_directory.read(directory)
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = model_directory.parameter_shapes(description, tokenizer.vocab_size)
-    shapes = jax.tree.map(lambda leaf: leaf.update(sharding=device), shapes)
-    params = load_parameters(directory, shapes, model_directory.identity(description, tokenizer), alone=True)
-    export_onnx(description.build(tokenizer.vocab_size, ComputeConfig()), params, path)
+    description, tokenizer, params = load_model(directory, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+    export_onnx(build(description, tokenizer.vocab_size, ComputeConfig()), params, path)
 
 
 def _outputs(model: PretrainingModel | ClassificationModel, batch: Batch) -> dict[str, jax.Array]:

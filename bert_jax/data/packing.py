@@ -113,8 +113,8 @@ def assemble(
         field[cell] = values
         return field.reshape(placement.count, length, *values.shape[1:])
 
-    def slotted(values: np.ndarray, dtype: type) -> np.ndarray:
-        field: np.ndarray = np.zeros((placement.count, examples_per_row), dtype)
+    def slotted(values: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:
+        field: np.ndarray = np.zeros((placement.count, examples_per_row, *values.shape[1:]), dtype)
         field[placement.rows, placement.slots] = values
         return field
 
@@ -130,7 +130,7 @@ def assemble(
         "word_starts": spread(starts, 0, np.bool_),
         "cls_positions": slotted(placement.offsets, np.int32),
         "example_weights": slotted(examples.weights, np.float32),
-        label_field: slotted(examples.labels, np.int32),
+        label_field: slotted(examples.labels, examples.labels.dtype),
     }
     if units is not None:
         special_units = np.zeros((2, units.shape[1]), units.dtype)

@@ -25,7 +25,7 @@ class Examples:
     b: np.ndarray
     """int64 [n, 2]: the same for B; both ends are equal where there is no B."""
     labels: np.ndarray
-    """int32 [n]: 1 where B follows A in the text, or the class of a labelled example."""
+    """int32 [n]: 1 where B follows A in the text; or the targets [n, ...] of labelled examples."""
     weights: np.ndarray
     """float32 [n]: 0 where the example has no label."""
 

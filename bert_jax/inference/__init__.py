@@ -1,7 +1,8 @@
 """A trained model in a program: fill blanks, score texts, judge whether a sentence follows, embed, classify."""
 
 from bert_jax.errors import TextError
-from bert_jax.inference.answers import Classification, Prediction
 from bert_jax.inference.bert import CHUNK, Bert, TruncationWarning, UnusedTensorsWarning, load
+from bert_jax.tasks.classification import Classification
+from bert_jax.tasks.pretraining import Prediction
 
 __all__ = ["CHUNK", "Bert", "Classification", "Prediction", "TextError", "TruncationWarning", "UnusedTensorsWarning", "load"]

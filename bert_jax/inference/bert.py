@@ -17,40 +17,25 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import ComputeConfig, EncoderConfig
 from bert_jax.convert.imports import is_foreign, read_source
-from bert_jax.data.queries import Queries, cover_one_by_one, encode_queries
+from bert_jax.data.queries import Queries, encode_queries
 from bert_jax.errors import InputError, TextError
-from bert_jax.inference import embedding
-from bert_jax.inference.answers import Classification, Prediction, allowed_answers
-from bert_jax.inference.forward import Finish, Forward, one_ahead
+from bert_jax.inference.forward import Forward
 from bert_jax.modalities.base import Modality
 from bert_jax.modalities.text.tokenizer import Tokenizer
-from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import ModelDescription
-from bert_jax.model.pooling import pooling_modes
+from bert_jax.runtime.ahead import Finish, one_ahead
 from bert_jax.storage.files import resolve_path
-from bert_jax.training.checkpoints.loading import load_parameters
+from bert_jax.tasks import OF_EVERY_MODEL, embedding, find, questions
+from bert_jax.tasks.base import Answers, Loaded, Question, Task
+from bert_jax.tasks.classification import Classification
+from bert_jax.tasks.pretraining import Prediction
+from bert_jax.tasks.pretraining.questions import ONE_SEGMENT_TYPE
+from bert_jax.tasks.stored import build, load_model
 
 T = TypeVar("T")
 
 CHUNK = 2048
 """Texts that are packed and sent to the devices together."""
-
-_SCORED_BATCHES = 32
-"""Batches that the copies of texts to be scored fill at once."""
-
-_NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "fill_mask": ("pretraining", ("masked_token",)),
-    "score": ("pretraining", ("masked_token",)),
-    "next_sentence": ("pretraining", ("pooler", "next_sentence")),
-    "classify": ("classification", ("pooler", "classifier")),
-    "embed": ("", ()),
-}
-"""The kind of model, if it must be one, and the heads that each method needs."""
-
-_ONE_SEGMENT_TYPE = (
-    "This model has one segment type (encoder.segment_types=1), so it cannot tell sentence B from A. Load one with two to ask about pairs."
-)
-
 
 class TruncationWarning(UserWarning):
     """Texts were longer than the model's positions and were cut."""
@@ -60,17 +45,20 @@ class UnusedTensorsWarning(UserWarning):
     """A model from elsewhere has tensors that no part of ours takes."""
 
 
-def load(path: str | Path, compute: ComputeConfig | None = None, modalities: Sequence[Modality[Any, Any]] = ()) -> "Bert":
+def load(
+    path: str | Path, compute: ComputeConfig | None = None, tasks: Sequence[Task] = (), modalities: Sequence[Modality[Any, Any]] = ()
+) -> "Bert":
     """A model, ready to use: the directory of a stage, such as `runs/demo/pretrain`, or a model from elsewhere.
 
-    Of a pre-trained model the newest checkpoint is taken, of a classifier the best. From elsewhere comes what
+    Of a pre-trained model the newest checkpoint is taken, of a fine-tuned one the best. From elsewhere comes what
     `python -m bert_jax import` reads: a Hugging Face directory, a name on its hub, Google's TensorFlow checkpoints. The
     parameters are placed whole on each local device, whatever devices they were trained on.
 
     Args:
-        path: of the model.
+        path: the directory, or the name on the hub.
         compute: how it is computed.
-        modalities: others than those of this package that it may be of.
+        tasks: tasks that do not come along, for models of them.
+        modalities: modalities that do not come along, for models of them.
 
     Raises:
         InputError: there is no model in the directory (naming those below it), no checkpoint, or one that does not fit.
@@ -84,13 +72,9 @@ def load(path: str | Path, compute: ComputeConfig | None = None, modalities: Seq
             warnings.warn(f"{path} has tensors that are not used: {names}.", UnusedTensorsWarning, stacklevel=3)
         description, tokenizer, params = imported.description, imported.tokenizer, jax.device_put(imported.params, whole)
     else:
-        directory = resolve_path(path)
-        description, tokenizer = model_directory.read(directory, modalities)
-        shapes = model_directory.parameter_shapes(description, tokenizer.vocab_size)
-        shapes = jax.tree.map(lambda leaf: leaf.update(sharding=whole), shapes)
-        params = load_parameters(directory, shapes, model_directory.identity(description, tokenizer), alone=True)
-    model = description.build(tokenizer.vocab_size, compute or ComputeConfig())
-    return Bert(description, tokenizer, model, params, mesh)
+        description, tokenizer, params = load_model(resolve_path(path), whole, tasks, modalities)
+    model = build(description, tokenizer.vocab_size, compute or ComputeConfig(), others=tasks)
+    return Bert(description, tokenizer, model, params, mesh, tasks)
 
 
 class Bert:
@@ -107,19 +91,21 @@ class Bert:
         truncated: texts that were cut.
     """
 
-    def __init__(self, description: ModelDescription, tokenizer: Tokenizer, model: Any, params: Any, mesh: Mesh) -> None:
+    def __init__(
+        self, description: ModelDescription, tokenizer: Tokenizer, model: Any, params: Any, mesh: Mesh, tasks: Sequence[Task] = ()
+    ) -> None:
         """Wrap a model; `load` is the way to get one. The mesh has one axis, over which rows are cut."""
         self.config: EncoderConfig = description.encoder
         self.tokenizer = tokenizer
         self.labels = description.labels
         self.truncated = 0
-        self._description = description
-        self._forward = Forward(model, params, tokenizer, mesh)
+        self._tasks = tasks
+        self._model = Loaded(Forward(model, params, tokenizer, mesh), tokenizer, description)
 
     @property
     def params(self) -> Any:
         """The parameters, a tree of arrays."""
-        return self._forward.params
+        return self._model.forward.params
 
     @overload
     def fill_mask(self, texts: str, top_k: int = 5, words: Sequence[str] | None = None) -> list[list[Prediction]]: ...
@@ -144,17 +130,7 @@ class Bert:
             InputError: a model without the masked-token head, no [MASK] in a text, an empty text, masks too far apart, an
                 impossible `top_k`, or a word that is not one token of the vocabulary.
         """
-        self._require("fill_mask")
-        if not 1 <= top_k <= self.tokenizer.vocab_size:
-            raise InputError(f"top_k={top_k} is not possible: it takes 1 to {self.tokenizer.vocab_size}, the size of the vocabulary.")
-        allowed = allowed_answers(self.tokenizer, words, self._description.spare_rows)
-        most = min(top_k, int(allowed.sum()))
-
-        def start(queries: Queries) -> Finish[list[list[list[Prediction]]]]:
-            finish = self._forward.likeliest(queries, allowed, most)
-            return lambda: self._predictions(queries, *finish())
-
-        return _flat(texts, self._ask(texts, None, start, covered=True))
+        return _flat(texts, self._answer("fill_mask", texts, None, top_k=top_k, words=words))
 
     @overload
     def score(self, texts: str) -> float: ...
@@ -170,22 +146,7 @@ class Bert:
         Raises:
             InputError: a model without the masked-token head, or an empty text.
         """
-        self._require("score")
-        tokenizer, forward = self.tokenizer, self._forward
-        uncounted = (tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
-        at_once = _SCORED_BATCHES * forward.shapes.devices * forward.shapes.tokens
-
-        def sums(count: int, texts: np.ndarray, copies: Queries) -> Finish[np.ndarray]:
-            finish = forward.log_probabilities(copies)
-            return lambda: np.bincount(texts, finish(), count)
-
-        def start(queries: Queries) -> Finish[list[float]]:
-            count = len(queries.examples)
-            started = (sums(count, *copied) for copied in cover_one_by_one(queries, uncounted, at_once))
-            total: np.ndarray = sum(one_ahead(started), np.zeros(count))
-            return total.tolist
-
-        return _flat(texts, self._ask(texts, None, start))
+        return _flat(texts, self._answer("score", texts, None))
 
     @overload
     def next_sentence(self, a: str, b: str) -> float: ...
@@ -197,27 +158,21 @@ class Bert:
         Raises:
             InputError: a model without the head, the task or a second segment type, an empty text, or lists of two lengths.
         """
-        self._require("next_sentence")
-
-        def start(queries: Queries) -> Finish[list[float]]:
-            finish = self._forward.follows(queries)
-            return lambda: finish().tolist()
-
-        return _flat(a, self._ask(a, b, start))
+        return _flat(a, self._answer("next_sentence", a, b))
 
     @property
     def prompts(self) -> dict[str, str]:
         """The texts by name that `embed` can put before each text."""
-        return dict(self._description.embedding.prompts)
+        return dict(self._model.description.embedding.prompts)
 
     @property
     def embedding_length(self) -> int:
         """The tokens, [CLS] and [SEP] among them, to which `embed` cuts a text."""
-        return embedding.text_length(self._description)
+        return embedding.text_length(self._model.description)
 
     def vector_size(self, pooling: str | None = None) -> int:
         """How many numbers a vector of `embed` with this pooling has."""
-        return embedding.vector_size(self._description, self._description.embedding.pooling if pooling is None else pooling)
+        return embedding.vector_size(self._model.description, self._model.description.embedding.pooling if pooling is None else pooling)
 
     def embed(
         self,
@@ -246,23 +201,8 @@ class Bert:
         Raises:
             InputError: an empty text, another pooling, a layer or a prompt that the model does not have, or two prompts.
         """
-        settings = self._description.embedding
-        pooling = settings.pooling if pooling is None else pooling
-        modes = pooling_modes(pooling)
-        states = self.config.layers + 1
-        if not -states <= layer < states:
-            raise InputError(f"layer={layer} is not possible: it takes 0, the embeddings, to {states - 1} or -1, the last layer.")
-        below = layer % states if layer % states < states - 1 else None
-        before, length = embedding.chosen_prompt(settings, prompt, prompt_name), self.embedding_length
-        skipped = embedding.uncounted_tokens(settings, before, self.tokenizer, length)
-
-        def start(queries: Queries) -> Finish[np.ndarray]:
-            return self._forward.vectors(queries, modes, below, skipped)
-
-        found = self._ask(embedding.with_prompt(before, texts), None, start, most_tokens=length)
-        vectors = np.concatenate([np.zeros((0, self.config.width * len(modes)), np.float32), *found])
-        vectors = embedding.finished(vectors, settings, self.vector_size(pooling), normalize)
-        return vectors[0] if isinstance(texts, str) else vectors
+        options = {"pooling": pooling, "layer": layer, "normalize": normalize, "prompt": prompt, "prompt_name": prompt_name}
+        return _flat(texts, self._answer("embed", texts, None, **options))
 
     @overload
     def classify(self, texts: str, pairs: str | None = None) -> Classification: ...
@@ -274,101 +214,126 @@ class Bert:
         Raises:
             InputError: a model that is not a classifier, pairs for one with a single segment type, an empty text, or lists of two lengths.
         """
-        self._require("classify")
+        return _flat(texts, self._answer("classify", texts, pairs))
 
-        def start(queries: Queries) -> Finish[list[Classification]]:
-            finish = self._forward.classes(queries)
-            return lambda: self._classifications(finish())
+    def answer(self, name: str, texts: Iterable[str], pairs: Iterable[str] | None = None, **options: Any) -> Answers:
+        """The answers of the model to a question about each text, by the question's name; `questions` has them.
 
-        return _flat(texts, self._ask(texts, pairs, start))
+        Args:
+            name: such as `classify`, or that of a question of a task that was handed to `load`.
+            texts: many.
+            pairs: the second text of each pair, where the question is about pairs.
+            options: as the question takes them.
 
-    def _require(self, method: str) -> None:
-        if fault := self._fault(method):
-            possible = " and ".join(other for other in _NEEDS if not self._fault(other))
-            raise InputError(f"{fault} This model can {possible}.")
+        Raises:
+            InputError: a question that the model cannot answer, an empty text, or lists of two lengths.
+        """
+        return self._answer(name, texts, pairs, **options)
 
-    def _fault(self, method: str) -> str:
-        """Why the model does not have the method."""
-        kind, parts = _NEEDS[method]
-        if kind and self._description.kind != kind:
-            wanted, stage = ("a pre-trained model", "pretrain") if kind == "pretraining" else ("a classifier", "finetune")
-            return f"{method} takes {wanted}, which this is not: load one, such as runs/demo/{stage}."
-        if absent := [part for part in parts if part in self._description.absent]:
+    @property
+    def questions(self) -> dict[str, Question]:
+        """What the model can answer, by name."""
+        own = (*find(self._model.description.kind, self._tasks).questions, *OF_EVERY_MODEL)
+        return {question.name: question for question in own if not self._fault(question)}
+
+    def width(self, name: str, **options: Any) -> int:
+        """How many numbers each vector has that answers a question; 0 where answers are no vectors."""
+        return self.questions[name].width(self._model, **options)
+
+    def most_tokens(self, name: str) -> int:
+        """The tokens to which a question cuts texts."""
+        return self.questions[name].most_tokens(self._model)
+
+    def _answer(self, name: str, texts: str | Iterable[str], pairs: str | Iterable[str] | None, **options: Any) -> Answers:
+        question, asking = self._question(name), _Asking(self._model)
+        if isinstance(texts, str) or isinstance(pairs, str):
+            if not (isinstance(texts, str) and isinstance(pairs, str | None)):
+                raise InputError("One text and many cannot be paired: give two texts, or two lists of the same length.")
+            texts, pairs = [texts], None if pairs is None else [pairs]
+        try:
+            answers = question.ask(self._model, asking, texts, pairs, **options)
+        finally:
+            self.truncated += asking.truncated
+        if asking.truncated:
+            warnings.warn(
+                f"{asking.truncated:,} of {asking.count:,} texts are longer than the {asking.positions} tokens that the model takes "
+                "and were cut.",
+                TruncationWarning,
+                stacklevel=3,
+            )
+        return answers
+
+    def _question(self, name: str) -> Question:
+        own = {question.name: question for question in (*find(self._model.description.kind, self._tasks).questions, *OF_EVERY_MODEL)}
+        if name not in own:
+            task = next((task for task, question in questions(self._tasks) if question.name == name), None)
+            wanted = f"{name} takes {task.noun}, which this is not: load one, such as runs/demo/{task.stage}." if task else ""
+            raise InputError(f"{wanted or f'There is no question {name!r}.'} This model can {' and '.join(self.questions)}.")
+        if fault := self._fault(own[name]):
+            raise InputError(f"{fault} This model can {' and '.join(self.questions)}.")
+        return own[name]
+
+    def _fault(self, question: Question) -> str:
+        """Why the model cannot answer a question of its task."""
+        if absent := [part for part in question.parts if part in self._model.description.absent]:
             return (
-                f"{method} needs {' and '.join(absent)}, which this model's checkpoint does not hold: import the model with "
+                f"{question.name} needs {' and '.join(absent)}, which this model's checkpoint does not hold: import the model with "
                 "--initialize-missing to start the head from random numbers, then train it."
             )
-        if method == "next_sentence" and self._description.next_sentence == "none":
-            return (
-                "This model was pre-trained without the next-sentence task (pretrain.rows.next_sentence='none'), so it cannot tell "
-                "whether a sentence follows. Load a model that was trained with 'nsp' or 'sop'."
-            )
-        if method == "next_sentence" and self.config.segment_types == 1:
-            return _ONE_SEGMENT_TYPE
-        return ""
+        return question.fault(self._model.description)
 
-    def _predictions(self, queries: Queries, probabilities: np.ndarray, ids: np.ndarray) -> list[list[list[Prediction]]]:
-        """The predictions [masks, top_k] of each text."""
-        masks, most = ids.shape
-        flat = ids.ravel().tolist()
-        made = [Prediction(*fields) for fields in zip(self.tokenizer.tokens(flat), flat, probabilities.ravel().tolist(), strict=True)]
-        columns = iter([made[start : start + most] for start in range(0, masks * most, most)])
-        return [list(itertools.islice(columns, count)) for count in np.bincount(queries.owners).tolist()]
 
-    def _classifications(self, probabilities: np.ndarray) -> list[Classification]:
-        best = probabilities.argmax(1).tolist()
-        rows = zip(best, probabilities.tolist(), strict=True)
-        return [Classification(self.labels[top], row[top], dict(zip(self.labels, row, strict=True))) for top, row in rows]
+class _Asking:
+    """Works on texts chunk by chunk (`bert_jax.tasks.base.Ask`), and counts those that were cut.
 
-    def _ask(
+    Attributes:
+        truncated: texts that were cut.
+        count: texts that were asked about.
+        positions: the tokens to which they were cut.
+    """
+
+    def __init__(self, model: Loaded) -> None:
+        self._model = model
+        self.truncated, self.count, self.positions = 0, 0, model.description.encoder.max_positions
+
+    def __call__(
         self,
-        texts: str | Iterable[str],
-        pairs: str | Iterable[str] | None,
+        texts: Iterable[str],
+        pairs: Iterable[str] | None,
         start: Callable[[Queries], Finish[T]],
-        covered: bool = False,
+        masked: bool = False,
         most_tokens: int = 0,
     ) -> list[T]:
         """What `start` makes of each chunk of texts, the next chunk being sent to the devices before it is waited for.
 
         Args:
-            covered: texts are asked about their [MASK]s, around which they are cut.
+            texts: many.
+            pairs: the second text of each, or None.
+            start: sends a chunk to the devices.
+            masked: texts are asked about their [MASK]s, around which they are cut.
             most_tokens: cuts texts to fewer than the model's positions; 0 does not.
         """
-        if isinstance(texts, str) or isinstance(pairs, str):
-            if not (isinstance(texts, str) and isinstance(pairs, str | None)):
-                raise InputError("One text and many cannot be paired: give two texts, or two lists of the same length.")
-            texts, pairs = [texts], None if pairs is None else [pairs]
-        if pairs is not None and self.config.segment_types == 1:
+        encoder = self._model.description.encoder
+        if pairs is not None and encoder.segment_types == 1:
             # The lookup would take row 0 for segment 1, and the answer would be a number that nothing was trained to give.
-            raise InputError(_ONE_SEGMENT_TYPE)
-        positions = min(self.config.max_positions, most_tokens or self.config.max_positions)
-        truncated, count = self.truncated, 0
+            raise InputError(ONE_SEGMENT_TYPE)
+        self.positions = min(encoder.max_positions, most_tokens or encoder.max_positions)
 
         def started() -> Iterator[Finish[T]]:
-            nonlocal count
             for first, (some, theirs) in _chunks(texts, pairs):
                 try:
-                    queries = encode_queries(some, theirs, self.tokenizer, positions, covered)
+                    queries = encode_queries(some, theirs, self._model.tokenizer, self.positions, masked)
                 except TextError as error:
                     raise TextError(first + error.index, error.problem) from None
                 self.truncated += queries.truncated
-                count = first + len(some)
+                self.count = first + len(some)
                 yield start(queries)
 
-        found = list(one_ahead(started()))
-        if self.truncated > truncated:
-            warnings.warn(
-                f"{self.truncated - truncated:,} of {count:,} texts are longer than the {positions} tokens that the model takes "
-                "and were cut.",
-                TruncationWarning,
-                stacklevel=3,
-            )
-        return found
+        return list(one_ahead(started()))
 
 
-def _flat(texts: str | Iterable[str], chunks: Iterable[Sequence[Any]]) -> Any:
-    """The answers of all chunks; for a single text its answer alone."""
-    answers = list(itertools.chain.from_iterable(chunks))
+def _flat(texts: str | Iterable[str], answers: Answers) -> Any:
+    """The answers; for a single text its answer alone."""
     return answers[0] if isinstance(texts, str) else answers
 
 

@@ -1,21 +1,17 @@
 """A model on its devices: queries go through compiled forward passes, several batches at the same time."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.data.queries import BatchShapes, PackedBatch, Queries, packed_batches
 from bert_jax.data.reader import MaskingTokens
 from bert_jax.model.pooling import pool
-
-T = TypeVar("T")
-Finish = Callable[[], T]
-"""Waits for what was sent to the devices."""
+from bert_jax.runtime.ahead import Finish
 
 _TOKENS = {"cpu": 2048}
 _ACCELERATOR_TOKENS = 32 * 512
@@ -28,6 +24,7 @@ class Forward:
     """Answers to queries, in their order. Every method sends all batches to the devices and returns what waits for them.
 
     Attributes:
+        model: the Flax module.
         params: the parameters, on every device.
         shapes: the shapes of batches.
     """
@@ -36,7 +33,7 @@ class Forward:
         """Rows are cut over the one axis of the mesh."""
         self.params = params
         self.shapes = BatchShapes(mesh.size, _TOKENS.get(mesh.devices.flat[0].platform, _ACCELERATOR_TOKENS))
-        self._model, self._special = model, special
+        self.model, self._special = model, special
         self._rows = NamedSharding(mesh, PartitionSpec("data"))
 
     def vectors(self, queries: Queries, modes: tuple[str, ...], layer: int | None, skipped: int = 0) -> Finish[np.ndarray]:
@@ -46,53 +43,34 @@ class Forward:
         """
 
         def work(batch: Any) -> jax.Array:
-            hidden = _encode(self._model, self.params, batch, layer=layer)
+            hidden = self.encode(batch, layer)
             places = (batch[name] for name in ("example_ids", "positions", "cls_positions"))
             return _pool(hidden, *places, modes=modes, skipped=np.int32(skipped))
 
-        return self._of_examples(queries, work)
+        return self.of_examples(queries, work)
 
-    def classes(self, queries: Queries) -> Finish[np.ndarray]:
-        """The probability of each class for every example: float32 [n, C]."""
-        return self._of_examples(queries, partial(_class_probabilities, self._model, self.params))
-
-    def follows(self, queries: Queries) -> Finish[np.ndarray]:
-        """The probability of every example that B follows A: float32 [n]."""
-
-        def work(batch: Any) -> jax.Array:
-            return _follows(self._model, self.params, _encode(self._model, self.params, batch), batch["cls_positions"])
-
-        return self._of_examples(queries, work)
-
-    def likeliest(self, queries: Queries, allowed: np.ndarray, top_k: int) -> Finish[tuple[np.ndarray, np.ndarray]]:
-        """The likeliest of the allowed tokens, bool [V], for each covered one: float32 [c, top_k] probabilities, int32 ids."""
-        head = partial(_likeliest, self._model, self.params, allowed=allowed, top_k=top_k)
-        return self._at_covered(queries, lambda hidden, rows, columns, _: head(hidden, rows, columns))
-
-    def log_probabilities(self, queries: Queries) -> Finish[np.ndarray]:
-        """The natural logarithm of the probability of each covered token: float32 [c]."""
-        tokens = queries.tokens[queries.covered]
-        head = partial(_log_probabilities, self._model, self.params)
-        return self._at_covered(queries, lambda hidden, rows, columns, which: head(hidden, rows, columns, tokens[which]))
+    def encode(self, batch: Any, layer: int | None = None) -> jax.Array:
+        """Hidden states [B, L, D] of the last layer, or of a layer below, 0 being the embeddings."""
+        return _encode(self.model, self.params, batch, layer=layer)
 
     def _sent(self, queries: Queries) -> Iterator[tuple[PackedBatch, Any]]:
         """Batches as they are here, and as they are on the devices."""
         for packed in packed_batches(queries, self._special, self.shapes):
             yield packed, jax.device_put(packed.fields, self._rows)
 
-    def _of_examples(self, queries: Queries, work: Callable[[Any], jax.Array]) -> Finish[np.ndarray]:
+    def of_examples(self, queries: Queries, work: Callable[[Any], jax.Array]) -> Finish[np.ndarray]:
         """What `work` makes of every slot of a batch [B, E, ...], for each example [n, ...]."""
         sent = [(packed.examples, work(batch)) for packed, batch in self._sent(queries)]
         return lambda: _in_order([(own.indices, (own.rows, own.columns), answers) for own, answers in sent])
 
-    def _at_covered(self, queries: Queries, head: Callable[..., Any]) -> Finish[Any]:
+    def at_masked(self, queries: Queries, head: Callable[..., Any]) -> Finish[Any]:
         """What `head` makes of all covered tokens [c, ...], some at a time.
 
         It gets the hidden states of a batch and, int32 [S] each, the rows and columns of covered tokens, and which they are.
         """
         sent = []
         for packed, batch in self._sent(queries):
-            hidden = _encode(self._model, self.params, batch)
+            hidden = self.encode(batch)
             size = max(_PLACES, batch["tokens"].size // _TOKENS_A_PLACE)
             which, rows, columns = packed.covered
             for begin in range(0, len(which), size):
@@ -113,15 +91,6 @@ def _in_order(sent: list[tuple[np.ndarray, Any, Any]]) -> Any:
     return jax.tree.map(lambda *parts: np.concatenate(parts)[order], *(read(where, answers) for _, where, answers in sent))
 
 
-def one_ahead(started: Iterable[Finish[T]]) -> Iterator[T]:
-    """What each gives, the next being started before it is waited for."""
-    waiting: list[Finish[T]] = []
-    for finish in started:
-        yield from (before() for before in waiting)
-        waiting = [finish]
-    yield from (last() for last in waiting)
-
-
 # Compiled once for each architecture and shape, whatever the parameters: two models of one kind share the programs.
 
 
@@ -134,32 +103,3 @@ def _encode(model: Any, params: Any, batch: Any, layer: int | None = None) -> ja
 
 
 _pool = jax.jit(pool, static_argnames="modes")
-
-
-@partial(jax.jit, static_argnames=("model", "top_k"))
-def _likeliest(
-    model: Any, params: Any, hidden: jax.Array, rows: jax.Array, columns: jax.Array, allowed: jax.Array, top_k: int
-) -> tuple[jax.Array, jax.Array]:
-    """Probabilities float32 [S, top_k] and ids int32 [S, top_k] of allowed tokens [V] at S places of [B, L, D]."""
-    scores = model.apply({"params": params}, hidden[rows, columns], method="masked_token_scores")
-    return jax.lax.top_k(jnp.where(allowed, jax.nn.softmax(scores, axis=-1), -1.0), top_k)
-
-
-@partial(jax.jit, static_argnames="model")
-def _log_probabilities(model: Any, params: Any, hidden: jax.Array, rows: jax.Array, columns: jax.Array, tokens: jax.Array) -> jax.Array:
-    """The natural logarithms float32 [S] of the probabilities of tokens [S] at S places of [B, L, D]."""
-    scores = model.apply({"params": params}, hidden[rows, columns], method="masked_token_scores")
-    return jnp.take_along_axis(jax.nn.log_softmax(scores, axis=-1), tokens[:, None], axis=1)[:, 0]
-
-
-@partial(jax.jit, static_argnames="model")
-def _follows(model: Any, params: Any, hidden: jax.Array, cls_positions: jax.Array) -> jax.Array:
-    """The probability float32 [B, E] that B follows A."""
-    scores = model.apply({"params": params}, hidden, cls_positions, method="next_sentence_scores")
-    return jax.nn.softmax(scores, axis=-1)[:, :, 1]
-
-
-@partial(jax.jit, static_argnames="model")
-def _class_probabilities(model: Any, params: Any, batch: Any) -> jax.Array:
-    """Float32 [B, E, C]."""
-    return jax.nn.softmax(model.apply({"params": params}, batch), axis=-1)

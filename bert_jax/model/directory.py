@@ -7,17 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import jax
-
-from bert_jax.config import ComputeConfig, EncoderConfig, to_dict
+from bert_jax.config import EncoderConfig, to_dict
 from bert_jax.config.overrides import differences, from_dict
 from bert_jax.data.reader import Reader
 from bert_jax.errors import InputError
 from bert_jax.modalities import find
 from bert_jax.modalities.base import Modality
-from bert_jax.model.batch import zero_row
-from bert_jax.model.bert import ClassificationModel, PretrainingModel
-from bert_jax.model.encoder import EMBEDDINGS
 from bert_jax.model.pooling import pooling_modes
 from bert_jax.storage import small_files
 from bert_jax.storage.files import SEAL, check_seal, committed, make_directory, seal, write_whole
@@ -76,10 +71,8 @@ class InputDescription:
         """Checks the values.
 
         Raises:
-            InputError: an unknown embedding, or a negative number.
+            InputError: a negative number.
         """
-        if self.embedding not in EMBEDDINGS:
-            raise InputError(f"There is no embedding {self.embedding!r}; there are {', '.join(EMBEDDINGS)}.")
         if self.units < 0:
             raise InputError(f"units={self.units} must not be negative.")
 
@@ -93,7 +86,8 @@ class InputDescription:
 class ModelDescription:
     """Everything but the numbers that is needed to build a model again."""
 
-    kind: Literal["pretraining", "classification"]
+    kind: str
+    """What was learned: the `kind` of one of `bert_jax.tasks`."""
     encoder: EncoderConfig
     length: int
     """Row length in training; longer texts are possible up to the encoder's positions."""
@@ -122,25 +116,9 @@ class ModelDescription:
                 "negative."
             )
 
-    def build(self, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0) -> PretrainingModel | ClassificationModel:
-        """The Flax module for a vocabulary of so many tokens."""
-        vocab_size += self.spare_rows
-        if self.kind == "pretraining":
-            return PretrainingModel(vocab_size, self.encoder, compute, embedding=self.input.embedding)
-        return ClassificationModel(
-            vocab_size, self.encoder, compute, len(self.labels), self.pooling, head_dropout, embedding=self.input.embedding
-        )
-
     def stored(self) -> dict[str, Any]:
         """As JSON values, the same as before there was more than text where it is text."""
         return {name: value for name, value in to_dict(self).items() if name != "input" or self.input != InputDescription()}
-
-
-def parameter_shapes(description: ModelDescription, vocab_size: int) -> Any:
-    """The shapes and types of the parameters that the checkpoints of such a model hold."""
-    model = description.build(vocab_size, ComputeConfig())
-    params = jax.eval_shape(model.init, jax.random.key(0), zero_row(description.input.units))["params"]
-    return {part: params[part] for part in params if part not in description.absent}
 
 
 def write(directory: Path, description: ModelDescription, reader: Reader) -> None:

@@ -8,23 +8,10 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+from bert_jax.runtime.terminal import count, duration
+
 TERMINAL_SECONDS = 0.1
 LOG_SECONDS = 10.0
-
-
-def count(number: float) -> str:
-    """`950`, `21.3k`, `4.0M`."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.1f}{letter}"
-    return f"{number:.0f}"
-
-
-def duration(seconds: float) -> str:
-    """`0:07`, `3:10`, `1:02:10`."""
-    minutes, rest = divmod(round(max(seconds, 0)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _on_terminal() -> bool:

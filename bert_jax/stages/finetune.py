@@ -1,7 +1,7 @@
-"""Fine-tuning: labelled texts and a pre-trained encoder in, a classifier and its predictions out."""
+"""Fine-tuning: labelled texts and a pre-trained encoder in, a model of the task and its predictions out."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,17 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bert_jax.config import FinetuneConfig, RunConfig
-from bert_jax.data.labelled import ClassificationBatches, Labelled, LabelledExamples, classification_batches, classification_evaluation
+from bert_jax.data.labelled import Labelled, LabelledExamples
+from bert_jax.data.labelled_batches import LabelledBatches, labelled_batches, labelled_evaluation
 from bert_jax.errors import InputError
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model import directory as model_directory
 from bert_jax.model.attention import resolve_attention
-from bert_jax.model.bert import SHARED_PARAMETERS, ClassificationModel
+from bert_jax.model.bert import SHARED_PARAMETERS
 from bert_jax.model.directory import ModelDescription
-from bert_jax.model.flops import classification_flops
-from bert_jax.tasks.classification import ClassificationTask
-from bert_jax.tasks.scores import FEW_CLASSES, LIKELIEST, likeliest_classes, score_classes
+from bert_jax.tasks import find
+from bert_jax.tasks.base import FinetuningTask, Scorer, Task
+from bert_jax.tasks.stored import build
 from bert_jax.training.checkpoints.loading import load_parameters
 from bert_jax.training.loop import HostBatch, Job, train
 from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
@@ -31,17 +32,28 @@ PREDICTIONS = "predictions.jsonl"
 
 
 def finetune(
-    config: RunConfig, directory: Path, labelled: Labelled, encoder: ModelDescription, tokenizer: Tokenizer, pretrained: Path | None
+    config: RunConfig,
+    directory: Path,
+    labelled: Labelled,
+    encoder: ModelDescription,
+    tokenizer: Tokenizer,
+    pretrained: Path | None,
+    tasks: Sequence[Task] = (),
 ) -> dict[str, Any]:
-    """Trains a classifier in `directory`, or goes on with it, and scores the best checkpoint by dev accuracy on the test set.
+    """Trains a model of the task in `directory`, or goes on with it, and scores the best checkpoint on the test set.
 
     Args:
+        config: the run, with options of the task that it has checked.
+        directory: of the stage.
+        labelled: the examples.
         encoder: the architecture of the encoder.
+        tokenizer: encodes texts.
         pretrained: the model directory that the encoder's parameters come from; None starts from random ones.
+        tasks: tasks that do not come along.
 
     Returns:
         The stage's figures; a finished stage returns them at once. Every test row's prediction is in
-        `directory/predictions.jsonl`, with the probability of every class, or of the likeliest where there are many.
+        `directory/predictions.jsonl`.
 
     Raises:
         InputError: rows longer than the encoder's position table, pairs for an encoder with one segment type, a mesh or a checkpoint
@@ -52,54 +64,59 @@ def finetune(
         return result
     stage = config.finetune
     assert stage is not None
+    task = find(stage.task.name, tasks)
+    assert isinstance(task, FinetuningTask)
+    _check(stage, task, labelled, encoder, pretrained)
+    mesh = make_mesh(config.mesh, stage.batch_size)
+    own = task.describe(stage.task, labelled.label_names)
+    description = ModelDescription(task.kind, encoder.encoder, stage.length, spare_rows=encoder.spare_rows, **own)
+    if jax.process_index() == 0:
+        model_directory.write(directory, description, tokenizer)
+    compute = resolve_attention(config.compute, encoder.encoder, [stage.length], platform(mesh))
+    model = build(description, tokenizer.vocab_size, compute, stage.dropout, tasks)
+    batches = labelled_batches(
+        labelled.train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
+        task.kind, jax.process_index(), jax.process_count(),
+    )  # fmt: skip
+    start = partial(_warm_start, pretrained, encoder, tokenizer, tasks) if pretrained else None
+    job = _job(config, stage, task, directory, labelled, tokenizer, description, model, mesh, start, batches)
+    try:
+        train(job)
+    finally:
+        batches.close()
+    result = _score(job, task, model, labelled, tokenizer, stage)
+    result |= {"truncated_texts": batches.truncated, "duplicates_left_out": labelled.duplicates, "overlaps": labelled.overlaps}
+    result |= task.about_data(labelled)
+    if jax.process_index() == 0:
+        model_directory.finish(directory, result)
+    return result
+
+
+def _check(
+    stage: FinetuneConfig, task: FinetuningTask[Any], labelled: Labelled, encoder: ModelDescription, pretrained: Path | None
+) -> None:
     if stage.length > encoder.encoder.max_positions:
         raise InputError(
             f"finetune.length={stage.length} is longer than the position table of the encoder in {pretrained}, "
             f"{encoder.encoder.max_positions}. Set --config.finetune.length to at most that."
         )
-    if pretrained and stage.pooling == "cls" and "pooler" in encoder.absent:
-        raise InputError(
-            f"The model in {pretrained} has no pooler, through which finetune.pooling='cls' reads a text. Set "
-            "--config.finetune.pooling=mean, or import the model with --initialize-missing."
-        )
+    for need in task.needs(stage.task):
+        if pretrained and need.part in encoder.absent:
+            raise InputError(
+                f"The model in {pretrained} has no {need.part}, which {need.option} needs. Set {need.otherwise}, or import the model with "
+                "--initialize-missing."
+            )
     if labelled.train.pairs is not None and encoder.encoder.segment_types == 1:
         raise InputError(
             f"The encoder{f' in {pretrained}' if pretrained else ''} has one segment type (encoder.segment_types=1), so it cannot tell the "
             "text of finetune.data.text_pair from the first. Start from a model with two segment types, or put both texts in one column "
             "and leave text_pair empty."
         )
-    mesh = make_mesh(config.mesh, stage.batch_size)
-    description = ModelDescription(
-        "classification", encoder.encoder, stage.length, labels=labelled.label_names, pooling=stage.pooling, spare_rows=encoder.spare_rows
-    )
-    if jax.process_index() == 0:
-        model_directory.write(directory, description, tokenizer)
-    compute = resolve_attention(config.compute, encoder.encoder, [stage.length], platform(mesh))
-    model = description.build(tokenizer.vocab_size, compute, stage.dropout)
-    assert isinstance(model, ClassificationModel)
-    batches = classification_batches(
-        labelled.train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
-        jax.process_index(), jax.process_count(),
-    )  # fmt: skip
-    start = partial(_warm_start, pretrained, model_directory.identity(encoder, tokenizer)) if pretrained else None
-    job = _job(config, stage, directory, labelled, tokenizer, description, model, mesh, start, batches)
-    try:
-        train(job)
-    finally:
-        batches.close()
-    result = _score(job, model, labelled, tokenizer, stage)
-    result |= {"truncated_texts": batches.truncated, "duplicates_left_out": labelled.duplicates, "overlaps": labelled.overlaps}
-    if untrained := labelled.untrained:
-        result["untrained_classes"] = untrained
-    if jax.process_index() == 0:
-        model_directory.finish(directory, result)
-    return result
 
 
 def _job(
-    config: RunConfig, stage: FinetuneConfig, directory: Path, labelled: Labelled, tokenizer: Tokenizer,
-    description: ModelDescription, model: ClassificationModel, mesh: Mesh, warm_start: Callable[[Any], Any] | None,
-    batches: ClassificationBatches,
+    config: RunConfig, stage: FinetuneConfig, task: FinetuningTask[Any], directory: Path, labelled: Labelled, tokenizer: Tokenizer,
+    description: ModelDescription, model: Any, mesh: Mesh, warm_start: Callable[[Any], Any] | None, batches: LabelledBatches,
 ) -> Job:  # fmt: skip
     dev = [_own_rows(batch) for batch, _ in _evaluation(labelled.dev, tokenizer, stage)]
 
@@ -110,7 +127,7 @@ def _job(
     return Job(
         name=directory.name.replace("_", " "),
         directory=directory,
-        task=ClassificationTask(model),
+        task=task.objective(model),
         init=init,
         warm_start=warm_start,
         optimizer=make_optimizer(stage.optimizer, batches.steps),
@@ -121,25 +138,24 @@ def _job(
         accumulation=1,
         batches=batches,
         evaluation_batches=dev,
-        score=lambda metrics: metrics["accuracy"],
+        score=lambda metrics: metrics[task.metric],
         loop=stage.loop,
         data_fingerprint=labelled.fingerprint,
         skip_above=stage.optimizer.skip_above,
         ema=stage.optimizer.ema,
-        flops=classification_flops(
-            model.config, len(labelled.label_names), stage.batch_size, stage.length, stage.examples_per_row, stage.pooling
-        ),
+        flops=task.flops(description, stage),
         model=model_directory.identity(description, tokenizer),
     )
 
 
-def _warm_start(pretrained: Path, identity: Mapping[str, Any], params: Any) -> Any:
+def _warm_start(pretrained: Path, encoder: ModelDescription, tokenizer: Tokenizer, tasks: Sequence[Task], params: Any) -> Any:
     shared = {name: params[name] for name in SHARED_PARAMETERS if name in params}
-    return params | load_parameters(pretrained, shared, identity)
+    identity = model_directory.identity(encoder, tokenizer)
+    return params | load_parameters(pretrained, shared, identity, find(encoder.kind, tasks).best)
 
 
 def _evaluation(examples: LabelledExamples, tokenizer: Tokenizer, stage: FinetuneConfig) -> Sequence[tuple[HostBatch, np.ndarray]]:
-    return classification_evaluation(examples, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size)
+    return labelled_evaluation(examples, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size)
 
 
 def _own_rows(batch: HostBatch) -> HostBatch:
@@ -149,39 +165,24 @@ def _own_rows(batch: HostBatch) -> HostBatch:
     return {name: value[start : start + rows] for name, value in batch.items()}
 
 
-def _best_parameters(job: Job) -> Any:
+def _score(
+    job: Job, task: FinetuningTask[Any], model: Any, labelled: Labelled, tokenizer: Tokenizer, stage: FinetuneConfig
+) -> dict[str, Any]:
     state = abstract_state(create_state(job.init, job.optimizer, job.mesh))
-    return load_parameters(job.directory, state.params, job.model)
-
-
-def _score(job: Job, model: ClassificationModel, labelled: Labelled, tokenizer: Tokenizer, stage: FinetuneConfig) -> dict[str, Any]:
-    params = _best_parameters(job)
-    test = labelled.test
-    predict = jax.jit(
-        lambda params, batch: jax.nn.softmax(model.apply({"params": params}, batch), axis=-1), out_shardings=replicated(job.mesh)
-    )
-    kept = LIKELIEST if len(labelled.label_names) > FEW_CLASSES else len(labelled.label_names)
-    classes, probabilities = np.zeros((len(test), kept), np.int32), np.zeros((len(test), kept), np.float32)
-    for batch, indices in _evaluation(test, tokenizer, stage):
-        rows = indices[indices >= 0]
-        found = np.asarray(predict(params, place_batch(_own_rows(batch), job.mesh)))[indices >= 0]
-        classes[rows] = likeliest_classes(found)
-        probabilities[rows] = np.take_along_axis(found, classes[rows], -1)
-    predicted = np.take_along_axis(classes, probabilities.argmax(-1, keepdims=True), -1)[:, 0]
+    params = load_parameters(job.directory, state.params, job.model, task.best)
+    scorer = task.scorer(labelled, stage.task)
+    predict = jax.jit(partial(task.predict, model), out_shardings=replicated(job.mesh))
+    for batch, indices in _evaluation(labelled.test, tokenizer, stage):
+        found = np.asarray(predict(params, place_batch(_own_rows(batch), job.mesh)))
+        scorer.add(indices[indices >= 0], found[indices >= 0])
     if jax.process_index() == 0:
-        _write_predictions(job.directory / PREDICTIONS, test, predicted, classes, probabilities, labelled.label_names)
-    figures = score_classes(test.labels, predicted, labelled.label_names)
-    return {"train_examples": len(labelled.train), "test_examples": len(test), **figures, "steps": job.steps}
+        _write_predictions(job.directory / PREDICTIONS, labelled.test, scorer)
+    return {"train_examples": len(labelled.train), "test_examples": len(labelled.test), **scorer.result(), "steps": job.steps}
 
 
-def _write_predictions(
-    path: Path, examples: LabelledExamples, predicted: np.ndarray, classes: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
-) -> None:
+def _write_predictions(path: Path, examples: LabelledExamples, scorer: Scorer) -> None:
     pairs: Sequence[str | None] = examples.pairs or [None] * len(examples)
     with path.open("w", encoding="utf-8") as file:
         for i, (text, pair) in enumerate(zip(examples.texts, pairs, strict=True)):
             line: dict[str, Any] = {"text": text} | ({"text_pair": pair} if pair is not None else {})
-            line |= {"label": names[examples.labels[i]], "predicted": names[predicted[i]]}
-            shares = zip(classes[i].tolist(), probabilities[i].tolist(), strict=True)
-            line |= {"probabilities": {names[kind]: round(share, 6) for kind, share in shares}}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json.dumps(line | scorer.line(i), ensure_ascii=False) + "\n")

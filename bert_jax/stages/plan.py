@@ -15,11 +15,12 @@ from bert_jax.config import PretrainConfig, RunConfig
 from bert_jax.errors import InputError
 from bert_jax.model.attention import resolve_attention
 from bert_jax.model.batch import FIELDS, PREPARED, zero_row
-from bert_jax.model.bert import PretrainingModel
 from bert_jax.model.directory import ModelDescription
 from bert_jax.model.flops import training_flops
 from bert_jax.model.per_device import ROWS
-from bert_jax.tasks.pretraining import PretrainingTask
+from bert_jax.tasks.pretraining import PRETRAINING
+from bert_jax.tasks.pretraining.objective import PretrainingObjective
+from bert_jax.tasks.stored import build
 from bert_jax.training.compiled import Collective, bytes_per_device, collectives
 from bert_jax.training.masking import masked_slots
 from bert_jax.training.optimizer import make_optimizer
@@ -223,11 +224,11 @@ def topology_devices(topology: str) -> list[Any]:
 def lower_step(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> tuple[Any, Any, Any]:
     """The training step of a configuration on a mesh whose devices need not exist: lowered, and the shapes of its state and batch."""
     vocab_size = config.vocabulary.size
-    description = ModelDescription("pretraining", config.encoder, stage.rows.length, stage.rows.next_sentence)
-    model = description.build(vocab_size, resolve_attention(config.compute, config.encoder, [stage.rows.length], platform(mesh)))
-    assert isinstance(model, PretrainingModel)
+    description = ModelDescription(PRETRAINING.kind, config.encoder, stage.rows.length, stage.rows.next_sentence)
+    compute = resolve_attention(config.compute, config.encoder, [stage.rows.length], platform(mesh))
+    model = build(description, vocab_size, compute)
     # A trained vocabulary begins with the five special tokens.
-    task = PretrainingTask(model, stage.masking, tuple(range(5)), 4, tuple(range(5, vocab_size)))
+    task = PretrainingObjective(model, stage.masking, tuple(range(5)), 4, tuple(range(5, vocab_size)))
     optimizer = make_optimizer(stage.optimizer, stage.steps)
     batch = _batch(stage, mesh)
 

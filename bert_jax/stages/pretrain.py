@@ -18,12 +18,13 @@ from bert_jax.modalities.base import Modality
 from bert_jax.model import directory as model_directory
 from bert_jax.model.attention import resolve_attention
 from bert_jax.model.batch import zero_row
-from bert_jax.model.bert import PretrainingModel
 from bert_jax.model.directory import InputDescription, ModelDescription
 from bert_jax.model.flops import training_flops
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.storage.files import resolve_path
-from bert_jax.tasks.pretraining import PretrainingTask
+from bert_jax.tasks.pretraining import PRETRAINING
+from bert_jax.tasks.pretraining.objective import PretrainingObjective
+from bert_jax.tasks.stored import build
 from bert_jax.training.checkpoints.loading import load_parameters
 from bert_jax.training.loop import HostBatch, Job, Phase, train
 from bert_jax.training.masking import masked_slots
@@ -56,14 +57,13 @@ def pretrain(
     spare_rows = pretrained_description(resolve_path(stage.checkpoint), stage, modality).spare_rows if stage.checkpoint else 0
     entering = InputDescription.of(modality, reader)
     description = ModelDescription(
-        "pretraining", config.encoder, parts[-1].rows.length, stage.rows.next_sentence, spare_rows=spare_rows, input=entering
+        PRETRAINING.kind, config.encoder, parts[-1].rows.length, stage.rows.next_sentence, spare_rows=spare_rows, input=entering
     )
     if jax.process_index() == 0:
         model_directory.write(directory, description, reader)
     compute = resolve_attention(config.compute, config.encoder, [part.rows.length for part in parts], platform(mesh))
-    model = description.build(reader.vocab_size, compute)
-    assert isinstance(model, PretrainingModel)
-    task = PretrainingTask(model, stage.masking, reader.special_ids, reader.mask_id, tuple(reader.ordinary_ids.tolist()))
+    model = build(description, reader.vocab_size, compute)
+    task = PretrainingObjective(model, stage.masking, reader.special_ids, reader.mask_id, tuple(reader.ordinary_ids.tolist()))
     held_out = [_held_out(part, prepared, reader, config.seed) for part in parts]
     slots = [masked_slots(part.rows.length, stage.masking) for part in parts]
     flops = [
@@ -141,7 +141,7 @@ def pretrained_description(checkpoint: Path, stage: PretrainConfig, modality: Mo
         raise InputError(
             f"The model in {checkpoint} reads {description.input.modality}, and the corpus is {modality.name}. Name another of the two."
         )
-    if description.kind != "pretraining":
+    if description.kind != PRETRAINING.kind:
         raise InputError(f"The model in {checkpoint} is a {description.kind} model: pretrain.checkpoint takes a pre-trained one.")
     untrained = ("pooler", "next_sentence") if stage.rows.next_sentence == "none" else ()
     missing = [part for part in description.absent if part not in untrained]
@@ -165,7 +165,8 @@ def _warm_start(checkpoint: Path, stage: PretrainConfig, modality: Modality[Any,
     identity = model_directory.identity(*model_directory.read(checkpoint, [modality]))
 
     def warm_start(params: Any) -> Any:
-        return params | load_parameters(checkpoint, {part: params[part] for part in params if part not in description.absent}, identity)
+        there = {part: params[part] for part in params if part not in description.absent}
+        return params | load_parameters(checkpoint, there, identity, PRETRAINING.best)
 
     return warm_start
 

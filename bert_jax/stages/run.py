@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import jax
 
-from bert_jax.config import CorpusConfig, RunConfig, to_dict
+from bert_jax.config import RunConfig, to_dict
 from bert_jax.config.overrides import differences, from_dict
 from bert_jax.data.labelled import Labelled, load_labelled
 from bert_jax.data.reader import Reader
@@ -26,6 +26,9 @@ from bert_jax.stages.finetune import finetune
 from bert_jax.stages.pretrain import pretrain, pretrained_description
 from bert_jax.stages.showcase import show_examples, summary_text
 from bert_jax.storage.files import SEAL, check_seal, disk_folder, is_whole, made_whole, on_disk, only_writer, resolve_path, seal
+from bert_jax.tasks import checked, choices, finetuning
+from bert_jax.tasks.base import Task
+from bert_jax.tasks.pretraining import PRETRAINING
 from bert_jax.training.checkpoints.saving import check_name
 from bert_jax.training.host_memory import tune_malloc
 
@@ -35,75 +38,94 @@ CONFIG, COMMAND, SUMMARY, EXAMPLES = "config.json", "command.txt", "summary.json
 _FREE_TO_CHANGE = ("compute.", "mesh.", "pretrain.loop.", "finetune.loop.", "corpus.data_dir")
 
 
-def run(config: RunConfig, workdir: str | Path, command: str = "", modalities: Sequence[Modality[Any, Any]] = ()) -> None:
+def run(
+    config: RunConfig,
+    workdir: str | Path,
+    command: str = "",
+    tasks: Sequence[Task] = (),
+    modalities: Sequence[Modality[Any, Any]] = (),
+) -> None:
     """Runs every stage of a configuration in `workdir`, going on from whatever is there, and prints what it learned.
 
     Args:
+        config: what to run.
+        workdir: where everything of the run is kept.
         command: what started the run, kept in the workdir for whoever asks how a model was made.
-        modalities: others than those of this package that `config.corpus` may be of.
+        tasks: tasks to fine-tune that do not come along.
+        modalities: modalities that do not come along, for a corpus of one of them.
 
     Raises:
         InputError: something of the configuration, the text or the workdir that the user can mend.
         TrainingError, Interrupted: see `bert_jax.training.loop.train`.
     """
+    workdir, config = resolve_path(workdir), checked(config, tasks, modalities)
     modality = find(config.corpus.modality, modalities)
-    workdir = resolve_path(workdir)
     check_name(workdir)
     tune_malloc()
     if config.compute.cpu_devices > 1:
         jax.config.update("jax_num_cpu_devices", config.compute.cpu_devices)
     if (workdir / SUMMARY).exists() and (workdir / SEAL).exists():
-        claim_workdir(config, workdir, modality)
+        claim_workdir(config, workdir, tasks=tasks, modalities=modalities)
         check_seal(workdir, made_anew_without=workdir / SUMMARY)
         print(as_typed(f"The run in {workdir} is done. To run it again, remove that directory or name another --workdir."))
     else:
         with ExitStack() as held:
             on_first_process(lambda: held.enter_context(only_writer(workdir)))
-            claim_workdir(config, workdir, modality, command)
-            _run_stages(_with_pretrained_encoder(config, modality), workdir, modality)
+            claim_workdir(config, workdir, command, tasks, modalities)
+            _run_stages(_with_pretrained_encoder(config, modality), workdir, tasks, modality)
     if jax.process_index() == 0:
-        print(as_typed(summary_text(workdir, read_json(workdir / SUMMARY), read_json(workdir / EXAMPLES))))
+        print(as_typed(summary_text(config, workdir, read_json(workdir / SUMMARY), read_json(workdir / EXAMPLES), tasks)))
 
 
-def _run_stages(config: RunConfig, workdir: Path, modality: Modality[Any, Any]) -> None:
+def _run_stages(config: RunConfig, workdir: Path, tasks: Sequence[Task], modality: Modality[Any, Any]) -> None:
     summary: dict[str, Any] = {}
-    labelled = load_labelled(config.finetune.data, config.seed, modality.tables) if config.finetune else None
-    if labelled and jax.process_index() == 0:
-        _warn_of_labels(labelled)
+    labelled = _labelled(config, tasks, modality) if config.finetune else None
     if config.pretrain:
         reader, prepared = prepare_data(config, workdir, modality)
         summary["pretrain"] = pretrain(config, workdir / "pretrain", modality, reader, prepared)
     if config.finetune and labelled:
-        summary["finetune"] = _finetune(config, workdir, labelled, modality)
+        summary["finetune"] = _finetune(config, workdir, labelled, tasks, modality)
     if jax.process_index() == 0:
-        write_json(workdir / EXAMPLES, show_examples(config, workdir, modality))
+        write_json(workdir / EXAMPLES, show_examples(config, workdir, tasks, modality))
         write_json(workdir / SUMMARY, summary)
-        write_report(workdir)
+        write_report(workdir, tasks)
         seal(workdir)
     wait_for_all("run done")
 
 
-def _finetune(config: RunConfig, workdir: Path, labelled: Labelled, modality: Modality[Any, Any]) -> dict[str, Any]:
+def _finetune(
+    config: RunConfig, workdir: Path, labelled: Labelled, tasks: Sequence[Task], modality: Modality[Any, Any]
+) -> dict[str, Any]:
     stage = config.finetune
     assert stage is not None
     pretrained = resolve_path(stage.checkpoint) if stage.checkpoint else workdir / "pretrain"
     reader: Any
     if stage.from_scratch and not config.pretrain:
         reader = make_vocabulary(config, workdir, modality)
-        encoder = ModelDescription("pretraining", config.encoder, stage.length, input=InputDescription.of(modality, reader))
+        encoder = ModelDescription(PRETRAINING.kind, config.encoder, stage.length, input=InputDescription.of(modality, reader))
         pretrained_or_none = None
     else:
         encoder, reader = model_directory.read(pretrained, [modality])
         pretrained_or_none = None if stage.from_scratch else pretrained
-    result = finetune(config, workdir / "finetune", labelled, encoder, reader, pretrained_or_none)
+    result = finetune(config, workdir / "finetune", labelled, encoder, reader, pretrained_or_none, tasks)
     if stage.compare_from_scratch and not stage.from_scratch:
-        scratch = finetune(config, workdir / "finetune_from_scratch", labelled, encoder, reader, None)
-        result = result | {"from_scratch_accuracy": scratch["accuracy"], "from_scratch_macro_f1": scratch["macro_f1"]}
+        scratch = finetune(config, workdir / "finetune_from_scratch", labelled, encoder, reader, None, tasks)
+        result = result | {f"from_scratch_{score}": scratch[score] for score in finetuning(stage.task, tasks).scores}
     return result
 
 
-def _warn_of_labels(labelled: Labelled) -> None:
-    for remark in labelled.remarks:
+def _labelled(config: RunConfig, tasks: Sequence[Task], modality: Modality[Any, Any]) -> Labelled:
+    """The labelled text, with warnings of what is odd about it."""
+    assert config.finetune is not None
+    task = finetuning(config.finetune.task, tasks)
+    labelled = load_labelled(config.finetune.data, task.labels(config.finetune.task), config.seed, modality.tables)
+    if jax.process_index() == 0:
+        _warn_of_labels(labelled, task.remarks(labelled))
+    return labelled
+
+
+def _warn_of_labels(labelled: Labelled, remarks: Sequence[str]) -> None:
+    for remark in remarks:
         print(f"Beware: {remark}")
     if labelled.duplicates:
         print(f"Left out {labelled.duplicates:,} training examples: repeated texts, or texts with several labels.")
@@ -123,20 +145,13 @@ def _with_pretrained_encoder(config: RunConfig, modality: Modality[Any, Any]) ->
     return dataclasses.replace(config, encoder=encoder)
 
 
-def read_config(path: Path, modalities: Sequence[Modality[Any, Any]] = ()) -> RunConfig:
-    """The configuration that a run has written down, of a corpus of any modality.
-
-    Raises:
-        InputError: the file is damaged, or the modality is not here.
-    """
-    values = read_json(path)
-    corpus = values.get("corpus")
-    name = corpus.get("modality", CorpusConfig.modality) if isinstance(corpus, dict) else CorpusConfig.modality
-    options = from_dict(find(str(name), modalities).options, values.pop("corpus", {}))  # type: ignore[arg-type]
-    return dataclasses.replace(from_dict(RunConfig, values), corpus=options)
-
-
-def claim_workdir(config: RunConfig, workdir: Path, modality: Modality[Any, Any], command: str = "") -> None:
+def claim_workdir(
+    config: RunConfig,
+    workdir: Path,
+    command: str = "",
+    tasks: Sequence[Task] = (),
+    modalities: Sequence[Modality[Any, Any]] = (),
+) -> None:
     """Writes the configuration (and the command) into a new workdir, or checks that an old one belongs to it.
 
     Raises:
@@ -144,7 +159,7 @@ def claim_workdir(config: RunConfig, workdir: Path, modality: Modality[Any, Any]
     """
     path = workdir / CONFIG
     if path.exists():
-        before = read_config(path, [modality])
+        before = from_dict(RunConfig, read_json(path), choices(tasks, modalities))
         changed = [line for line in differences(before, config) if not line.startswith(_FREE_TO_CHANGE)]
         if changed:
             raise InputError(

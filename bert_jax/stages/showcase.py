@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,14 @@ from bert_jax.data.records.held_out import documents
 from bert_jax.inference import Bert, load
 from bert_jax.modalities.base import Modality
 from bert_jax.stages.finetune import PREDICTIONS
+from bert_jax.tasks import finetuning
+from bert_jax.tasks.base import Task
+from bert_jax.tasks.pretraining import PRETRAINING
 
 _SHOWN = 6
 
 
-def show_examples(config: RunConfig, workdir: Path, modality: Modality[Any, Any]) -> dict[str, Any]:
+def show_examples(config: RunConfig, workdir: Path, tasks: Sequence[Task], modality: Modality[Any, Any]) -> dict[str, Any]:
     """Predictions of the run's models on a few texts that they were not trained on."""
     examples: dict[str, Any] = {}
     if config.pretrain:
@@ -36,15 +39,8 @@ def show_examples(config: RunConfig, workdir: Path, modality: Modality[Any, Any]
     if config.finetune:
         with (workdir / "finetune" / PREDICTIONS).open(encoding="utf-8") as file:
             lines = [json.loads(line) for line in itertools.islice(file, _SHOWN)]
-        examples["classify"] = [
-            {
-                "text": line["text"] + (f" | {line['text_pair']}" if "text_pair" in line else ""),
-                "label": line["predicted"],
-                "probability": line["probabilities"][line["predicted"]],
-                "expected": line["label"],
-            }
-            for line in lines
-        ]
+        task = finetuning(config.finetune.task, tasks)
+        examples[task.name] = [task.example(line) for line in lines]
     return examples
 
 
@@ -65,54 +61,20 @@ def _pairs(held_out: list[list[str]]) -> list[tuple[str, str, bool]]:
     return pairs
 
 
-def summary_text(workdir: Path, summary: Mapping[str, Any], examples: Mapping[str, Any]) -> str:
+def summary_text(
+    config: RunConfig, workdir: Path, summary: Mapping[str, Any], examples: Mapping[str, Any], tasks: Sequence[Task] = ()
+) -> str:
     """The end of a run in words: examples, figures beside their baselines, and where everything is."""
+    stages: list[Task] = [PRETRAINING] if "pretrain" in summary else []
+    stages += [finetuning(config.finetune.task, tasks)] if config.finetune and "finetune" in summary else []
     lines = [""]
-    for blank in examples.get("fill_mask", ()):
-        lines.append(f"  {_cut(blank['text'])}")
-        lines += ["      " + "  ".join(f"{p['token']} {p['probability']:.0%}" for p in mask) for mask in blank["masks"]]
-    if lines[1:]:
-        lines.insert(1, "Blanks filled in:")
-    if examples.get("next_sentence"):
-        lines += ["", "Does B follow A?"]
-        for pair in examples["next_sentence"]:
-            truth = "true " if pair["expected"] else "false"
-            lines.append(f"  {pair['probability']:>4.0%}  {truth}  {_cut(pair['a'], 30)}  |  {_cut(pair['b'], 30)}")
-    if examples.get("classify"):
-        lines += ["", "Test texts and their predicted class:"]
-        for text in examples["classify"]:
-            right = "right" if text["label"] == text["expected"] else "wrong"
-            lines.append(f"  {text['label']} {text['probability']:.0%} ({right})  {_cut(text['text'])}")
-    lines += ["", *_figures(summary), "", f"Report       {workdir / 'report.html'}", f"Figures      {workdir / 'summary.json'}"]
-    lines += [f"Checkpoints  {workdir / stage / 'checkpoints'}" for stage in ("pretrain", "finetune") if stage in summary]
+    for task in stages:
+        lines += task.example_lines(examples)
+    lines.append("")
+    for task in stages:
+        lines += task.summary_lines(summary[task.stage])
+        if summary[task.stage].get("truncated_texts"):
+            lines.append(f"{'':20}{summary[task.stage]['truncated_texts']:,} training texts were longer than the rows and were cut")
+    lines += ["", f"Report       {workdir / 'report.html'}", f"Figures      {workdir / 'summary.json'}"]
+    lines += [f"Checkpoints  {workdir / task.stage / 'checkpoints'}" for task in stages]
     return "\n".join(lines)
-
-
-def _figures(summary: Mapping[str, Any]) -> list[str]:
-    lines = []
-    if pretrain := summary.get("pretrain"):
-        lines += [
-            f"Pre-training        {pretrain['steps']:,} steps, {pretrain['real_tokens']:,} real tokens, "
-            f"{pretrain['real_tokens_per_second']:,.0f} a second"
-            + (f"; {pretrain['skipped_updates']:,} updates skipped" if pretrain.get("skipped_updates") else ""),
-            f"Masked tokens       {pretrain['mlm_accuracy']:.1%} right "
-            f"(always guessing the commonest token: {pretrain['mlm_accuracy_floor']:.1%})",
-        ]
-        if pretrain["nsp_accuracy"] is not None:
-            lines.append(f"Next sentence       {pretrain['nsp_accuracy']:.1%} right (guessing: 50.0%)")
-    if finetune := summary.get("finetune"):
-        scratch = f" (the same from scratch: {finetune['from_scratch_accuracy']:.1%})" if "from_scratch_accuracy" in finetune else ""
-        lines.append(
-            f"Classification      {finetune['accuracy']:.1%} right on {finetune['test_examples']:,} test texts, "
-            f"trained on {finetune['train_examples']:,}{scratch}"
-        )
-        if finetune["truncated_texts"]:
-            lines.append(f"                    {finetune['truncated_texts']:,} training texts were longer than the rows and were cut")
-        if untrained := finetune.get("untrained_classes"):
-            lines.append(f"                    {len(untrained):,} of {len(finetune['labels']):,} classes had no training example")
-    return lines
-
-
-def _cut(text: str, length: int = 60) -> str:
-    text = text.replace("\u200b", "")
-    return text if len(text) <= length else text[: length - 1] + "…"

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.config import RunConfig
-from bert_jax.data.labelled import classification_batches, load_labelled
+from bert_jax.config.overrides import from_dict
+from bert_jax.data.labelled import load_labelled
+from bert_jax.data.labelled_batches import labelled_batches
 from bert_jax.data.pipeline import Batches, pretraining_batches
 from bert_jax.data.reader import Reader
 from bert_jax.modalities import find
@@ -13,7 +15,8 @@ from bert_jax.modalities.base import Modality
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import read_json
 from bert_jax.stages.pretrain import stage_parts
-from bert_jax.stages.run import CONFIG, prepare_data, read_config
+from bert_jax.stages.run import CONFIG, prepare_data
+from bert_jax.tasks import choices, finetuning
 
 
 def describe_skipped(path: Path, modalities: Sequence[Modality[Any, Any]] = ()) -> Iterator[str]:
@@ -27,7 +30,7 @@ def describe_skipped(path: Path, modalities: Sequence[Modality[Any, Any]] = ()) 
         InputError: the file, its run's configuration or the data has changed.
     """
     report: Any = read_json(path)
-    config = read_config(path.parent.parent / CONFIG, modalities)
+    config = from_dict(RunConfig, read_json(path.parent.parent / CONFIG), choices(modalities=modalities))
     parts, reader = _batches(config, path.parent, find(config.corpus.modality, modalities))
     try:
         for skipped in report["skipped"]:
@@ -56,8 +59,10 @@ def _batches(config: RunConfig, directory: Path, modality: Modality[Any, Any]) -
     stage = config.finetune
     assert stage is not None
     _, tokenizer = model_directory.read(directory, [modality])
-    train = load_labelled(stage.data, config.seed, modality.tables).train
-    examples = classification_batches(
-        train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs
-    )
+    task = finetuning(stage.task)
+    train = load_labelled(stage.data, task.labels(stage.task), config.seed, modality.tables).train
+    examples = labelled_batches(
+        train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
+        task.kind,
+    )  # fmt: skip
     return [(examples.steps, examples)], tokenizer

@@ -25,12 +25,12 @@ from bert_jax.runtime.progress import TrainingProgress
 from bert_jax.storage.files import DiskCopy
 from bert_jax.training.checkpoints.saving import Checkpoints, Position
 from bert_jax.training.losses import Mean
+from bert_jax.training.objective import Objective
 from bert_jax.training.peak import peak_flops
 from bert_jax.training.sharding import place_batch
 from bert_jax.training.state import create_state
 from bert_jax.training.steps import EvaluationStep, TrainStep, compile_steps
 from bert_jax.training.stopping import Stop, stop_signals
-from bert_jax.training.task import Task
 
 HostBatch = Mapping[str, np.ndarray]
 
@@ -44,7 +44,7 @@ class Job:
 
     name: str
     directory: Path
-    task: Task
+    task: Objective
     init: Callable[[], Any]
     """Fresh parameters; runs inside jit."""
     warm_start: Callable[[Any], Any] | None
@@ -101,7 +101,7 @@ class _Window:
         return {name: total / count for name, (total, count) in self.sums.items() if count}
 
 
-def total_loss(means: Mapping[str, float], task: Task) -> float:
+def total_loss(means: Mapping[str, float], task: Objective) -> float:
     """The loss that a step minimises, from the means of its parts."""
     return sum(means.get(name, 0.0) for name in task.losses)
 

@@ -13,9 +13,9 @@ from bert_jax.model.bert import Batch
 from bert_jax.model.dropout import row_keys
 from bert_jax.model.per_device import ROWS
 from bert_jax.training.losses import Mean
+from bert_jax.training.objective import Metrics, Objective
 from bert_jax.training.sharding import replicated
 from bert_jax.training.state import TrainState
-from bert_jax.training.task import Metrics, Task
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 EvaluationStep = Callable[[Any, Batch, jax.Array], Metrics]
@@ -36,7 +36,7 @@ def train_step(
     state: TrainState,
     batch: Batch,
     *,
-    task: Task,
+    task: Objective,
     optimizer: optax.GradientTransformation,
     seed: int,
     accumulation: int = 1,
@@ -129,13 +129,13 @@ def _accumulate(gradients: Gradients, params: Any, batch: Batch, keys: jax.Array
     return grads, metrics | {"real_tokens": Mean(metrics["real_tokens"].total, jnp.float32(1))}
 
 
-def evaluation_step(params: Any, batch: Batch, index: jax.Array, *, task: Task, seed: int) -> Metrics:
+def evaluation_step(params: Any, batch: Batch, index: jax.Array, *, task: Objective, seed: int) -> Metrics:
     """Metrics of one evaluation batch without dropout; the masks depend on (seed, index) alone, so they are fixed."""
     return task.metrics(params, task.prepare(batch, _key(seed, _EVALUATION_STREAM, index)), None)
 
 
 def compile_steps(
-    task: Task,
+    task: Objective,
     optimizer: optax.GradientTransformation,
     state: TrainState,
     mesh: Mesh,

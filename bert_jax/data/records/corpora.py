@@ -22,7 +22,8 @@ from bert_jax.data.records.record import Document, from_record
 from bert_jax.data.records.source import Raw, Source
 from bert_jax.data.tfds import quiet_tfds
 from bert_jax.errors import InputError
-from bert_jax.runtime.progress import WorkProgress, duration
+from bert_jax.runtime.progress import WorkProgress
+from bert_jax.runtime.terminal import duration
 from bert_jax.storage import files
 from bert_jax.storage.files import SEAL, check_seal, make_directory, seal
 

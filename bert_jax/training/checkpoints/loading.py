@@ -22,19 +22,20 @@ class UnverifiedCheckpointWarning(UserWarning):
     """A checkpoint has no manifest, so that nobody can tell whether it is what was written."""
 
 
-def load_parameters(directory: Path, params: Any, model: Mapping[str, Any], alone: bool = False) -> Any:
-    """Verified parameters of a model directory (of a classifier those of the best checkpoint, else the newest).
+def load_parameters(directory: Path, params: Any, model: Mapping[str, Any], best: bool, alone: bool = False) -> Any:
+    """Verified parameters of a model directory.
 
     Args:
         params: the sub-tree of shapes, types and shardings to give back.
         model: what the directory says of the model (`model_directory.identity`).
+        best: whether the model is its best checkpoint, not its newest (`bert_jax.tasks.base.Task.best`).
         alone: this process works by itself, whatever other processes of its job do meanwhile.
 
     Raises:
         InputError: there is no checkpoint; its parameters do not fit, naming the first that does not; it is damaged, naming
             the file; or it was trained as another model or with another vocabulary.
     """
-    path, saved = chosen(directory / "checkpoints", best=model["description"]["kind"] == "classification")
+    path, saved = chosen(directory / "checkpoints", best)
     check_arrays(path, saved, {"params": params})
     check_identity(saved.model, model, path)
 

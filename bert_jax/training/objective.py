@@ -1,6 +1,6 @@
-"""What a training step can learn.
+"""What a training step computes.
 
-A task turns a batch into sums and counts. Its loss is the sum over `losses` of total / normaliser, where the normalisers
+An objective turns a batch into sums and counts. Its loss is the sum over `losses` of total / normaliser, where the normalisers
 are counted over the whole batch before it is cut for accumulation, so accumulating changes no gradient.
 """
 
@@ -15,7 +15,7 @@ from bert_jax.training.losses import Mean
 Metrics = dict[str, Mean]
 
 
-class Task(Protocol):
+class Objective(Protocol):
     """What the training step needs to know of a task."""
 
     @property

@@ -10,11 +10,11 @@ from bert_jax.config import MaskingConfig
 from bert_jax.model.bert import Batch, PretrainingModel
 from bert_jax.training.losses import classification_metrics
 from bert_jax.training.masking import mask_tokens
-from bert_jax.training.task import Metrics, row_metrics
+from bert_jax.training.objective import Metrics, row_metrics
 
 
 @dataclass(frozen=True)
-class PretrainingTask:
+class PretrainingObjective:
     """Masked language model and next-sentence prediction, added up (Devlin et al. 2019, section 3.1)."""
 
     model: PretrainingModel

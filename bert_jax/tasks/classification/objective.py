@@ -1,17 +1,24 @@
 """Classification: one class of several for each example."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 
 from bert_jax.model.bert import Batch, ClassificationModel
 from bert_jax.training.losses import classification_metrics
-from bert_jax.training.task import Metrics, row_metrics
+from bert_jax.training.objective import Metrics, row_metrics
+
+
+@partial(jax.jit, static_argnames="model")
+def class_probabilities(model: ClassificationModel, params: Any, batch: Any) -> jax.Array:
+    """Float32 [B, E, C]; compiled once for each architecture and shape, whatever the parameters."""
+    return jax.nn.softmax(model.apply({"params": params}, batch), axis=-1)
 
 
 @dataclass(frozen=True)
-class ClassificationTask:
+class ClassificationObjective:
     """Cross entropy over the classes of each example."""
 
     model: ClassificationModel

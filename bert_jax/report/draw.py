@@ -1,0 +1,113 @@
+"""What tasks show of themselves (`bert_jax.tasks.display`), as HTML."""
+
+from collections.abc import Sequence
+from html import escape
+
+from bert_jax.report import svg
+from bert_jax.report.svg import Chart, Series
+from bert_jax.tasks.display import Curve, Example, Figure, Guess, Json, Matrix, Panel, Table, integer
+
+Lines = Sequence[Json]
+
+
+def figures(shown: Sequence[Figure]) -> str:
+    """A card for each number that was measured."""
+    cards = [
+        f'<div class="figure"><dt>{escape(figure.name)}</dt><dd>{escape(figure.value)}</dd><p>{escape(figure.beside)}</p></div>\n'
+        for figure in shown
+        if figure.value
+    ]
+    return f'<dl class="figures">\n{"".join(cards)}</dl>\n' if cards else ""
+
+
+def panel(shown: Panel) -> str:
+    """Examples below their title."""
+    articles = "".join(_article(example) for example in shown.examples)
+    return f'<h3>{escape(shown.title)}</h3>\n<div class="examples">\n{articles}</div>\n' if articles else ""
+
+
+def _article(example: Example) -> str:
+    text = "<br>".join(escape(text).replace("[MASK]", "<mark>[MASK]</mark>") for text in example.texts)
+    lists = "".join(f"<ol>{''.join(_guess(guess) for guess in guesses)}</ol>" for guesses in example.guesses)
+    return f"<article><p>{text}</p>{lists}</article>\n"
+
+
+def _guess(guess: Guess) -> str:
+    share = f"{100 * guess.probability:.1f}"
+    name = escape(guess.name + guess.note) + _verdict(guess.correct)
+    return f'<li><b>{name}</b><span class="bar"><i style="width:{share}%"></i></span><span class="share">{share} %</span></li>'
+
+
+def _verdict(correct: bool | None) -> str:
+    if correct is None:
+        return ""
+    return ' <span class="right" title="as expected">✓</span>' if correct else ' <span class="wrong" title="not as expected">✗</span>'
+
+
+def charts(curves: Sequence[Curve], lines: Lines, scratch: Lines = ()) -> str:
+    """The curves of a stage, those of the same training from scratch beside them, and how the training ran."""
+    shown = [Chart(curve.title, _series(lines, scratch, curve.metric), curve.percent, curve.level) for curve in curves]
+    shown += [
+        _running(lines, "learning_rate", "Learning rate"),
+        _running(lines, "gradient_norm", "Norm of the gradient"),
+        _running(lines, "real_tokens_per_second", "Real tokens per second"),
+        _running(lines, "padding", "Share of padding", percent=True),
+        _running(lines, "data_wait", "Share of time spent waiting for data", percent=True),
+    ]
+    drawn = "".join(map(svg.draw, shown))
+    return f'<div class="charts">\n{drawn}</div>\n' if drawn else ""
+
+
+def _series(lines: Lines, scratch: Lines, metric: str) -> list[Series]:
+    if not scratch:
+        return [Series("training", _points(lines, "train", metric)), Series("held out", _points(lines, "valid", metric), held_out=True)]
+    return [
+        Series("pre-trained, training", _points(lines, "train", metric)),
+        Series("pre-trained, held out", _points(lines, "valid", metric), held_out=True),
+        Series("from scratch, training", _points(scratch, "train", metric), "scratch"),
+        Series("from scratch, held out", _points(scratch, "valid", metric), "scratch", held_out=True),
+    ]
+
+
+def _points(lines: Lines, split: str, metric: str) -> list[tuple[float, float]]:
+    found = {line["step"]: line[metric] for line in lines if line.get("split") == split and isinstance(line.get(metric), int | float)}
+    return sorted((float(step), float(value)) for step, value in found.items())
+
+
+def _running(lines: Lines, metric: str, title: str, percent: bool = False) -> Chart:
+    return Chart(title, [Series("training", _points(lines, "train", metric))], percent, from_zero=True)
+
+
+def table(shown: Table | Matrix) -> str:
+    """A table, or a matrix with the share of each cell in its row."""
+    return _matrix(shown) if isinstance(shown, Matrix) else _table(shown)
+
+
+def _matrix(shown: Matrix) -> str:
+    def cell(value: float, total: float, diagonal: bool) -> str:
+        share = value / total if total else 0.0
+        kind = "hit" if diagonal else "miss"
+        return f'<td class="{kind}" style="--share:{100 * share:.1f}%">{integer(value)}<small>{100 * share:.1f} %</small></td>'
+
+    head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in shown.names)
+    body = "".join(
+        f"<tr><th scope='row'>{escape(name)}</th>{''.join(cell(value, sum(row), i == j) for j, value in enumerate(row))}</tr>\n"
+        for i, (name, row) in enumerate(zip(shown.names, shown.counts, strict=False))
+    )
+    return (
+        f'<h3>{escape(shown.title)}</h3>\n<div class="wide"><table class="confusion">'
+        f"<caption>{escape(shown.caption)}</caption>"
+        f"<thead><tr><td></td>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
+    )
+
+
+def _table(shown: Table) -> str:
+    head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in shown.columns)
+    rows = (
+        f"<tr><th scope='row'>{escape(first)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in rest)}</tr>\n"
+        for first, *rest in shown.rows
+    )
+    return (
+        f'<h3>{escape(shown.title)}</h3>\n<div class="wide"><table class="confusion">'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{''.join(rows)}</tbody></table></div>\n"
+    )

@@ -1,0 +1,264 @@
+"""Classification of texts, or pairs of texts, into one of several classes, such as sentiments."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from bert_jax.config import FinetuneConfig, TaskOptions
+from bert_jax.config.checks import require
+from bert_jax.runtime.ahead import Finish
+from bert_jax.runtime.terminal import padded, percent, width
+from bert_jax.tasks import display
+from bert_jax.tasks.base import FinetuningTask, Loaded, Need, Question
+from bert_jax.tasks.display import Curve, Example, Figure, Guess, Json, Matrix, Panel, Table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bert_jax.config import ComputeConfig
+    from bert_jax.data.labelled import Labelled
+    from bert_jax.data.queries import Queries
+    from bert_jax.model.bert import ClassificationModel
+    from bert_jax.model.directory import ModelDescription
+    from bert_jax.tasks.classification.labels import ClassLabels
+    from bert_jax.tasks.classification.objective import ClassificationObjective
+    from bert_jax.tasks.classification.scores import ClassScorer
+
+
+@dataclass(frozen=True)
+class ClassificationOptions(TaskOptions):
+    """One class of several for each example."""
+
+    name: Literal["classification"] = field(default="classification", init=False)
+    label: str = "label"
+    """Name of the column that holds the class."""
+    labels: tuple[str, ...] = ()
+    """The values of the label column in class order; empty takes them, sorted, from the training file, where `1` beside `1.0` is refused
+    as one label in two spellings. `true` and `"true"` of a .jsonl file are one label."""
+    pooling: Literal["cls", "mean"] = "cls"
+    """What of the encoder is classified: [CLS] through the pooler, or the mean of all tokens."""
+
+    def __post_init__(self) -> None:
+        require(len(self.labels) != 1, "labels", self.labels, "name at least two labels, or none to take the file's.")
+        for label in self.labels:
+            require(bool(label.strip()), "labels", label, "every class needs a name.")
+            require(label == label.strip(), "labels", label, "remove the white space around it; the labels of a file are read without.")
+        twice = [label for label, count in Counter(self.labels).items() if count > 1]
+        require(not twice, "labels", ", ".join(twice), "name each class once.")
+
+    def columns(self) -> Mapping[str, str]:
+        """The column of the class."""
+        return {"label": self.label}
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The most probable class of a text, and the probability of each."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+class Classify(Question):
+    """The class of each text, or of each text with its pair."""
+
+    name = "classify"
+    help = "classify texts"
+    examples = (
+        "runs/demo/finetune '房间很干净' '再也不来了'",
+        "runs/demo/finetune reviews.tsv --text text --output classified.jsonl",
+    )
+    parts = ("pooler", "classifier")
+    pairs = "optional"
+
+    def start(self, model: Loaded, **options: Any) -> Callable[[Queries], Finish[list[Classification]]]:
+        """Classes, by their probabilities."""
+        from bert_jax.tasks.classification.objective import class_probabilities
+
+        labels, forward = model.description.labels, model.forward
+
+        def classes(probabilities: np.ndarray) -> list[Classification]:
+            best = probabilities.argmax(1).tolist()
+            rows = zip(best, probabilities.tolist(), strict=True)
+            return [Classification(labels[top], row[top], dict(zip(labels, row, strict=True))) for top, row in rows]
+
+        def start(queries: Queries) -> Finish[list[Classification]]:
+            finish = forward.of_examples(queries, partial(class_probabilities, forward.model, forward.params))
+            return lambda: classes(finish())
+
+        return start
+
+    def record(self, answer: Classification) -> dict[str, Any]:
+        """`label` and `probabilities`."""
+        return {"label": answer.label, "probabilities": {label: round(p, 6) for label, p in answer.probabilities.items()}}
+
+    def show(self, records: Sequence[dict[str, Any]]) -> list[str]:
+        """The class, its probability and the text."""
+        columns = max(width(label) for label in records[0]["probabilities"])
+        return [
+            f"{padded(one['label'], columns)}  {percent(one['probabilities'][one['label']])}  {one['text']}"
+            + (f" | {one['text_pair']}" if "text_pair" in one else "")
+            for one in records
+        ]
+
+
+class ClassificationTask(FinetuningTask[ClassificationOptions]):
+    """Cross entropy over the classes of each example (Devlin et al. 2019, section 4.1)."""
+
+    name, kind, noun = "classify", "classification", "a classifier"
+    options = ClassificationOptions
+    metric, scores = "accuracy", ("accuracy", "macro_f1")
+    questions = (Classify(),)
+
+    def model(
+        self, description: ModelDescription, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0
+    ) -> ClassificationModel:
+        """A linear layer over [CLS] or the mean of an example."""
+        from bert_jax.model.bert import ClassificationModel
+
+        return ClassificationModel(
+            vocab_size, description.encoder, compute, len(description.labels), description.pooling, head_dropout,
+            embedding=description.input.embedding,
+        )  # fmt: skip
+
+    def labels(self, options: ClassificationOptions) -> ClassLabels:
+        """The classes of a column."""
+        from bert_jax.tasks.classification.labels import ClassLabels
+
+        return ClassLabels(options.label, options.labels)
+
+    def describe(self, options: ClassificationOptions, labels: Sequence[str]) -> dict[str, Any]:
+        """The names of the classes, and what is classified."""
+        return {"labels": tuple(labels), "pooling": options.pooling}
+
+    def needs(self, options: ClassificationOptions) -> tuple[Need, ...]:
+        """[CLS] is read through the pooler."""
+        need = Need("pooler", "finetune.task.pooling=cls", "--config.finetune.task.pooling=mean")
+        return (need,) if options.pooling == "cls" else ()
+
+    def objective(self, model: Any) -> ClassificationObjective:
+        """Cross entropy."""
+        from bert_jax.tasks.classification.objective import ClassificationObjective
+
+        return ClassificationObjective(model)
+
+    def predict(self, model: Any, params: Any, batch: Any) -> Any:
+        """The probability of each class, float32 [B, E, C]."""
+        from bert_jax.tasks.classification.objective import class_probabilities
+
+        return class_probabilities(model, params, batch)
+
+    def scorer(self, labelled: Labelled, options: ClassificationOptions) -> ClassScorer:
+        """Accuracy, macro F1 and confusions."""
+        from bert_jax.tasks.classification.scores import ClassScorer
+
+        return ClassScorer(labelled.test.targets, labelled.label_names)
+
+    def flops(self, description: ModelDescription, stage: FinetuneConfig) -> int:
+        """Those of the encoder and the classifier."""
+        from bert_jax.model.flops import classification_flops
+
+        return classification_flops(
+            description.encoder, len(description.labels), stage.batch_size, stage.length, stage.examples_per_row, description.pooling
+        )
+
+    def remarks(self, labelled: Labelled) -> tuple[str, ...]:
+        """Labels that differ only in case, classes without training or test examples."""
+        from bert_jax.tasks.classification.labels import class_counts, remarks
+
+        names = labelled.label_names
+        counts = {role: class_counts(getattr(labelled, role).targets, len(names)) for role in ("train", "test")}
+        return remarks(names, counts)
+
+    def about_data(self, labelled: Labelled) -> dict[str, Any]:
+        """The classes without a training example."""
+        from bert_jax.tasks.classification.labels import absent, class_counts
+
+        untrained = absent(labelled.label_names, class_counts(labelled.train.targets, len(labelled.label_names)))
+        return {"untrained_classes": untrained} if untrained else {}
+
+    # --- What is shown ---
+
+    def figures(self, result: Json) -> list[Figure]:
+        """Accuracy, also from scratch, and macro F1."""
+        accuracy, scratch = display.number(result, "accuracy"), display.number(result, "from_scratch_accuracy")
+        gain = "" if accuracy is None or scratch is None else f"{100 * (accuracy - scratch):+.1f} points by pre-training"
+        tested = f"tested on {display.integer(display.number(result, 'test_examples'))}"
+        return [
+            Figure("Test accuracy", display.percent(accuracy), gain),
+            Figure("Test accuracy from scratch", display.percent(scratch), "the same training from random parameters"),
+            Figure("Macro F1", display.percent(display.number(result, "macro_f1")), "mean over the classes that occur"),
+            Figure("Labelled examples", display.integer(display.number(result, "train_examples")), tested),
+        ]
+
+    def curves(self, result: Json) -> list[Curve]:
+        """Accuracy and loss."""
+        return [Curve("Accuracy", "accuracy", percent=True), Curve("Loss", "loss")]
+
+    def tables(self, result: Json) -> list[Table | Matrix]:
+        """The confusion matrix, or the largest confusions of many classes."""
+        from bert_jax.tasks.classification.scores import FEW_CLASSES, confusions_of_matrix
+
+        rows = result.get("confusion") or []
+        labels = [str(label) for label in result.get("labels") or range(len(rows))]
+        if rows and len(rows) <= FEW_CLASSES:
+            return [Matrix("Confusion matrix", "Rows: the true class. Columns: the predicted one.", labels, rows)]
+        # Earlier versions stored the matrix of many classes too.
+        largest = confusions_of_matrix(rows, labels) if rows else result.get("largest_confusions") or []
+        title = f"Largest confusions of {display.integer(len(labels))} classes"
+        return [Table(title, ("true class", "predicted", "texts", "share of the class"), list(map(_confusion, largest)))] if largest else []
+
+    def example(self, line: Json) -> dict[str, Any]:
+        """The predicted class, its probability and the true one."""
+        return {
+            "text": super().example(line)["text"],
+            "label": line["predicted"],
+            "probability": line["probabilities"][line["predicted"]],
+            "expected": line["label"],
+        }
+
+    def panels(self, examples: Mapping[str, Sequence[Json]]) -> list[Panel]:
+        """Texts with their predicted classes."""
+
+        def example(values: Json) -> Example:
+            expected, label = values.get("expected"), str(values.get("label", ""))
+            correct = None if expected is None else str(expected) == label
+            note = f" (is {expected})" if correct is False else ""
+            guess = Guess(label, display.probability(values.get("probability")), correct, note)
+            return Example((str(values.get("text", "")),), ((guess,),))
+
+        return [Panel("Texts classified", [example(values) for values in examples.get("classify") or []])]
+
+    def example_lines(self, examples: Mapping[str, Sequence[Json]]) -> list[str]:
+        """Texts with their predicted classes."""
+        lines = []
+        for one in examples.get("classify", ()):
+            verdict = "right" if one["label"] == one["expected"] else "wrong"
+            lines.append(f"  {one['label']} {one['probability']:.0%} ({verdict})  {display.shortened(one['text'])}")
+        return ["", "Test texts and their predicted class:", *lines] if lines else []
+
+    def summary_lines(self, result: Json) -> list[str]:
+        """Accuracy, also from scratch, and what was left out."""
+        scratch = f" (the same from scratch: {result['from_scratch_accuracy']:.1%})" if "from_scratch_accuracy" in result else ""
+        lines = [
+            f"Classification      {result['accuracy']:.1%} right on {result['test_examples']:,} test texts, "
+            f"trained on {result['train_examples']:,}{scratch}"
+        ]
+        if untrained := result.get("untrained_classes"):
+            lines.append(f"                    {len(untrained):,} of {len(result['labels']):,} classes had no training example")
+        return lines
+
+
+def _confusion(one: Json) -> tuple[str, ...]:
+    """A row of the largest confusions."""
+    count, of = display.number(one, "count"), display.number(one, "of")
+    share = display.percent(count / of if count is not None and of else None)
+    return str(one.get("label", "")), str(one.get("predicted", "")), display.integer(count), share
+
+
+CLASSIFICATION = ClassificationTask()
