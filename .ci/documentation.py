@@ -1,13 +1,13 @@
-"""Types what the documentation says, as it says it: every shell and Python block of README.md, docs/*.md and SECURITY.md, in order.
+"""Run the documentation: every shell and Python block of README.md, docs/*.md, SECURITY.md and CONTRIBUTING.md, in order.
 
-    python .ci/documentation.py            # in the root of a clone, in an environment that holds nothing but pip
+    python .ci/documentation.py            # in the root of a clone, in an environment that contains only pip
 
-The blocks run in the clone's own directory, with the paths that they name. Training is shortened by a few overrides at the end of the
-command; nothing else is changed. Shell blocks run in bash, the Python blocks of a page in one session. A block that cannot run here is
+The blocks run in the clone's own directory, with the paths that they name. Training is shortened by a few overrides appended to the
+command; nothing else is changed. Shell blocks run in bash; the Python blocks of a page share one session. A block that cannot run here is
 preceded by `<!-- not run: REASON -->`, with one of the reasons below; a block without a language is an error. After the pages come the
-examples of every command's --help.
+examples in the --help of each command.
 
-The files that a reader is told to bring (corpus/, reviews.tsv, ...) are made first, out of the demo's text.
+The files that a reader is expected to have (corpus/, reviews.tsv, ...) are first created from the demo's text.
 """
 
 import argparse
@@ -24,11 +24,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 REASONS = {
     "network": "downloads more than packages",
-    "accelerator": "needs a GPU, a TPU or a TPU's compiler",
+    "accelerator": "needs a GPU, a TPU or the TPU compiler",
     "cluster": "needs several machines",
-    "own data": "needs files that do not come along",
+    "own data": "needs files that are not in the repository",
     "hours": "takes hours",
-    "tests": ".ci/run types it itself",
+    "tests": ".ci/run runs it itself",
+    "contributors": "needs a Git checkout, or packages that .ci/run installs later",
 }
 SHORTENED = {
     "demo": "pretrain.steps=60 pretrain.loop.evaluate_every=30 pretrain.loop.save_every=30 finetune.epochs=1",
@@ -42,7 +43,7 @@ _MARK = re.compile(r"<!-- not run: (?P<reason>[^>]*?) -->")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: where it is, its language, its text, and why it is not run (empty for one that is)."""
+    """A fenced block: its location, language and text, and the reason why it is not run (empty if it is run)."""
 
     page: str
     line: int
@@ -55,7 +56,7 @@ def blocks(page: Path) -> Iterator[Block]:
     """The fenced blocks of a page.
 
     Raises:
-        ValueError: a block has no language that is known, or is not run for a reason that is none.
+        ValueError: a block has no known language, or is not run for an unknown reason.
     """
     text = "\n" + page.read_text(encoding="utf-8")
     for found in _BLOCK.finditer(text):
@@ -65,18 +66,19 @@ def blocks(page: Path) -> Iterator[Block]:
         if block.language not in ("bash", "python", "text"):
             raise ValueError(f"{page.name}:{line}: the block is neither bash nor python nor text but {block.language!r}.")
         if mark and block.skipped not in REASONS:
-            raise ValueError(f"{page.name}:{line}: {block.skipped!r} is no reason; these are: {', '.join(REASONS)}.")
+            raise ValueError(f"{page.name}:{line}: {block.skipped!r} is not a known reason; use one of: {', '.join(REASONS)}.")
         yield block
 
 
 def pages() -> list[Path]:
-    """The pages in the order in which a reader meets them."""
+    """The pages, in reading order."""
     first = [ROOT / "docs" / f"{name}.md" for name in ("tour", "models", "launch")]
-    return [ROOT / "README.md", *first, *sorted({*(ROOT / "docs").glob("*.md")} - {*first}), ROOT / "SECURITY.md"]
+    last = [ROOT / f"{name}.md" for name in ("SECURITY", "CONTRIBUTING")]
+    return [ROOT / "README.md", *first, *sorted({*(ROOT / "docs").glob("*.md")} - {*first}), *last]
 
 
 def make_readers_files() -> None:
-    """What a reader would bring along, in the clone's directory."""
+    """Create the files that a reader is expected to have, in the clone's directory."""
     from bert_jax.modalities.text import demo
 
     documents = ["\n".join(paragraphs) for paragraphs, _ in zip(demo.documents("newspaper"), range(300), strict=False)]
@@ -99,7 +101,7 @@ def make_readers_files() -> None:
 
 
 def run_shell(code: str) -> int:
-    """The exit status of a block in bash, where `python` appends the overrides that shorten training."""
+    """The exit status of a block run in bash, with a `python` that appends the overrides that shorten training."""
     cases = "\n".join(
         f'*" --config=configs/{name}.py "*) set -- "$@" {" ".join(f"--config.{value}" for value in values.split())} ;;'
         for name, values in SHORTENED.items()
@@ -116,7 +118,7 @@ def run_shell(code: str) -> int:
 
 
 def help_examples() -> Iterator[tuple[str, str]]:
-    """The examples of each command's --help."""
+    """The name of each command and the examples in its --help."""
     from bert_jax.cli.program import _parser
 
     for action in _parser()._subparsers._group_actions:  # type: ignore[union-attr]
@@ -126,14 +128,14 @@ def help_examples() -> Iterator[tuple[str, str]]:
                     yield name, line.strip()
 
 
-# Examples of --help that cannot run here, by what is in them, with the reason.
+# --help examples that cannot run here: a part of the command, and the reason.
 _EXAMPLES_NOT_RUN = {"google-bert/": "network", "--topology": "accelerator", ".onnx": "own data"}
 
 
 def main() -> int:
-    """Runs everything; the exit status is 1 at the first block that fails."""
+    """Run everything; the exit status is 1 if a block fails, and then no further block runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--list", action="store_true", help="list the blocks, and run none")
+    parser.add_argument("--list", action="store_true", help="list the blocks without running them")
     flags = parser.parse_args()
     found = [block for page in pages() for block in blocks(page)]
     ran, skipped, begun = 0, [block for block in found if block.skipped], time.monotonic()
@@ -151,7 +153,7 @@ def main() -> int:
         if block.language == "python":
             exec(compile(block.code, where, "exec"), names.setdefault(block.page, {"__name__": "__main__"}))  # noqa: S102
         elif status := run_shell(block.code):
-            print(f"FAILED: {where} ended with status {status}", file=sys.stderr)
+            print(f"FAILED: {where} exited with status {status}", file=sys.stderr)
             return 1
         if ran == 1:
             make_readers_files()
@@ -165,10 +167,10 @@ def main() -> int:
 
 
 def run_help_examples() -> int:
-    """Types the examples of --help, in order; how many.
+    """Run the --help examples in order; return how many ran.
 
     Raises:
-        SystemExit: one failed.
+        SystemExit: an example failed.
     """
     ran = 0
     for name, line in help_examples():
@@ -178,7 +180,7 @@ def run_help_examples() -> int:
         print(f"\n-- {name} --help: {line}", flush=True)
         ran += 1
         if status := run_shell(line):
-            sys.exit(f"FAILED: the example of {name} --help ended with status {status}: {line}")
+            sys.exit(f"FAILED: the example in {name} --help exited with status {status}: {line}")
     return ran
 
 

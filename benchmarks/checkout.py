@@ -1,4 +1,4 @@
-"""Benchmarks measure the checkout that they are in, installed or not: importing this puts it and its tests first on the path."""
+"""Benchmarks measure the checkout that they are in, installed or not: importing this module puts it and its tests first on the path."""
 
 import sys
 from pathlib import Path

@@ -1,14 +1,14 @@
-"""Text to batches on the CPU: preparation beside the tokenizer alone and `datasets.map`, and the loader in rows per second.
+"""Text to batches on the CPU: preparation compared with the tokenizer alone and `datasets.map`, and the loader in rows/s.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/data_path.py --corpus=corpus.txt --vocab=vocab.txt --output=benchmarks/results/data_path
 
-- `tokenizers`: Hugging Face's tokenizer over the lines in batches on all cores, its ids counted and thrown away;
-- `datasets`: the same tokenizer by `datasets.map`, in a process for each core, its ids written to Arrow files;
-- bert_jax: all of `prepare`: sentences, words, tokens, records, hashes; Chinese words by jieba, and without.
+- `tokenizers`: Hugging Face's tokenizer over batches of lines on all cores, with its ids counted and discarded;
+- `datasets`: the same tokenizer in `datasets.map`, one process per core, with its ids written to Arrow files;
+- bert_jax: all of `prepare` (sentences, words, tokens, records, hashes), with Chinese words from jieba, and without.
 
-Each runs in a process of its own, in turns; of several runs the median counts, and the largest peak of memory (processes it starts
-included, added up as if all peaked at once). The loader gives packed pre-training batches to one process that does nothing else.
+Each runs in its own process, in interleaved runs; results are the median time and the largest peak memory (including child processes,
+added up as if all peaked at once). The loader produces packed pre-training batches for one process that does nothing else.
 """
 
 import argparse
@@ -31,20 +31,20 @@ from bert_jax.config import CorpusConfig, RowsConfig
 from bert_jax.modalities.text.modality import Text
 from bert_jax.modalities.text.tokenizer import Tokenizer
 
-# Processes that preparation starts import this file again, as they import a user's program. So what takes long to import, and
-# `python -m bert_jax prepare` does without (JAX, Grain), is imported where it is used.
+# Worker processes of `prepare` import this file again, as they would import a user's program. So slow imports that
+# `python -m bert_jax prepare` does not need (JAX, Grain) are inside the functions that use them.
 
 LENGTHS = (128, 512)
 ROWS, SECONDS = 64, 10
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, required=True, help="one file of text, a blank line between documents")
+    parser.add_argument("--corpus", type=Path, required=True, help="a text file with a blank line between documents")
     parser.add_argument("--vocab", type=Path, required=True, help="a vocab.txt or tokenizer.json")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each")
-    parser.add_argument("--output", type=Path, help="where to write, without the ending")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each method")
+    parser.add_argument("--output", type=Path, help="output path without the extension")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.one:
@@ -91,7 +91,7 @@ def lines(corpus: Path, size: int = 1000) -> Iterator[list[str]]:
         yield part
 
 
-def rate(corpus: Path, begun: float) -> dict[str, float]:
+def throughput(corpus: Path, begun: float) -> dict[str, float]:
     seconds = time.perf_counter() - begun
     own, children = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return {"MB_per_second": corpus.stat().st_size / 1e6 / seconds, "peak_MiB": own + children}
@@ -102,7 +102,7 @@ def raw_tokenizer(corpus: Path, vocab: Path) -> dict[str, float]:
     begun, count = time.perf_counter(), 0
     for part in lines(corpus):
         count += sum(len(encoding.ids) for encoding in tokenizer.encode_batch(part, add_special_tokens=False))
-    return rate(corpus, begun) | {"tokens": count}
+    return throughput(corpus, begun) | {"tokens": count}
 
 
 def mapped(corpus: Path, vocab: Path) -> dict[str, float]:
@@ -118,7 +118,7 @@ def mapped(corpus: Path, vocab: Path) -> dict[str, float]:
             return {"ids": [encoding.ids for encoding in tokenizer.encode_batch(batch["text"], add_special_tokens=False)]}
 
         loaded.map(encode, batched=True, num_proc=CORES, remove_columns=["text"])
-        return rate(corpus, begun)
+        return throughput(corpus, begun)
 
 
 def saved_tokenizer(vocab: Path) -> Any:
@@ -134,7 +134,7 @@ def prepared(corpus: Path, vocab: Path, segmenter: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as directory:
         begun = time.perf_counter()
         Text().prepare(CorpusConfig(source=str(corpus), segmenter=segmenter), tokenizer, Path(directory), show_progress=False)  # type: ignore[arg-type]
-        return rate(corpus, begun)
+        return throughput(corpus, begun)
 
 
 def loaded_rows(corpus: Path, vocab: Path) -> dict[str, float]:

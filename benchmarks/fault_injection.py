@@ -1,11 +1,12 @@
-"""Faults of storage, one at a time, over every file of a finished run.
+"""Storage faults, injected one at a time into every file of a finished run.
 
-python benchmarks/fault_injection.py --faults=10000 --output=benchmarks/results/fault_injection
+    python benchmarks/fault_injection.py --faults=10000 --output=benchmarks/results/fault_injection
 
-A bit is flipped, a file is truncated, deleted, or swapped with another. Then `verify` looks at the workdir, and what the file is for is
-done with it: the model is loaded, training goes on from the checkpoints, the records are read, the finished run is started
-again. The outcome is *exact* (the same numbers as without the fault), *told* (one paragraph that names what is wrong, or the checkpoint
-before it goes on), *silent* (other numbers, and nobody says so) or *traceback*. Whole commands repeat some of the faults.
+A bit is flipped, or a file is truncated, deleted, or swapped with another. Then `verify` checks the workdir, and the file is used for its
+purpose: the model is loaded, training resumes from the checkpoints, the records are read, the finished run is started
+again. The outcome is *exact* (the same results as without the fault), *reported* (a one-paragraph error that names the problem, or
+resumption from the previous checkpoint), *silent* (other results without an error) or *traceback*. Some faults are repeated with complete
+commands.
 """
 
 import argparse
@@ -50,9 +51,9 @@ STAGES = ("pretrain", "finetune")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faults", type=int, default=10_000)
-    parser.add_argument("--commands", type=int, default=10, help="faults that whole commands repeat")
+    parser.add_argument("--commands", type=int, default=10, help="faults to repeat with complete commands")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=1e9, help="inject no further fault after so many")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop injecting faults after this many minutes")
     parser.add_argument("--output", type=Path, required=True)
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -63,13 +64,13 @@ def main() -> int:
 
 
 def inject(folder: Path, count: int, commands: int, seed: int, minutes: float = 1e9) -> dict[str, Any]:
-    """Injects faults and counts outcomes by the kind of file and the kind of fault; `bad` tells of those that must not be."""
+    """Inject faults and count outcomes by kind of file and kind of fault; `bad` lists the outcomes that must not happen."""
     write_files(folder, 200, 150, PRETRAIN, FINETUNE)
     workdir, begun = folder / "run", time.monotonic()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert train.main([f"--config={folder / 'config.py'}", f"--workdir={workdir}"]) == 0
     files = sorted(path for path in workdir.rglob("*") if path.is_file() and path.stat().st_size and "lock" not in path.name)
-    # In turns, so that the checkpoints, which are many files, do not take all.
+    # Round-robin over the kinds, because most files belong to checkpoints.
     groups = {name: [path for path in files if group(path, workdir) == name] for name in dict.fromkeys(group(p, workdir) for p in files)}
     shutil.copytree(workdir / "data", folder / "data")
     uses = Uses(workdir, folder)
@@ -85,25 +86,25 @@ def inject(folder: Path, count: int, commands: int, seed: int, minutes: float = 
         name = list(groups)[turn % len(groups)]
         fault, path, other = rng.choice(FAULTS), rng.choice(groups[name]), rng.choice(groups[name])
         before = {one: one.read_bytes() for one in (path, other)}
-        told = damage(fault, path, other, rng)
+        damaged = damage(fault, path, other, rng)
         if all(one.exists() and one.read_bytes() == data for one, data in before.items()):
             continue  # two equal files were swapped
         try:
-            # That of the whole workdir finds the same, and takes longer.
+            # Verifying the whole workdir would find the same and take longer.
             part = workdir / path.relative_to(workdir).parts[0]
-            told_by_verify = outcome(lambda part=part: bool(verify(part if part.is_dir() else workdir)[0]))
+            verified = outcome(lambda part=part: bool(verify(part if part.is_dir() else workdir)[0]))
             used = outcome(partial(uses.of, name, path))
-            told_by_verify = {"exact": "unseen"}.get(told_by_verify, told_by_verify)
-            outcomes[name, fault, told_by_verify, used] += 1
-            if used in ("silent", "traceback") or told_by_verify == "traceback":
-                bad.append(f"{told}: verify {told_by_verify}, use {used}")
+            verified = {"exact": "unreported"}.get(verified, verified)
+            outcomes[name, fault, verified, used] += 1
+            if used in ("silent", "traceback") or verified == "traceback":
+                bad.append(f"{damaged}: verify {verified}, use {used}")
             if repeated < commands and turn % 53 == 7:
                 repeated += 1
-                bad += by_commands(workdir, folder, told, told_by_verify)
+                bad += by_commands(workdir, folder, damaged, verified)
         finally:
             for one, data in before.items():
                 one.write_bytes(data)
-            if name.startswith("records"):  # which may have been made anew
+            if name.startswith("records"):  # they may have been prepared again
                 shutil.rmtree(workdir / "data")
                 shutil.copytree(folder / "data", workdir / "data")
     bad += [f"left behind: {fault}" for fault in verify(workdir)[0]]
@@ -120,21 +121,21 @@ def inject(folder: Path, count: int, commands: int, seed: int, minutes: float = 
 
 
 def group(path: Path, workdir: Path) -> str:
-    """What a file is for."""
+    """The kind of a file."""
     parts = path.relative_to(workdir).parts
     if "checkpoints" in parts:
         return {"params": "checkpoint: parameters", "optimizer": "checkpoint: optimizer"}.get(
-            parts[3], "checkpoint: manifest" if path.name == manifest.FILE else "checkpoint: the rest"
+            parts[3], "checkpoint: manifest" if path.name == manifest.FILE else "checkpoint: other"
         )
     if parts[0] == "data":
         return "records" if "array_record" in path.name else "records: description"
     if parts[0] == "vocabulary" or path.name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
         return "vocabulary" if parts[0] == "vocabulary" else "model: vocabulary"
-    return "model: description" if path.name == model_directory.FILE else "figures, metrics, predictions, seals"
+    return "model: description" if path.name == model_directory.FILE else "results, metrics, predictions, checksums"
 
 
 def damage(fault: str, path: Path, other: Path, rng: random.Random) -> str:
-    """Damages a file, and says how."""
+    """Damage a file, and describe the damage."""
     data = bytearray(path.read_bytes())
     if fault == "flip":
         bit = rng.randrange(8 * len(data))
@@ -154,13 +155,13 @@ def damage(fault: str, path: Path, other: Path, rng: random.Random) -> str:
 
 
 def outcome(work: Callable[[], bool]) -> str:
-    """`told` if it raises InputError or returns true, `exact` if it returns false."""
+    """`reported` if the work raises InputError or returns true, `exact` if it returns false."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            return "told" if work() else "exact"
+            return "reported" if work() else "exact"
     except InputError as error:
         assert str(error).count("\n") == 0
-        return "told"
+        return "reported"
     except AssertionError:
         return "silent"
     except Exception as error:
@@ -169,7 +170,7 @@ def outcome(work: Callable[[], bool]) -> str:
 
 
 class Uses:
-    """What the files of a run are for, and what comes of it without a fault."""
+    """How each kind of file is used, and the results without a fault."""
 
     def __init__(self, workdir: Path, folder: Path) -> None:
         self._workdir, self._scratch = workdir, folder / "scratch"
@@ -185,16 +186,16 @@ class Uses:
         self._records = self._read_records()
 
     def of(self, name: str, path: Path) -> bool:
-        """Uses what the file belongs to.
+        """Use a file for its purpose.
 
         Returns:
-            Whether a fault was told of, though the work was done.
+            Whether a fault was reported, although the work succeeded.
 
         Raises:
-            InputError: a refusal.
-            AssertionError: something else came out than without the fault.
+            InputError: the file was rejected.
+            AssertionError: the result differs from the one without the fault.
         """
-        told = False
+        reported = False
         stage = path.relative_to(self._workdir).parts[0]
         if name.startswith(("checkpoint", "model")):
             refused = None
@@ -203,21 +204,21 @@ class Uses:
             except InputError as error:
                 refused = error
             if name.startswith("checkpoint"):
-                told = self._resume(stage)
+                reported = self._resume(stage)
             if refused:
                 raise refused
-            return told
+            return reported
         if name == "vocabulary":
             check_seal(self._workdir / "vocabulary")
             assert Tokenizer.load(self._workdir / "vocabulary").fingerprint == self._tokenizer.fingerprint
         elif name.startswith("records"):
             assert self._read_records() == self._records
         else:
-            # What a second start of a finished run, and one of a run whose last stage is not finished, do first.
+            # What restarting does first, both for a finished run and for one whose last stage is unfinished.
             check_seal(self._workdir)
             for one in STAGES:
                 if model_directory.finished(self._workdir / one) is None:
-                    return True  # trained once more, from its last step
+                    return True  # resumed from its last step
         return False
 
     def _load(self, stage: str) -> Any:
@@ -227,7 +228,7 @@ class Uses:
         return loaded
 
     def _resume(self, stage: str) -> bool:
-        """Opens a copy of the checkpoints as training does; what it goes on from must be one of those that were written."""
+        """Open a copy of the checkpoints as training does; it must resume from one of those that were written."""
         shutil.rmtree(self._scratch, ignore_errors=True)
         shutil.copytree(self._workdir / stage / "checkpoints", self._scratch / "checkpoints")
         steps = {int(path.name) for path in self._scratch.glob("checkpoints/*")}
@@ -258,18 +259,19 @@ def same(one: Any, other: Any) -> bool:
     return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in zip(*leaves, strict=True))
 
 
-def by_commands(workdir: Path, folder: Path, told: str, by_verify: str) -> list[str]:
-    """The same fault as whole commands find it: `verify`, and the run started once more."""
+def by_commands(workdir: Path, folder: Path, damaged: str, by_verify: str) -> list[str]:
+    """The same fault with complete commands: `verify`, and a restart of the run."""
     python = [sys.executable, "-m", "bert_jax", "verify", str(workdir)]
     found = subprocess.run(python, cwd=ROOT, capture_output=True, text=True, check=False)
-    wrong = [] if found.returncode == (2 if by_verify == "told" else 0) else [f"{told}: the command verify ended with {found.returncode}"]
-    wrong += [f"{told}: the command verify shows a traceback"] * ("Traceback" in found.stderr)
+    expected = 2 if by_verify == "reported" else 0
+    wrong = [f"{damaged}: the command verify exited with {found.returncode}"] * (found.returncode != expected)
+    wrong += [f"{damaged}: the command verify printed a traceback"] * ("Traceback" in found.stderr)
     copy = folder / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(workdir, copy)
     start = [sys.executable, "train.py", f"--config={folder / 'config.py'}", f"--workdir={copy}"]
     started = subprocess.run(start, cwd=ROOT, capture_output=True, text=True, check=False)
-    return wrong + [f"{told}: the second start ended with {started.returncode}"] * (
+    return wrong + [f"{damaged}: the restart exited with {started.returncode}"] * (
         started.returncode not in (0, 2) or "Traceback" in started.stderr
     )
 

@@ -1,11 +1,11 @@
-"""Texts per second of bert_jax, torch and ONNX Runtime on the CPU: the same weights, the same texts, the same answers.
+"""Inference throughput of bert_jax, torch and ONNX Runtime on the CPU, in texts/s, with the same weights, texts and results.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/inference.py --texts=reviews.tsv --column=text --sizes=tiny,mini,base --output=benchmarks/results/inference
 
-Each makes the vector of [CLS] of every text, tokenization included, on all cores; texts are cut at 512 tokens. Weights are
-random: speed does not depend on them. The vectors are compared before anything is timed. Runs take turns, and their median
-counts. Prints a table and writes OUTPUT.json. What a peer's settings are, is tried first: see `peers.py`.
+Each library computes the [CLS] vector of every text, including tokenization, on all cores; texts are truncated to 512 tokens. Weights
+are random, since speed does not depend on them. The vectors are compared before anything is timed. Runs are interleaved, and results are
+medians. Prints a table and writes OUTPUT.json. The settings of the other libraries are tuned first: see `peers.py`.
 """
 
 import argparse
@@ -39,15 +39,15 @@ TOLERANCE = 1e-4
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=Path, required=True, help="a .tsv, .csv or .jsonl file")
-    parser.add_argument("--column", required=True, help="its column of texts")
-    parser.add_argument("--vocab", type=Path, help="a vocab.txt or tokenizer.json; without it one is trained on the texts")
-    parser.add_argument("--sizes", default="tiny,mini,base", help="published sizes, with commas between them")
+    parser.add_argument("--column", required=True, help="the column with the texts")
+    parser.add_argument("--vocab", type=Path, help="a vocab.txt or tokenizer.json; by default, one is trained on the texts")
+    parser.add_argument("--sizes", default="tiny,mini,base", help="published sizes, comma-separated")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each library")
-    parser.add_argument("--limit", type=int, help="take so many texts")
-    parser.add_argument("--output", type=Path, required=True, help="where to write, without the ending")
+    parser.add_argument("--limit", type=int, help="number of texts to use")
+    parser.add_argument("--output", type=Path, required=True, help="output path without the extension")
     flags = parser.parse_args()
     warnings.simplefilter("ignore", TruncationWarning)
     texts = [row.values[0] for row in read_rows(str(flags.texts), {"--column": flags.column}, "")][: flags.limit]
@@ -71,10 +71,10 @@ def main() -> None:
 
 
 def measure(size: str, texts: list[str], tokenizer: Tokenizer, peers: list[str], repeats: int) -> dict[str, Any]:
-    """Texts per second of every library with a model of one size.
+    """Throughput of every library, in texts/s, with a model of one size.
 
     Raises:
-        SystemExit: the libraries do not agree.
+        SystemExit: the libraries disagree.
     """
     encoder = EncoderConfig.preset(size)
     with tempfile.TemporaryDirectory() as name:
@@ -84,7 +84,7 @@ def measure(size: str, texts: list[str], tokenizer: Tokenizer, peers: list[str],
         prepared = prepare(peers, directory, encoder, tensors, tokenizer, texts)
         ours: Embed = partial(bert_jax.load(directory).embed, pooling="cls")
         embeds = {OURS: ours} | {peer: embed for peer, (embed, _) in prepared.items()}
-        # This is also the warm-up.
+        # This also warms up.
         differences = compare({name: embed(texts) for name, embed in embeds.items()})
         times = time_in_turns(embeds, texts, repeats)
     rates = {name: len(texts) / statistics.median(own) for name, own in times.items()}
@@ -99,20 +99,20 @@ def measure(size: str, texts: list[str], tokenizer: Tokenizer, peers: list[str],
 
 
 def compare(vectors: dict[str, np.ndarray]) -> dict[str, float]:
-    """The largest difference of each peer's vectors from ours.
+    """The largest difference between each peer's vectors and ours.
 
     Raises:
-        SystemExit: it is more than rounding.
+        SystemExit: it exceeds rounding.
     """
     differences = {name: float(np.abs(found - vectors[OURS]).max()) for name, found in vectors.items() if name != OURS}
     for name, difference in differences.items():
         if not difference <= TOLERANCE:
-            raise SystemExit(f"{name} and {OURS} differ by {difference:.1e}, more than {TOLERANCE}: their speeds cannot be compared.")
+            raise SystemExit(f"{name} and {OURS} differ by {difference:.1e}, more than {TOLERANCE}, so their speeds cannot be compared.")
     return differences
 
 
 def time_in_turns(embeds: dict[str, Embed], texts: list[str], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each run: A B C A B C, so that a machine that slows down slows all of them."""
+    """Seconds of each run, interleaved (A B C A B C), so that a slowdown of the machine affects all of them."""
     times: dict[str, list[float]] = {name: [] for name in embeds}
     for _ in range(repeats):
         for name, embed in embeds.items():
@@ -121,7 +121,7 @@ def time_in_turns(embeds: dict[str, Embed], texts: list[str], repeats: int) -> d
 
 
 def random_tensors(encoder: EncoderConfig, vocabulary: int) -> Tensors:
-    """A `BertForPreTraining` state dict of random numbers: biases and norms too, so that the comparison sees every tensor."""
+    """A random `BertForPreTraining` state dict, including biases and norms, so that every tensor affects the comparison."""
     rng = np.random.default_rng(0)
     width, inner = encoder.width, encoder.feed_forward
     tables = {"word": vocabulary, "position": encoder.max_positions, "token_type": encoder.segment_types}
@@ -139,7 +139,7 @@ def random_tensors(encoder: EncoderConfig, vocabulary: int) -> Tensors:
 
 
 def save_model(directory: Path, encoder: EncoderConfig, tokenizer: Tokenizer, tensors: Tensors) -> None:
-    """A model directory, with the tokenizer that the peers read too."""
+    """Write a model directory, with the tokenizer that the peers also use."""
     description = ModelDescription("pretraining", encoder, encoder.max_positions, "nsp")
     model_directory.write(directory, description, tokenizer)
     params = jax.tree.map(jnp.asarray, to_parameters(tensors, encoder.layers))
@@ -149,7 +149,7 @@ def save_model(directory: Path, encoder: EncoderConfig, tokenizer: Tokenizer, te
 
 
 def print_table(lines: list[dict[str, Any]], heading: bool) -> None:
-    """A line for each size."""
+    """Print one line per size."""
     if heading:
         columns = [f"{name}, texts/s" for name in lines[0]["texts_per_second"]] + list(lines[0]["ratios"])
         print("size    " + "".join(f"{column:>24}" for column in columns))

@@ -1,11 +1,11 @@
-"""A run that is killed again and again ends as one that never was.
+"""A run that is killed again and again ends like one that was never killed.
 
-python benchmarks/kill_rounds.py --kills=100 --output=benchmarks/results/kill_rounds
+    python benchmarks/kill_rounds.py --kills=100 --output=benchmarks/results/kill_rounds
 
-Whole runs of a tiny model (vocabulary, records, pre-training, fine-tuning, predictions for a file) are struck down by SIGKILL,
-anywhere or in the midst of chosen work, and started again with the same command until they are done. Then everything that they
-left is compared with what an undisturbed run left: parameters, optimizer and data position of every checkpoint, metrics,
-figures, predictions, records and vocabulary, bit for bit.
+Complete runs of a tiny model (vocabulary, records, pre-training, fine-tuning, predictions for a file) are killed with SIGKILL,
+at random times or during selected operations, and restarted with the same command until they finish. Then everything they
+left is compared bit for bit with an undisturbed run: parameters, optimizer state and data position of every checkpoint, metrics,
+results, predictions, records and vocabulary.
 """
 
 import argparse
@@ -54,7 +54,7 @@ from bert_jax.training.checkpoints import manifest
 PRETRAIN = "steps=24, evaluation_batches=2, loop=LoopConfig(log_every=3, evaluate_every=6, save_every=2, keep=1)"
 FINETUNE = "loop=LoopConfig(log_every=2, evaluate_every=4, save_every=2, keep=1)"
 
-# Work that the blow is struck in, by what begins it: at one of the first so many times, up to so many seconds later.
+# Operations to kill during, each with the function that starts it: the kill comes at one of its first N calls, up to T seconds later.
 MOMENTS: dict[str, tuple[Any, str, int, float]] = {
     "learning the vocabulary": (tokenizer.Tokenizer, "save", 3, 0.005),
     "writing records": (builder._Shards, "write", 150, 0.02),
@@ -78,18 +78,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=1e9, help="begin no further run after so many")
+    parser.add_argument("--minutes", type=float, default=1e9, help="start no further run after this many minutes")
     parser.add_argument("--output", type=Path, required=True)
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = rounds(Path(folder), flags.kills, flags.seed, flags.minutes)
+        result = kill_runs(Path(folder), flags.kills, flags.seed, flags.minutes)
     write_json(flags.output.with_suffix(".json"), result)
     print(json.dumps(result, indent=2))
     return 1 if result["differences"] else 0
 
 
-def rounds(folder: Path, kills: int, seed: int, minutes: float = 1e9, moments: tuple[str, ...] = tuple(MOMENTS)) -> dict[str, Any]:
-    """Kills runs until so many blows have fallen, and says where they fell and what differed in the end."""
+def kill_runs(folder: Path, kills: int, seed: int, minutes: float = 1e9, moments: tuple[str, ...] = tuple(MOMENTS)) -> dict[str, Any]:
+    """Kill runs until there were `kills` kills; report where they hit and what differed at the end."""
     rng, begun = random.Random(seed), time.monotonic()
     write_files(folder, 200, 150, PRETRAIN, FINETUNE)
     os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(folder / "programs"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
@@ -105,26 +105,26 @@ def rounds(folder: Path, kills: int, seed: int, minutes: float = 1e9, moments: t
     started = time.monotonic()
     for command in (training, predicting):
         assert forked(partial(command, folder / "undisturbed"), folder / "log.txt") == 0, (folder / "log.txt").read_text()
-    seconds = 0.3 * (time.monotonic() - started)  # what is compiled in it, the others find compiled
+    seconds = 0.3 * (time.monotonic() - started)  # later runs find its programs in the compilation cache
     wanted = left_by(folder / "undisturbed", folder)
-    fallen: Counter[str] = Counter()
+    kills_at: Counter[str] = Counter()
     differences: list[str] = []
     runs = 0
-    while fallen.total() < kills and time.monotonic() - begun < 60 * minutes and not differences:
+    while kills_at.total() < kills and time.monotonic() - begun < 60 * minutes and not differences:
         workdir, runs = folder / f"killed-{runs}", runs + 1
         for command in (training, predicting):
-            blows = 0
+            kills_here = 0
             while True:
-                # A run must end at some time, so the blows become rarer.
+                # A run must finish eventually, so the number of kills per command is limited.
                 own = (*PREDICTING, *PREDICTING, "anywhere") if command is predicting else (*moments, "anywhere")
-                moment = rng.choice(own) if fallen.total() < kills and blows < 12 else ""
-                status = forked(partial(struck, partial(command, workdir), moment, rng.random(), seconds), folder / "log.txt")
+                moment = rng.choice(own) if kills_at.total() < kills and kills_here < 12 else ""
+                status = forked(partial(killed, partial(command, workdir), moment, rng.random(), seconds), folder / "log.txt")
                 if status == -signal.SIGKILL:
-                    fallen[moment] += 1
-                    blows += 1
-                    print(f"{fallen.total()} kills, {runs} runs, {time.monotonic() - begun:.0f} s: {moment}", file=sys.stderr, flush=True)
+                    kills_at[moment] += 1
+                    kills_here += 1
+                    print(f"{kills_at.total()} kills, {runs} runs, {time.monotonic() - begun:.0f} s: {moment}", file=sys.stderr, flush=True)
                 elif status:
-                    differences.append(f"{command.__name__} ended with status {status}: {(folder / 'log.txt').read_text()[-2000:]}")
+                    differences.append(f"{command.__name__} exited with status {status}: {(folder / 'log.txt').read_text()[-2000:]}")
                     break
                 else:
                     break
@@ -134,9 +134,9 @@ def rounds(folder: Path, kills: int, seed: int, minutes: float = 1e9, moments: t
             found = left_by(workdir, folder)
             differences += [f"{name} differs" for name in sorted(wanted.keys() | found.keys()) if wanted.get(name) != found.get(name)]
     return {
-        "kills": fallen.total(),
+        "kills": kills_at.total(),
         "runs": runs,
-        "moments": dict(sorted(fallen.items())),
+        "moments": dict(sorted(kills_at.items())),
         "compared": len(wanted),
         "differences": differences,
         "seconds": round(time.monotonic() - begun),
@@ -145,7 +145,7 @@ def rounds(folder: Path, kills: int, seed: int, minutes: float = 1e9, moments: t
 
 
 def forked(work: Callable[[], int], log: Path) -> int:
-    """The exit status of a process that does the work; minus the number of the signal that ended it."""
+    """Do the work in a child process; return its exit status, or minus the number of the signal that killed it."""
     child = os.fork()
     if not child:
         status = 99
@@ -165,35 +165,35 @@ def forked(work: Callable[[], int], log: Path) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def struck(work: Callable[[], int], moment: str, chance: float, seconds: float) -> int:
-    """Does the work, under a sword."""
+def killed(work: Callable[[], int], moment: str, chance: float, seconds: float) -> int:
+    """Do the work, and kill this process group at the given moment of it."""
 
-    def strike(delay: float) -> None:
+    def kill_after(delay: float) -> None:
         threading.Timer(delay, os.killpg, (0, signal.SIGKILL)).start()
 
     if moment == "anywhere":
-        strike(chance * seconds)
+        kill_after(chance * seconds)
     elif moment:
         owner, name, times, longest = (MOMENTS | PREDICTING)[moment]
-        whole = getattr(owner, name)
+        original = getattr(owner, name)
         calls = iter(range(1_000_000))
         at = int(chance * 997) % times
         inner = chance * 7919 % 1
 
-        def marked(*arguments: Any, **named: Any) -> Any:
+        def counted(*arguments: Any, **named: Any) -> Any:
             if next(calls) == at:
-                strike(inner * longest)
-            return whole(*arguments, **named)
+                kill_after(inner * longest)
+            return original(*arguments, **named)
 
-        setattr(owner, name, marked)
+        setattr(owner, name, counted)
         for module in list(sys.modules.values()):
-            if getattr(module, "__name__", "").startswith("bert_jax") and module.__dict__.get(name) is whole:
-                setattr(module, name, marked)
+            if getattr(module, "__name__", "").startswith("bert_jax") and module.__dict__.get(name) is original:
+                setattr(module, name, counted)
     return work()
 
 
 def left_by(workdir: Path, folder: Path) -> dict[str, str]:
-    """A hash of everything that a run left, but for what tells the time."""
+    """Hashes of everything that a run left, except for timestamps."""
     answer = folder / "left.json"
     answer.unlink(missing_ok=True)
     status = forked(lambda: _write_hashes(workdir, answer), folder / "log.txt")
@@ -216,12 +216,12 @@ def _write_hashes(workdir: Path, answer: Path) -> int:
                     digest = hashlib.sha256(np.asarray(leaf).tobytes()).hexdigest()
                     found[f"{stage} {step.name} {item} {jax.tree_util.keystr(path)}"] = digest
             position = json.loads((step / "position" / "metadata").read_text())
-            position["metrics"].pop("sha256")  # of lines that tell the time too
+            position["metrics"].pop("sha256")  # it covers lines with timestamps
             found[f"{stage} {step.name} position"] = json.dumps(position)
     plain = ["finetune/predictions.jsonl", "classified.jsonl", "examples.json", "config.json", "pretrain/model.json", "finetune/model.json"]
     plain += [str(path.relative_to(workdir)) for pattern in ("vocabulary/*", "data/**/*array_record*") for path in workdir.glob(pattern)]
     found |= {name: hashlib.sha256((workdir / name).read_bytes()).hexdigest() for name in plain}
-    elsewhere = {"tensorboard", "checkpoints"}  # have names that chance or the clock gives
+    elsewhere = {"tensorboard", "checkpoints"}  # their names are random or contain the time
     found |= {f"file {path.relative_to(workdir)}": "" for path in workdir.rglob("*") if not elsewhere & set(path.parts)}
     answer.write_text(json.dumps(found))
     return 0

@@ -1,10 +1,10 @@
-"""Sentiment accuracy against the number of labels: pre-trained, from scratch, and a linear model on character n-grams.
+"""Sentiment accuracy by number of labels: pre-trained, from scratch, and a linear model on character n-grams.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/label_efficiency.py --workdir=runs/demo --output=benchmarks/results/label_efficiency
 
-Takes the pre-trained encoder of a finished demo run and fine-tunes it on samples of its labelled reviews, three seeds of
-each size; the seed chooses the sample, the order and the fresh parameters. Writes OUTPUT.json and OUTPUT.svg.
+Fine-tunes the pre-trained encoder of a finished demo run on samples of its labeled reviews, with three seeds per
+size; the seed determines the sample, the order and the new parameters. Writes OUTPUT.json and OUTPUT.svg.
 """
 
 import argparse
@@ -29,18 +29,18 @@ from bert_jax.model.directory import read_json, write_json
 from bert_jax.stages.finetune import finetune
 from bert_jax.training.host_memory import tune_malloc
 
-SIZES = (100, 300, 1000, 0)  # 0 is all
+SIZES = (100, 300, 1000, 0)  # 0 means all
 SEEDS = (0, 1, 2)
 MODELS = ("pre-trained", "from scratch", "linear model on character n-grams")
-# So many examples are seen in all, within these limits of epochs: a small sample is gone over more often.
+# The total number of training examples, within limits on epochs: smaller samples get more epochs.
 EXAMPLES_SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 8_000, 1, 12
 
 
 def main() -> None:
-    """Measures, writes and draws."""
+    """Measure, write and plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, required=True, help="a finished demo run")
-    parser.add_argument("--output", type=Path, required=True, help="where to write, without the ending")
+    parser.add_argument("--output", type=Path, required=True, help="output path without the extension")
     flags = parser.parse_args()
     tune_malloc()
     config = from_dict(RunConfig, read_json(flags.workdir / "config.json"))
@@ -66,7 +66,7 @@ def measure(config: RunConfig, pretrained: Path, size: int, seed: int) -> dict[s
     labelled = load_labelled(dataclasses.replace(stage.data, max_train_examples=size), seed, Text.tables)
     examples = len(labelled.train)
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(EXAMPLES_SEEN / examples)))
-    # About five looks at the dev set in each run: the best of them is scored.
+    # About five evaluations on the dev set per run; the best checkpoint is tested.
     looks = max(5, examples * epochs // (2 * stage.batch_size * 5))
     loop = dataclasses.replace(stage.loop, evaluate_every=looks, save_every=looks)
     stage = dataclasses.replace(stage, epochs=epochs, loop=loop, compare_from_scratch=False)
@@ -97,7 +97,7 @@ def _linear(labelled: Labelled) -> float:
 
 
 def draw(lines: Sequence[dict[str, Any]], path: Path) -> None:
-    """Mean accuracy of each model over the seeds, with every single run as a dot."""
+    """Plot the mean accuracy of each model over the seeds, with each run as a dot."""
     import matplotlib
 
     matplotlib.use("svg")

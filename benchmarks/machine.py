@@ -1,4 +1,4 @@
-"""What a benchmark says of where and with what it ran."""
+"""The machine and the versions that a benchmark ran with."""
 
 import importlib.metadata
 import importlib.util
@@ -15,7 +15,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 
 def machine() -> str:
-    """The accelerator's name, or the CPU's and the cores that are used."""
+    """The name of the accelerator, or of the CPU with the number of cores in use."""
     if jax.default_backend() != "cpu":
         return f"{jax.devices()[0].device_kind} x {jax.device_count()}"
     cpuinfo = Path("/proc/cpuinfo")
@@ -25,14 +25,14 @@ def machine() -> str:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """The versions of Python, JAX and numpy, and of those packages that are installed."""
+    """The versions of Python, JAX and NumPy, and of the given packages that are installed."""
     named = dict.fromkeys(["jax", "jaxlib", "numpy", "tokenizers", *packages])
     found = {package: importlib.metadata.version(package) for package in named if importlib.util.find_spec(package)}
     return {"python": platform.python_version(), **found}
 
 
 def matrix_peak(dtype: str) -> float:
-    """Operations per second of the first device in a large square matrix product, a multiply and an add each: the best of ten."""
+    """FLOP/s of the first device in a large square matmul, counting multiplications and additions: the best of ten."""
     size = 2048 if jax.default_backend() == "cpu" else 8192
     x = jnp.ones((size, size), dtype)
     product = jax.jit(jnp.dot)

@@ -1,8 +1,8 @@
-"""What a training step takes of a device's memory: parameters, optimizer, and what the backward pass keeps, by what it computes again.
+"""Device memory of a training step: parameters, optimizer state and activations, by rematerialization policy.
 
     python benchmarks/memory.py --size=base --rows=8 --lengths=128,512 --output=benchmarks/results/memory
 
-As the compiler allots it, on the first device here; nothing is run. `--size` is a published size.
+Reports what the compiler allocates on the first local device; nothing is run. `--size` is a published size.
 """
 
 import argparse
@@ -25,12 +25,12 @@ MIB = 2**20
 
 
 def main() -> None:
-    """Compiles, prints and writes."""
+    """Compile, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="base", help="a published size")
-    parser.add_argument("--rows", type=int, default=8, help="rows in a step")
-    parser.add_argument("--lengths", default="128,512", help="tokens in a row")
-    parser.add_argument("--output", type=Path, help="where to write, without the ending")
+    parser.add_argument("--rows", type=int, default=8, help="rows per step")
+    parser.add_argument("--lengths", default="128,512", help="tokens per row")
+    parser.add_argument("--output", type=Path, help="output path without the extension")
     flags = parser.parse_args()
     lines = []
     print(f"{'length':>6}  {'remat':<6}{'parameters':>12}{'optimizer':>12}{'activations':>13}  MiB")
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def measure(size: str, rows: int, length: int, remat: str) -> dict[str, Any]:
-    """MiB by kind of one step."""
+    """MiB of one step, by kind."""
     stage = PretrainConfig(batch_size=rows, rows=RowsConfig(length=length))
     compute = dataclasses.replace(ComputeConfig(scan_layers=True), remat=remat)
     config = RunConfig(encoder=EncoderConfig.preset(size), compute=compute, vocabulary=VocabularyConfig(size=30_522), pretrain=stage)

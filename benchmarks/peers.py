@@ -1,4 +1,4 @@
-"""What the inference benchmark compares with: torch and ONNX Runtime, each as it is best used on a CPU."""
+"""The libraries that the inference benchmark compares with: torch and ONNX Runtime, each at its best settings for a CPU."""
 
 import importlib.util
 import time
@@ -16,23 +16,23 @@ from bert_jax.convert.huggingface import config_values
 from bert_jax.modalities.text.tokenizer import Tokenizer
 
 PACKAGES = {"torch": ("torch", "transformers"), "onnxruntime": ("torch", "transformers", "onnx", "onnxruntime")}
-"""What each peer takes: ONNX Runtime runs graphs that torch exports."""
+"""The packages that each peer needs: ONNX Runtime runs graphs exported by torch."""
 BATCH_SIZES = (8, 16, 32)
 
 Tensors = dict[str, np.ndarray]
 Embed = Callable[[Sequence[str]], np.ndarray]
-"""Texts to their vectors float32 [texts, D], in the order of the texts."""
+"""Maps texts to vectors float32 [texts, D], in the same order."""
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Token ids and the mask of real tokens, both int64 [B, L], to vectors float32 [B, D]."""
+"""Maps token ids and attention mask, both int64 [B, L], to vectors float32 [B, D]."""
 
 
 def installed() -> list[str]:
-    """The peers that can be measured; says of the others what is missing."""
+    """The peers that can be measured; prints what is missing for the others."""
     found = []
     for peer, packages in PACKAGES.items():
         missing = [package for package in packages if importlib.util.find_spec(package) is None]
         if missing:
-            print(f"{peer} is left out, because {', '.join(missing)} is missing: pip install -r benchmarks/requirements.txt")
+            print(f"{peer} is skipped because {', '.join(missing)} is missing: pip install -r benchmarks/requirements.txt")
         else:
             found.append(peer)
     return found
@@ -41,13 +41,13 @@ def installed() -> list[str]:
 def prepare(
     peers: Sequence[str], directory: Path, encoder: EncoderConfig, tensors: Tensors, tokenizer: Tokenizer, texts: Sequence[str]
 ) -> dict[str, tuple[Embed, str]]:
-    """What embeds texts in each peer at its fastest settings, and the settings.
+    """The embedding function of each peer at its fastest settings, and these settings.
 
     Args:
-        peers: names of installed ones.
-        directory: where the tokenizer's files are, and where graphs can be written.
+        peers: names of installed peers.
+        directory: contains the tokenizer's files; graphs are written there.
         encoder, tensors, tokenizer: the model, as a `BertForPreTraining` state dict.
-        texts: those on which settings are tried.
+        texts: on which the settings are tried.
     """
     if not peers:
         return {}
@@ -83,14 +83,14 @@ def _fastest(runs: dict[str, Run], directory: Path, encoder: EncoderConfig, text
 
 
 def seconds(embed: Embed, texts: Sequence[str]) -> float:
-    """Wall time of embedding the texts once."""
+    """Wall-clock seconds to embed the texts once."""
     begun = time.perf_counter()
     embed(texts)
     return time.perf_counter() - begun
 
 
 def _evenly_sized(texts: Sequence[str]) -> list[str]:
-    """A sample in runs of texts that are neighbours in length, so that its batches need as little padding as those of all texts."""
+    """A sample made of groups of texts of similar length, so that its batches need as little padding as those of all texts."""
     ordered, run = sorted(texts, key=len), max(BATCH_SIZES)
     starts = range(0, len(ordered), run)
     step = max(1, len(starts) // 3)
@@ -98,7 +98,7 @@ def _evenly_sized(texts: Sequence[str]) -> list[str]:
 
 
 def _padded_batches(directory: Path, run: Run, encoder: EncoderConfig, batch_size: int) -> Embed:
-    """Texts sorted by length, each batch padded to its longest."""
+    """Embed texts sorted by length, each batch padded to its longest text."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(directory)
@@ -121,7 +121,7 @@ def _padded_batches(directory: Path, run: Run, encoder: EncoderConfig, batch_siz
 
 
 def _torch_model(encoder: EncoderConfig, tensors: Tensors, tokenizer: Tokenizer) -> Any:
-    """A torch module from token ids and mask to the vectors of [CLS]: transformers' `BertModel` with fused attention."""
+    """A torch module from token ids and mask to [CLS] vectors: transformers' `BertModel` with fused attention."""
     import torch
     from transformers import BertConfig, BertModel
 
@@ -145,8 +145,8 @@ def _torch_model(encoder: EncoderConfig, tensors: Tensors, tokenizer: Tokenizer)
 def _graphs(model: Any, directory: Path, encoder: EncoderConfig) -> list[Path]:
     """ONNX graphs of the torch model, for any number of rows of any length.
 
-    One is as exported; in the other ONNX Runtime's own tool has fused whole attention layers, which it recognises only
-    where attention was written out. Which is faster depends on the size of the model.
+    One is as exported; in the other, ONNX Runtime's optimizer has fused complete attention layers, which it recognizes only if
+    attention is written out. Which one is faster depends on the size of the model.
     """
     from onnxruntime.transformers import optimizer
 
@@ -167,7 +167,7 @@ def _export(model: Any, path: Path) -> None:
     names = ["input_ids", "attention_mask"]
     axes = {name: {0: "batch", 1: "length"} for name in names}
     with warnings.catch_warnings():
-        # The older exporter is deprecated. Of the newer one's graphs ONNX Runtime fuses less.
+        # The older exporter is deprecated, but ONNX Runtime fuses less in the newer one's graphs.
         warnings.simplefilter("ignore")
         torch.onnx.export(model, (example, example), path, input_names=names, output_names=["vectors"], dynamic_axes=axes, dynamo=False)
 

@@ -1,19 +1,19 @@
-"""Real (non-padding) tokens per second of pre-training: bert_jax and PyTorch, on the same documents, in turns.
+"""Pre-training throughput of bert_jax and PyTorch in real (non-padding) tokens/s, on the same documents, in interleaved runs.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/pretraining.py --corpus=corpus.txt --vocab=vocab.txt --sizes=tiny,mini --output=benchmarks/results/pretraining
 
-Three loops, each with AdamW, clipping, dropout and next sentences, on all cores:
+Three loops, each with AdamW, gradient clipping, dropout and next-sentence prediction, on all cores:
 
-- bert_jax as `train.py` runs it, with its data pipeline and its masking, on one CPU device or on one for each core;
-- PyTorch as most people write it: transformers' `BertForPreTraining`, a pair a row, padded, scores for every position;
-- the best PyTorch loop: the packed and covered rows of bert_jax, ready in memory, scores at the covered positions alone,
-  fused attention and optimizer, through torch.compile where that is faster.
+- bert_jax as `train.py` runs it, with its data pipeline and masking, on one CPU device or on one per core;
+- a typical PyTorch loop: transformers' `BertForPreTraining`, one padded pair per row, logits at every position;
+- the best PyTorch loop: bert_jax's packed and masked rows, preloaded in memory, logits at masked positions only,
+  fused attention and optimizer, and torch.compile if it is faster.
 
-The last does the work of bert_jax's step on the same arrays; the two losses are compared before anything is timed, and their
-times are the ratio at equal work. For that ratio bert_jax takes its rows from memory too. Loops take turns, and the median of
-several counts. FLOPs are the model's, written out in `bert_jax.model.flops`; MFU is their share of the rate of a large matrix
-product, measured in the same run. Prints a table and writes OUTPUT.json. On one GPU, beside torch on CUDA:
+The last loop does the same work as bert_jax's step on the same arrays; the two losses are compared before anything is timed, and the ratio
+of their times is the ratio at equal work. For that ratio, bert_jax also takes its rows from memory. Runs are interleaved, and results are
+medians. FLOPs are those of the model, derived in `bert_jax.model.flops`; MFU is relative to the throughput of a large matmul,
+measured in the same run. Prints a table and writes OUTPUT.json. On one GPU, compared with torch on CUDA:
 
     python benchmarks/pretraining.py --corpus=corpus.txt --vocab=vocab.txt --sizes=base,large --tokens=65536 \\
         --dtype=bfloat16 --attention=cudnn --output=benchmarks/results/pretraining_gpu
@@ -53,14 +53,14 @@ from bert_jax.training.state import create_state
 from bert_jax.training.steps import compile_steps
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
-"""Of the losses, relative."""
+"""Relative, between the losses."""
 OPTIMIZER, MASKING = OptimizerConfig(), MaskingConfig()
 Batch = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is compared: one size of model at one length of row."""
+    """What is compared: one model size at one row length."""
 
     size: str
     length: int
@@ -76,7 +76,7 @@ class Setting:
 
 
 class Ours:
-    """bert_jax's training step on some of the CPU's devices."""
+    """bert_jax's training step on a number of CPU devices."""
 
     def __init__(self, setting: Setting, devices: int, first: Batch) -> None:
         tokenizer = setting.tokenizer
@@ -90,17 +90,17 @@ class Ours:
         self.state = create_state(lambda: model.init(jax.random.key(0), row)["params"], optimizer, self.mesh)
         self.train_step, _ = compile_steps(self.task, optimizer, self.state, self.mesh, seed=0)
 
-    def covered(self, batch: Batch) -> Batch:
-        """The batch as the model sees it: what `PackedLoop` takes."""
-        covered = jax.device_get(jax.jit(self.task.prepare)(batch, jax.random.key(1)))
-        return {name: np.array(field) for name, field in covered.items()}  # torch warns of memory that it may not write to
+    def masked(self, batch: Batch) -> Batch:
+        """The masked batch, which is the input of the model and of `PackedLoop`."""
+        masked = jax.device_get(jax.jit(self.task.prepare)(batch, jax.random.key(1)))
+        return {name: np.array(field) for name, field in masked.items()}  # torch warns about read-only memory
 
-    def loss(self, covered: Batch) -> float:
-        metrics = jax.jit(lambda params, batch: self.task.metrics(params, batch, None))(self.state.params, covered)
+    def loss(self, masked: Batch) -> float:
+        metrics = jax.jit(lambda params, batch: self.task.metrics(params, batch, None))(self.state.params, masked)
         return sum(float(metrics[name].total) / float(metrics[name].count) for name in self.task.losses)
 
     def steps(self, batches: Iterator[Batch] | Sequence[Batch], count: int) -> int:
-        """So many steps as the training loop takes them, one dispatched ahead; gives back their real tokens."""
+        """Run `count` steps as the training loop does, one dispatched ahead; return their number of real tokens."""
         tokens, pending = 0, None
         for _, batch in zip(range(count), batches, strict=False):
             self.state, metrics = self.train_step(self.state, place_batch(batch, self.mesh))
@@ -111,19 +111,19 @@ class Ours:
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", required=True, help="text, as corpus.source takes it")
+    parser.add_argument("--corpus", required=True, help="text, in any form that corpus.source accepts")
     parser.add_argument("--vocab", type=Path, required=True, help="a vocab.txt or tokenizer.json")
-    parser.add_argument("--sizes", default="tiny,mini,base", help="published sizes, with commas between them")
+    parser.add_argument("--sizes", default="tiny,mini,base", help="published sizes, comma-separated")
     parser.add_argument("--lengths", default="128,512", help="row lengths")
-    parser.add_argument("--tokens", type=int, default=4096, help="tokens of a step, padding counted")
-    parser.add_argument("--seconds", type=float, default=5, help="of each timed run, about")
+    parser.add_argument("--tokens", type=int, default=4096, help="tokens per step, including padding")
+    parser.add_argument("--seconds", type=float, default=5, help="approximate seconds of each timed run")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each loop")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the activations; torch's autocast")
-    parser.add_argument("--attention", default="dense", choices=["dense", "splash", "cudnn"], help="as compute.attention takes it")
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out: it takes minutes and a C++ compiler")
-    parser.add_argument("--output", type=Path, required=True, help="where to write, without the ending")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="dtype of the activations; autocast in torch")
+    parser.add_argument("--attention", default="dense", choices=["dense", "splash", "cudnn"], help="a value of compute.attention")
+    parser.add_argument("--no-compile", action="store_true", help="skip torch.compile, which takes minutes and needs a C++ compiler")
+    parser.add_argument("--output", type=Path, required=True, help="output path without the extension")
     flags = parser.parse_args()
     tune_malloc()
     jax.config.update("jax_num_cpu_devices", CORES)
@@ -147,21 +147,21 @@ def main() -> None:
 
 
 def measure(setting: Setting, peak: float, seconds: float, repeats: int, compiled: bool) -> dict[str, Any]:
-    """Real tokens per second of every loop, and the ratio at equal work."""
+    """Throughput of every loop in real tokens/s, and the ratio at equal work."""
     packed, padded = setting.batches(packing=True), setting.batches(packing=False)
     rows = [next(packed) for _ in range(8)]
     single = [next(padded) for _ in range(8)]
     tried = {count: Ours(setting, count, rows[0]) for count in sorted({1, jax.device_count()}) if setting.rows % count == 0}
-    covered = [tried[1].covered(batch) for batch in rows]
+    masked = [tried[1].masked(batch) for batch in rows]
     devices = fastest({count: lambda own=own: own.steps(rows, 2) for count, own in tried.items()})
     ours = tried[devices]
-    best, compile_torch = best_torch(setting, tried[1], covered, compiled)
+    best, compile_torch = best_torch(setting, tried[1], masked, compiled)
     special = setting.tokenizer
     plain = PlainLoop(setting.encoder, special.vocab_size, OPTIMIZER, setting.compute.dtype, MASKING, special.mask_id, 106)
     runs: dict[str, Callable[[int], int]] = {
         "bert_jax": lambda count: ours.steps(packed, count),
         "torch, plain": lambda count: torch_steps(plain, single, single, count),
-        "torch, packed": lambda count: torch_steps(best, covered, rows, count),
+        "torch, packed": lambda count: torch_steps(best, masked, rows, count),
         "bert_jax, rows in memory": lambda count: ours.steps([rows[index % len(rows)] for index in range(count)], count),
     }
     counts = {name: max(1, round(seconds / timed(run, 1)[1])) for name, run in runs.items()}
@@ -191,8 +191,8 @@ def measure(setting: Setting, peak: float, seconds: float, repeats: int, compile
     }
 
 
-def best_torch(setting: Setting, ours: Ours, covered: Sequence[Batch], compiled: bool) -> tuple[PackedLoop, bool]:
-    """The faster of the eager and the compiled loop, its loss compared with ours at the same parameters.
+def best_torch(setting: Setting, ours: Ours, masked: Sequence[Batch], compiled: bool) -> tuple[PackedLoop, bool]:
+    """The faster of the eager and the compiled loop, after comparing its loss with ours at the same parameters.
 
     Raises:
         SystemExit: the losses differ.
@@ -200,22 +200,22 @@ def best_torch(setting: Setting, ours: Ours, covered: Sequence[Batch], compiled:
     make = partial(PackedLoop, setting.encoder, setting.tokenizer.vocab_size, OPTIMIZER, setting.compute.dtype)
     loops = {option: make(option) for option in ((False, True) if compiled else (False,))}
     loops[False].load(to_tensors(jax.device_get(ours.state.params), setting.encoder.layers))
-    theirs, own = loops[False].loss(covered[0]), ours.loss(covered[0])
+    theirs, own = loops[False].loss(masked[0]), ours.loss(masked[0])
     if not abs(theirs - own) <= TOLERANCE[setting.compute.dtype] * own:
-        raise SystemExit(f"The loss is {own:.6f} in bert_jax and {theirs:.6f} in torch: their speeds cannot be compared.")
-    choice = fastest({option: lambda loop=loop: torch_steps(loop, covered, covered, 2) for option, loop in loops.items()})
+        raise SystemExit(f"The loss is {own:.6f} in bert_jax and {theirs:.6f} in torch, so their speeds cannot be compared.")
+    choice = fastest({option: lambda loop=loop: torch_steps(loop, masked, masked, 2) for option, loop in loops.items()})
     return loops[choice], choice
 
 
 def torch_steps(loop: PackedLoop | PlainLoop, batches: Sequence[Batch], counted: Sequence[Batch], count: int) -> int:
-    """So many steps over batches in memory; the real tokens of `counted`, the same rows."""
+    """Run `count` steps over batches in memory; return the number of real tokens, from `counted`, the same rows."""
     for index in range(count):
         loop.step(batches[index % len(batches)])
     return sum(int((counted[index % len(counted)]["example_ids"] > 0).sum()) for index in range(count))
 
 
 def fastest(runs: dict[Any, Callable[[], object]]) -> Any:
-    """The name of the run that takes the least time, the better of two, after one to warm up."""
+    """The name of the fastest run: the better of two, after a warm-up."""
     for run in runs.values():
         run()
     times = {name: min(timed(lambda _, run=run: run(), 0)[1] for _ in range(2)) for name, run in runs.items()}
@@ -223,18 +223,18 @@ def fastest(runs: dict[Any, Callable[[], object]]) -> Any:
 
 
 def timed(run: Callable[[int], Any], count: int) -> tuple[Any, float]:
-    """What a run gives back, and its seconds."""
+    """The result of a run, and its seconds."""
     begun = time.perf_counter()
     result = run(count)
     return result, time.perf_counter() - begun
 
 
 def print_line(line: dict[str, Any], heading: bool) -> None:
-    """One line of the table."""
-    columns = [*line["tokens_per_second"], "to plain", "to packed", "equal work", "MFU"]
+    """Print one line of the table."""
+    columns = [*line["tokens_per_second"], "vs. plain", "vs. packed", "equal work", "MFU"]
     widths = [max(8, len(column)) + 2 for column in columns]
     if heading:
-        print("Real tokens per second, ratios of bert_jax to torch, and bert_jax's share of the matrix-product peak")
+        print("Real tokens/s, ratios of bert_jax to torch, and bert_jax's MFU relative to the matmul peak")
         print("size    L  " + "".join(f"{column:>{width}}" for column, width in zip(columns, widths, strict=True)))
     cells = [f"{rate:,}" for rate in line["tokens_per_second"].values()]
     cells += [f"{line[name]:.2f}" for name in ("ratio_plain", "ratio_packed", "ratio_equal_work")] + [f"{line['mfu']['bert_jax']:.0%}"]

@@ -1,9 +1,9 @@
-"""Start-up: the import, and from a training command to its first steps, with and without compiled programs kept from before.
+"""Start-up time: the import, and from a training command to its first step, with and without a compilation cache.
 
     python benchmarks/start_up.py --output=benchmarks/results/start_up
 
-The command is that of the demo, on records that are prepared already; its first line of metrics tells that the first step is done.
-Each run is a process of its own, and the median of several counts.
+The command trains the demo with records that are already prepared; its first line of metrics shows that the first step is done.
+Each run is a separate process, and results are medians.
 """
 
 import argparse
@@ -26,12 +26,12 @@ COMMAND = [sys.executable, "train.py", "--config=configs/demo.py", "--config.pre
 
 
 def main() -> None:
-    """Measures, prints and writes."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each")
-    parser.add_argument("--output", type=Path, help="where to write, without the ending")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each case")
+    parser.add_argument("--output", type=Path, help="output path without the extension")
     flags = parser.parse_args()
-    found: dict[str, list[float]] = {"import bert_jax": [], "first step, nothing kept": [], "first step, programs kept": []}
+    found: dict[str, list[float]] = {"import bert_jax": [], "first step, no cache": [], "first step, with cache": []}
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared"
         prepare = [sys.executable, "-m", "bert_jax", "prepare", "--config=configs/demo.py", f"--workdir={prepared}"]
@@ -39,7 +39,7 @@ def main() -> None:
         for repeat in range(flags.repeats):
             found["import bert_jax"].append(import_seconds())
             programs = Path(folder) / f"programs-{repeat}"
-            for name in ("first step, nothing kept", "first step, programs kept"):
+            for name in ("first step, no cache", "first step, with cache"):
                 found[name].append(first_step_seconds(prepared, Path(folder) / "run", programs))
     medians = {name: statistics.median(seconds) for name, seconds in found.items()}
     for name, seconds in medians.items():
@@ -56,7 +56,7 @@ def import_seconds() -> float:
 
 
 def first_step_seconds(prepared: Path, workdir: Path, programs: Path) -> float:
-    """From the command to the first line of its metrics."""
+    """Seconds from the command to its first line of metrics."""
     shutil.rmtree(workdir, ignore_errors=True)
     shutil.copytree(prepared, workdir)
     keep = {"JAX_COMPILATION_CACHE_DIR": str(programs), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
@@ -67,7 +67,7 @@ def first_step_seconds(prepared: Path, workdir: Path, programs: Path) -> float:
     metrics = workdir / "pretrain" / "metrics.jsonl"
     try:
         while not (metrics.exists() and metrics.stat().st_size):
-            assert run.poll() is None, f"{' '.join(COMMAND)} ended with status {run.returncode}"
+            assert run.poll() is None, f"{' '.join(COMMAND)} exited with status {run.returncode}"
             time.sleep(0.02)
         return time.perf_counter() - begun
     finally:

@@ -1,7 +1,7 @@
-"""The peers of the pre-training benchmark: loops over transformers' `BertForPreTraining` in PyTorch.
+"""The PyTorch loops of the pre-training benchmark, over transformers' `BertForPreTraining`.
 
-`PlainLoop` is the loop of most tutorials. `PackedLoop` does the work of bert_jax's step, on the same arrays, as fast as PyTorch
-does it on a CPU.
+`PlainLoop` is the loop of most tutorials. `PackedLoop` does the same work as bert_jax's step, on the same arrays, as fast as PyTorch
+can on a CPU.
 """
 
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ class _Loop:
 
 
 class PlainLoop(_Loop):
-    """Pairs padded to the length, masked when they are read, scores for every position, AdamW."""
+    """Pairs padded to the row length, masked when they are read, logits at every position, AdamW."""
 
     def __init__(
         self,
@@ -63,42 +63,42 @@ class PlainLoop(_Loop):
         self.vocab_size, self.masking, self.mask_id, self.specials = vocab_size, masking, mask_id, specials
 
     def step(self, batch: Arrays) -> float:
-        """One step on rows of one pair each."""
+        """One step on rows with one pair each."""
         read = {name: torch.from_numpy(batch[name]).long().to(DEVICE) for name in ("tokens", "example_ids", "segments", "is_next")}
-        covered, labels = self._cover(read["tokens"])
+        masked, labels = self._mask(read["tokens"])
         with self.precision:
             output = self.model(
-                input_ids=covered,
+                input_ids=masked,
                 attention_mask=(read["example_ids"] > 0).long(),
                 token_type_ids=read["segments"],
                 labels=labels,
-                next_sentence_label=1 - read["is_next"][:, 0],  # there class 0 is "B follows A"
+                next_sentence_label=1 - read["is_next"][:, 0],  # in transformers, class 0 is "B follows A"
             )
         return self.update(output.loss)
 
-    def _cover(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As transformers' collator for masked language models does it."""
+    def _mask(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Masks as transformers' collator for language modeling does."""
         chosen = (torch.rand(tokens.shape, device=DEVICE) < self.masking.rate) & (tokens >= self.specials)
         labels = torch.where(chosen, tokens, -100)
         draw = torch.rand(tokens.shape, device=DEVICE)
-        covered = torch.where(chosen & (draw < self.masking.mask_share), self.mask_id, tokens)
+        masked = torch.where(chosen & (draw < self.masking.mask_share), self.mask_id, tokens)
         replaced = chosen & (draw >= self.masking.mask_share) & (draw < self.masking.mask_share + self.masking.random_share)
-        return torch.where(replaced, torch.randint(self.specials, self.vocab_size, tokens.shape, device=DEVICE), covered), labels
+        return torch.where(replaced, torch.randint(self.specials, self.vocab_size, tokens.shape, device=DEVICE), masked), labels
 
 
 class PackedLoop(_Loop):
-    """Packed rows whose examples do not see each other, scores at the covered positions alone, fused attention and AdamW."""
+    """Packed rows whose examples do not attend to each other, logits at masked positions only, fused attention and AdamW."""
 
     def __init__(self, encoder: EncoderConfig, vocab_size: int, optimizer: OptimizerConfig, dtype: str, compiled: bool) -> None:
         super().__init__(encoder, vocab_size, optimizer, dtype, fused=True)
         self._loss = torch.compile(self._compute) if compiled else self._compute
 
     def load(self, tensors: Arrays) -> None:
-        """Takes over parameters in the names of transformers; what is tied to others is left out of them."""
+        """Load parameters by their names in transformers, without the tied ones."""
         self.model.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}, strict=False)
 
     def step(self, batch: Arrays) -> float:
-        """One step on a prepared batch of the one batch shape: its tokens are covered already."""
+        """One step on a prepared batch, whose tokens are already masked."""
         with self.precision:
             loss = self._loss(_on_device(batch))
         return self.update(loss)

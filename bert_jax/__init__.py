@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bert_jax.runtime import moved
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from bert_jax.tasks.base import Task
 
 __all__ = ["load"]
+
+moved.install()
 
 
 def load(

@@ -1,8 +1,9 @@
-"""Sentiment of long English film reviews, IMDB, through TFDS, from a pre-trained encoder.
+"""Sentiment of long English movie reviews (IMDB, through TFDS), from a pre-trained encoder.
 
     python train.py --config=configs/finetune_imdb.py --workdir=runs/imdb --config.finetune.checkpoint=runs/pretrain_base_en/pretrain
 
-Needs TensorFlow to fetch the reviews through TFDS: pip install tensorflow-cpu==2.21.0. BERT-base is published at about 94 %.
+Requirements: TensorFlow, to fetch the reviews through TFDS: pip install tensorflow-cpu==2.21.0.
+Score: not measured here. Published results for BERT-base are about 94%.
 """
 
 from bert_jax.config import FinetuneConfig, LabelledConfig, LoopConfig, RunConfig

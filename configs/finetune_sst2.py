@@ -1,9 +1,10 @@
-"""Sentiment of English film-review phrases, SST-2, through TFDS, from a pre-trained encoder.
+"""Sentiment of phrases from English movie reviews (SST-2, through TFDS), from a pre-trained encoder.
 
     python train.py --config=configs/finetune_sst2.py --workdir=runs/sst2 --config.finetune.checkpoint=runs/pretrain_base_en/pretrain
 
-Needs TensorFlow to fetch GLUE through TFDS: pip install tensorflow-cpu==2.21.0. The published BERT-base gives 93.5 % on the
-test set; SST-2's test labels are not public, so the score here is on its validation set.
+Requirements: TensorFlow, to fetch GLUE through TFDS: pip install tensorflow-cpu==2.21.0.
+Score: not measured here. The published BERT-base reaches 93.5% on the test set, whose labels are not public; this configuration
+reports accuracy on the validation set.
 """
 
 from bert_jax.config import FinetuneConfig, LabelledConfig, LoopConfig, RunConfig

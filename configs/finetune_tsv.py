@@ -1,11 +1,11 @@
-"""Sentiment, or any classification, from your own labelled files: .tsv, .csv or .jsonl with a header.
+"""Sentiment, or any classification, from your own labeled files: .tsv, .csv or .jsonl with a header.
 
     python train.py --config=configs/finetune_tsv.py --workdir=runs/mine --config.finetune.checkpoint=runs/demo/pretrain \
         --config.finetune.data.train=train.tsv --config.finetune.data.text=text --config.finetune.data.label=label
 
-Add --config.finetune.data.dev and .test for files of your own, .leaks=leave_out to train without what is in them, .text_pair
-for pairs of texts, .labels=negative,positive to fix the order of the classes, and --config.finetune.compare_from_scratch=true
-to see what pre-training gave.
+Optional: --config.finetune.data.dev and .test name files of your own, .leaks=leave_out drops training examples that appear in them,
+.text_pair names a second column for pairs of texts, .labels=negative,positive fixes the order of the classes, and
+--config.finetune.compare_from_scratch=true also trains a classifier without pre-training.
 """
 
 from bert_jax.config import FinetuneConfig, LabelledConfig, LoopConfig, OptimizerConfig, RunConfig

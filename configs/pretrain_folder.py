@@ -1,13 +1,14 @@
-"""Pre-training on your own text: .txt, .txt.gz or .txt.xz, a paragraph a line, a blank line between documents.
+"""Pre-training on your own text: .txt, .txt.gz or .txt.xz, one paragraph per line, with a blank line between documents.
 
     python train.py --config=configs/pretrain_folder.py --workdir=runs/mine --config.corpus.source=PATH
 
-Look before you leap: python -m bert_jax inspect PATH. Held-out text of your own is --config.corpus.valid_source=PATH; what of it
-stands in the training text is counted, and left out of that with --config.corpus.leaks=leave_out.
+Inspect the text first: python -m bert_jax inspect PATH. To evaluate on held-out text of your own, set --config.corpus.valid_source=PATH;
+documents that appear in both are counted, and --config.corpus.leaks=leave_out drops them from the training text.
 
-The sizes suit 10 to 100 MB of text and a CPU. For more text and a GPU or TPU: --config.encoder=base
---config.pretrain.batch_size=256 --config.pretrain.rows.length=512 --config.pretrain.optimizer.learning_rate=1e-4
---config.compute.dtype=bfloat16. The preset brings the initialization that suits it; dropout stays off, and with it the fused attention on.
+Cost and score depend on your text. The sizes suit 10 to 100 MB of text and a CPU. For more text and a GPU or TPU:
+--config.encoder=base --config.pretrain.batch_size=256 --config.pretrain.rows.length=512
+--config.pretrain.optimizer.learning_rate=1e-4 --config.compute.dtype=bfloat16. The preset brings the initialization that suits its
+size. Dropout stays off, so fused attention stays on.
 """
 
 from bert_jax.config import (
@@ -26,7 +27,7 @@ from bert_jax.config import (
 
 def get_config() -> RunConfig:
     return RunConfig(
-        # What learns soonest in a short run of a narrow encoder; configs/demo.py says how that was found.
+        # A narrow encoder learns fastest this way in a short run; configs/demo.py has the experiments.
         encoder=EncoderConfig.preset(
             "tiny", heads=4, initializer_range=0.08, position_initializer="sinusoidal", dropout=0.0, attention_dropout=0.0
         ),

@@ -1,4 +1,4 @@
-"""The documentation's blocks are ones that CI can type (.ci/documentation.py does), and those that it cannot do what they say."""
+"""CI can run the documentation's blocks (.ci/documentation.py does), and those that it cannot run are tested here."""
 
 import importlib.util
 import os
@@ -37,12 +37,23 @@ def test_every_block_has_a_language_and_a_reason_where_it_is_not_run(documentati
     assert "pip install -r requirements-dev.txt && pytest" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
+def test_what_contributors_are_told_to_run_exists(documentation: ModuleType) -> None:
+    found = [block for page in documentation.pages() for block in documentation.blocks(page) if block.skipped == "contributors"]
+    assert {block.page for block in found} == {"CONTRIBUTING.md"}
+    code = "\n".join(block.code for block in found)
+    named = set(re.findall(r"(?:tests/|\.ci/|requirements-)[\w./-]+", code))
+    assert {".ci/run", "requirements-dev.txt", "requirements-ci.txt"} <= named
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+    [(path, name)] = re.findall(r"(tests/\w+\.py)::(\w+)", code)
+    assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("```\npython train.py\n```\n", r"page\.md:1: the block is neither bash nor python nor text but ''"),
         ("\n```console\n$ ls\n```\n", r"page\.md:2: .* 'console'"),
-        ("<!-- not run: tired -->\n```bash\nls\n```\n", r"page\.md:2: 'tired' is no reason"),
+        ("<!-- not run: tired -->\n```bash\nls\n```\n", r"page\.md:2: 'tired' is not a known reason"),
     ],
 )
 def test_a_block_that_cannot_be_classified_is_an_error(documentation: ModuleType, tmp_path: Path, text: str, told: str) -> None:

@@ -138,7 +138,7 @@ def _job(
         accumulation=1,
         batches=batches,
         evaluation_batches=dev,
-        score=lambda metrics: metrics[task.metric],
+        score=task.score,
         loop=stage.loop,
         data_fingerprint=labelled.fingerprint,
         skip_above=stage.optimizer.skip_above,

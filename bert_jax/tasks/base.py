@@ -215,7 +215,7 @@ class FinetuningTask(Task, Generic[O]):
         name: on the command line, as `finetune.task=NAME`.
         options: its options.
         scores: names of the scores that are compared with training from scratch; the first is the one it is judged by.
-        metric: the held-out metric by which the best checkpoint is chosen.
+        metric: the held-out metric by which the best checkpoint is chosen, unless `score` says otherwise.
     """
 
     name: ClassVar[str]
@@ -234,12 +234,22 @@ class FinetuningTask(Task, Generic[O]):
         """The fields of `ModelDescription` that are its own; `labels` are the names of the labels, if they have names."""
 
     @abstractmethod
-    def objective(self, model: Any) -> Objective:
-        """What a training step computes."""
+    def measure(self, predictions: Any, batch: Any) -> Any:
+        """The metric `loss`, and others, of what the model gives for a batch; see `bert_jax.training.objective.ExampleObjective`."""
 
-    @abstractmethod
+    def objective(self, model: Any) -> Objective:
+        """What a training step computes; by default `measure` over the labelled examples."""
+        from bert_jax.training.objective import ExampleObjective
+
+        return ExampleObjective(model, self.measure)
+
     def predict(self, model: Any, params: Any, batch: Any) -> Any:
-        """Predictions [B, E, ...] for the examples of a batch, inside jit."""
+        """Predictions [B, E, ...] for the examples of a batch, inside jit; by default the model's output."""
+        return model.apply({"params": params}, batch)
+
+    def score(self, held_out: Mapping[str, float]) -> float:
+        """How good held-out metrics are; higher is better."""
+        return held_out[self.metric]
 
     @abstractmethod
     def scorer(self, labelled: Labelled, options: O) -> Scorer:

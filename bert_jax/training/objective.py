@@ -4,6 +4,8 @@ An objective turns a batch into sums and counts. Its loss is the sum over `losse
 are counted over the whole batch before it is cut for accumulation, so accumulating changes no gradient.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
@@ -37,3 +39,31 @@ def row_metrics(batch: Batch) -> Metrics:
     slots = jnp.float32(batch["example_ids"].size)
     real = (batch["example_ids"] > 0).sum().astype(jnp.float32)
     return {"real_tokens": Mean(real, jnp.float32(1)), "padding": Mean(slots - real, slots)}
+
+
+@dataclass(frozen=True)
+class ExampleObjective:
+    """One loss over the labelled examples of a batch: that of a model whose output is a prediction for each of them.
+
+    Attributes:
+        model: gives [B, E, ...] for a batch.
+        measure: the metric `loss`, and others, of predictions and their batch, as sums and counts weighted by `example_weights`.
+    """
+
+    model: Any
+    measure: Callable[[jax.Array, Batch], Metrics]
+
+    losses = ("loss",)
+
+    def prepare(self, batch: Batch, key: jax.Array) -> Batch:
+        """The batch as it is."""
+        del key
+        return batch
+
+    def normalisers(self, batch: Batch) -> dict[str, jax.Array]:
+        """Labelled examples in the batch."""
+        return {"loss": batch["example_weights"].sum()}
+
+    def metrics(self, params: Any, batch: Batch, keys: jax.Array | None) -> Metrics:
+        """What `measure` says, and how full the rows are."""
+        return {**self.measure(self.model.apply({"params": params}, batch, keys), batch), **row_metrics(batch)}

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from bert_jax.model.bert import ClassificationModel
     from bert_jax.model.directory import ModelDescription
     from bert_jax.tasks.classification.labels import ClassLabels
-    from bert_jax.tasks.classification.objective import ClassificationObjective
     from bert_jax.tasks.classification.scores import ClassScorer
 
 
@@ -141,11 +140,11 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
         need = Need("pooler", "finetune.task.pooling=cls", "--config.finetune.task.pooling=mean")
         return (need,) if options.pooling == "cls" else ()
 
-    def objective(self, model: Any) -> ClassificationObjective:
-        """Cross entropy."""
-        from bert_jax.tasks.classification.objective import ClassificationObjective
+    def measure(self, predictions: Any, batch: Any) -> Any:
+        """Cross entropy and accuracy."""
+        from bert_jax.tasks.classification.objective import measure
 
-        return ClassificationObjective(model)
+        return measure(predictions, batch)
 
     def predict(self, model: Any, params: Any, batch: Any) -> Any:
         """The probability of each class, float32 [B, E, C]."""
