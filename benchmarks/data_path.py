@@ -28,7 +28,7 @@ from typing import Any
 import checkout  # noqa: F401
 
 from bert_jax.config import CorpusConfig, RowsConfig
-from bert_jax.data.records.corpora import prepare
+from bert_jax.modalities.text.modality import Text
 from bert_jax.modalities.text.tokenizer import Tokenizer
 
 # Worker processes of `prepare` import this file again, as they would import a user's program. So slow imports that
@@ -133,7 +133,7 @@ def prepared(corpus: Path, vocab: Path, segmenter: str) -> dict[str, float]:
     tokenizer = Tokenizer.load(vocab)
     with tempfile.TemporaryDirectory() as directory:
         begun = time.perf_counter()
-        prepare(CorpusConfig(source=str(corpus), segmenter=segmenter), tokenizer, Path(directory), show_progress=False)  # type: ignore[arg-type]
+        Text().prepare(CorpusConfig(source=str(corpus), segmenter=segmenter), tokenizer, Path(directory), show_progress=False)  # type: ignore[arg-type]
         return throughput(corpus, begun)
 
 
@@ -143,7 +143,7 @@ def loaded_rows(corpus: Path, vocab: Path) -> dict[str, float]:
     tokenizer, found = Tokenizer.load(vocab), {}
     with tempfile.TemporaryDirectory() as directory:
         config = CorpusConfig(source=str(corpus), segmenter="characters")
-        source = prepare(config, tokenizer, Path(directory), show_progress=False).train
+        source = Text().prepare(config, tokenizer, Path(directory), show_progress=False).train
         for length in LENGTHS:
             batches = pretraining_batches(source, tokenizer, RowsConfig(length=length), ROWS, seed=0)
             next(batches)

@@ -34,8 +34,8 @@ from small_run import write_files
 
 import train
 from bert_jax.config.overrides import load_config
-from bert_jax.data.records.corpora import prepare
 from bert_jax.errors import InputError
+from bert_jax.modalities.text.modality import Text
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model import directory as model_directory
 from bert_jax.stages.verify import verify
@@ -245,11 +245,11 @@ class Uses:
         return newest != max(steps) or any(self._scratch.glob("checkpoints/*.damaged"))
 
     def _read_records(self) -> list[str]:
-        prepared = prepare(self._config.corpus, self._tokenizer, self._workdir / "data", show_progress=False)
+        prepared = Text().prepare(self._config.corpus, self._tokenizer, self._workdir / "data", show_progress=False)
         digests = []
         for source in (prepared.train, prepared.valid):
             fetched = source.fetch(range(len(source)))
-            digests += [repr([array.tolist() for array in document]) for document in fetched]
+            digests += [repr([array.tolist() for array in document if array is not None]) for document in fetched]
             digests.append(repr((source.tokens, source.sentences, source.single_sentence_documents)))
         return digests
 

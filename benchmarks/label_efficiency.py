@@ -23,9 +23,11 @@ from machine import machine
 from bert_jax.config import RunConfig
 from bert_jax.config.overrides import from_dict
 from bert_jax.data.labelled import Labelled, load_labelled
+from bert_jax.modalities.text.modality import Text
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import read_json, write_json
 from bert_jax.stages.finetune import finetune
+from bert_jax.tasks import choices, finetuning
 from bert_jax.training.host_memory import tune_malloc
 
 SIZES = (100, 300, 1000, 0)  # 0 means all
@@ -42,7 +44,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="output path without the extension")
     flags = parser.parse_args()
     tune_malloc()
-    config = from_dict(RunConfig, read_json(flags.workdir / "config.json"))
+    config = from_dict(RunConfig, read_json(flags.workdir / "config.json"), choices())
     if config.compute.cpu_devices > 1:
         jax.config.update("jax_num_cpu_devices", config.compute.cpu_devices)
     begun = time.time()
@@ -62,7 +64,8 @@ def measure(config: RunConfig, pretrained: Path, size: int, seed: int) -> dict[s
     """Test accuracy of the three models on one sample of `size` labels."""
     stage = config.finetune
     assert stage is not None
-    labelled = load_labelled(dataclasses.replace(stage.data, max_train_examples=size), seed)
+    labels = finetuning(stage.task).labels(stage.task)
+    labelled = load_labelled(dataclasses.replace(stage.data, max_train_examples=size), labels, seed, Text.tables)
     examples = len(labelled.train)
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(EXAMPLES_SEEN / examples)))
     # About five evaluations on the dev set per run; the best checkpoint is tested.

@@ -38,8 +38,9 @@ from torch_pretraining import PackedLoop, PlainLoop
 from bert_jax.config import ComputeConfig, CorpusConfig, EncoderConfig, MaskingConfig, MeshConfig, OptimizerConfig, RowsConfig, to_dict
 from bert_jax.convert.layouts import to_tensors
 from bert_jax.data.pipeline import pretraining_batches
-from bert_jax.data.records.corpora import Prepared, prepare
+from bert_jax.data.records.corpora import Prepared
 from bert_jax.families.bert import BERT
+from bert_jax.modalities.text.modality import Text
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model.bert import PretrainingModel
 from bert_jax.model.directory import write_json
@@ -133,7 +134,7 @@ def main() -> None:
     tokenizer = Tokenizer.load(flags.vocab)
     lines = []
     with tempfile.TemporaryDirectory() as directory:
-        prepared = prepare(CorpusConfig(source=flags.corpus), tokenizer, Path(directory))
+        prepared = Text().prepare(CorpusConfig(source=flags.corpus), tokenizer, Path(directory))
         for size in flags.sizes.split(","):
             for length in map(int, flags.lengths.split(",")):
                 encoder = EncoderConfig.preset(size, **kept)

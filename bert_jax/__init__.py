@@ -9,9 +9,11 @@ from bert_jax.runtime import moved
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from typing import Any
 
     from bert_jax.config import ComputeConfig
     from bert_jax.inference import Bert
+    from bert_jax.modalities.base import Modality
     from bert_jax.tasks.base import Task
 
 __all__ = ["load"]
@@ -19,8 +21,10 @@ __all__ = ["load"]
 moved.install()
 
 
-def load(path: str | Path, compute: ComputeConfig | None = None, tasks: Sequence[Task] = ()) -> Bert:
+def load(
+    path: str | Path, compute: ComputeConfig | None = None, tasks: Sequence[Task] = (), modalities: Sequence[Modality[Any, Any]] = ()
+) -> Bert:
     """A trained model, ready to use: see `bert_jax.inference.load`, which this is."""
     from bert_jax import inference  # imports jax, which `import bert_jax` need not wait for
 
-    return inference.load(path, compute, tasks)
+    return inference.load(path, compute, tasks, modalities)

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from bert_jax.config import CorpusConfig, VocabularyConfig
-from bert_jax.data.records.corpora import documents, prepare
+from bert_jax.data.records import encoding
 from bert_jax.errors import InputError
-from bert_jax.modalities.text import encoding
+from bert_jax.modalities.text.modality import Text, documents
 from bert_jax.modalities.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bert_jax.storage import streams as files
 
@@ -57,7 +57,7 @@ def config(tmp_path):
 
 @pytest.fixture
 def prepared(config, tokenizer, tmp_path):
-    return prepare(config, tokenizer, tmp_path / "data", show_progress=False)
+    return Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
 
 
 def test_records_are_the_tokens_of_the_text(prepared, config, tokenizer):
@@ -93,14 +93,14 @@ def test_documents_are_read_at_random_alone_or_together_and_by_other_processes(p
 
 def test_documents_without_tokens_and_single_sentences_are_counted(tmp_path, tokenizer):
     (tmp_path / "a.txt").write_text("\u0007\u0008\n\n天地。玄黄。\n\n天地玄黄宇宙\n\n天天\u0002\n\n地龘地。\n", encoding="utf-8")
-    prepared = prepare(CorpusConfig(source=str(tmp_path / "a.txt"), segmenter="characters"), tokenizer, tmp_path / "data", False)
+    prepared = Text().prepare(CorpusConfig(source=str(tmp_path / "a.txt"), segmenter="characters"), tokenizer, tmp_path / "data", False)
     total = {name: prepared.info["train"][name] + prepared.info["valid"][name] for name in prepared.info["train"]}
     assert (total["documents"], total["empty_documents"], total["single_sentence_documents"], total["unknown_tokens"]) == (4, 1, 3, 1)
 
 
 def test_preparing_again_reads_what_is_there(prepared, config, tokenizer, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in prepared.path.rglob("*")}
-    again = prepare(config, tokenizer, tmp_path / "data", show_progress=False)
+    again = Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
     assert again.path == prepared.path and again.info == prepared.info and same(everything(again), everything(prepared))
     assert before == {path: path.stat().st_mtime_ns for path in prepared.path.rglob("*")}
 
@@ -122,7 +122,7 @@ def test_other_text_or_settings_are_never_answered_from_the_cache(prepared, conf
         config = replace(config, valid_source=str(tmp_path / "held_out.txt"))
     else:
         config = replace(config, **{"sentence_ends": {"sentence_ends": "clauses"}, "valid_fraction": {"valid_fraction": 0.5}}[change])
-    changed = prepare(config, tokenizer, tmp_path / "data", show_progress=False)
+    changed = Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
     assert changed.path != prepared.path
     if change != "sentence_ends":
         assert not same(everything(changed), everything(prepared))
@@ -161,7 +161,7 @@ def test_a_small_corpus_still_has_both_splits(tmp_path, fraction):
 def test_a_corpus_that_cannot_be_divided_or_read_is_named(tmp_path, tokenizer, content, message):
     (tmp_path / "a.txt").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(InputError, match=f"{tmp_path / 'a.txt'}.*{message}"):
-        prepare(CorpusConfig(source=str(tmp_path / "a.txt"), segmenter="characters"), tokenizer, tmp_path / "data", False)
+        Text().prepare(CorpusConfig(source=str(tmp_path / "a.txt"), segmenter="characters"), tokenizer, tmp_path / "data", False)
     assert not list((tmp_path / "data").rglob("*.array_record*"))
 
 
@@ -170,12 +170,12 @@ def test_a_split_without_tokens_is_an_error(tmp_path, tokenizer):
     (tmp_path / "valid.txt").write_text("\u0007\n")
     config = CorpusConfig(source=str(tmp_path / "a.txt"), valid_source=str(tmp_path / "valid.txt"), segmenter="characters")
     with pytest.raises(InputError, match="valid text of the corpus holds not one document with a token"):
-        prepare(config, tokenizer, tmp_path / "data", show_progress=False)
+        Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
 
 
 def test_a_separate_held_out_text_is_held_out_whole(config, tokenizer, tmp_path):
     write_corpus(tmp_path / "valid.txt", 7)
-    prepared = prepare(replace(config, valid_source=str(tmp_path / "valid.txt")), tokenizer, tmp_path / "data", show_progress=False)
+    prepared = Text().prepare(replace(config, valid_source=str(tmp_path / "valid.txt")), tokenizer, tmp_path / "data", show_progress=False)
     assert (len(prepared.train), len(prepared.valid)) == (60, 7)
 
 
@@ -185,18 +185,18 @@ def test_held_out_text_that_stands_in_the_training_text_is_told_left_out_or_refu
     (tmp_path / "valid.txt").write_text("\n\n".join([*held_out, held_out[0]]), encoding="utf-8")
     names = {"source": str(tmp_path / "a.txt"), "valid_source": str(tmp_path / "valid.txt")}
     config = CorpusConfig(**names, segmenter="characters")
-    told = prepare(config, tokenizer, tmp_path / "data")
+    told = Text().prepare(config, tokenizer, tmp_path / "data")
     assert (len(told.train), len(told.valid), told.info["train"]["leaked_documents"]) == (20, 4, 2)
     assert "Beware: 2 training documents stand in the held-out text too" in capsys.readouterr().err
-    without = prepare(replace(config, leaks="leave_out"), tokenizer, tmp_path / "data")
+    without = Text().prepare(replace(config, leaks="leave_out"), tokenizer, tmp_path / "data")
     assert (len(without.train), len(without.valid), without.info["train"]["leaked_documents"]) == (18, 4, 2)
     assert "Left out 2 training documents" in capsys.readouterr().err
     assert without.path != told.path, "other records"
     assert len(list(documents(replace(config, leaks="leave_out"), "train"))) == 18, "for the vocabulary too"
     with pytest.raises(InputError, match=r"2 documents of .*a\.txt stand in the held-out text .*valid\.txt too, and corpus\.leaks=refuse"):
-        prepare(replace(config, leaks="refuse"), tokenizer, tmp_path / "data", show_progress=False)
+        Text().prepare(replace(config, leaks="refuse"), tokenizer, tmp_path / "data", show_progress=False)
     (tmp_path / "valid.txt").write_text(held_out[2], encoding="utf-8")
-    clean = prepare(replace(config, leaks="refuse"), tokenizer, tmp_path / "data")
+    clean = Text().prepare(replace(config, leaks="refuse"), tokenizer, tmp_path / "data")
     assert clean.info["train"]["leaked_documents"] == 0 and "held-out text" not in capsys.readouterr().err
 
 
@@ -204,7 +204,7 @@ def test_what_is_known_of_the_records_is_checked(prepared, config, tokenizer, tm
     file = prepared.path / "metadata.json"
     file.write_text(file.read_text().replace('"tokens": ', '"tokens": 1'))
     with pytest.raises(InputError, match=r"metadata\.json is not what was written.*remove .* and run the same command again"):
-        prepare(config, tokenizer, tmp_path / "data", show_progress=False)
+        Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "foreign"])
@@ -218,12 +218,12 @@ def test_a_damaged_shard_is_named_with_the_remedy(prepared, config, tokenizer, t
     elif damage == "gone":
         shard.unlink()
     else:
-        other = prepare(replace(config, valid_fraction=0.3), tokenizer, tmp_path / "other", show_progress=False)
+        other = Text().prepare(replace(config, valid_fraction=0.3), tokenizer, tmp_path / "other", show_progress=False)
         shard.write_bytes(next(other.path.glob("*train*")).read_bytes())
         assert shard.stat().st_size == len(whole)  # and sound in itself
     what = {"cut": "bytes where", "flipped": "another SHA-256", "gone": "is missing", "foreign": "another SHA-256"}[damage]
     with pytest.raises(InputError, match=f"{shard} .*{what}.*delete the folder {prepared.path}"):
-        prepare(config, tokenizer, tmp_path / "data", show_progress=False)
+        Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
 
 
 @pytest.mark.parametrize("name", ["dataset_info.json", "metadata.json"])
@@ -231,10 +231,10 @@ def test_a_damaged_shard_is_named_with_the_remedy(prepared, config, tokenizer, t
 def test_a_damaged_description_is_named_with_the_remedy(prepared, config, tokenizer, tmp_path, name, content):
     (prepared.path / name).write_text(content)
     with pytest.raises(InputError, match=f"{prepared.path / name} is not what was written.*remove {prepared.path}"):
-        prepare(config, tokenizer, tmp_path / "data", show_progress=False)
+        Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
     (prepared.path / "SHA256SUMS").unlink()  # as an older version leaves it
     with pytest.raises(InputError, match=f"prepared corpus in {prepared.path} is damaged.*delete the folder"):
-        prepare(config, tokenizer, tmp_path / "data", show_progress=False)
+        Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
 
 
 def test_a_shard_that_is_damaged_after_the_start_is_named_when_it_is_read(prepared):
@@ -251,14 +251,14 @@ def test_text_that_changes_while_it_is_read_is_not_kept(config, tokenizer, tmp_p
 
     monkeypatch.setattr("bert_jax.data.records.builder.encode", growing)
     with pytest.raises(InputError, match="changed while it was prepared"):
-        prepare(config, tokenizer, tmp_path / "data", show_progress=False)
+        Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
     assert not list((tmp_path / "data").rglob("*.array_record*"))
 
 
 def test_a_folder_without_its_description_is_made_anew(prepared, config, tokenizer, tmp_path):
     before = everything(prepared)
     (prepared.path / "dataset_info.json").unlink()
-    assert same(everything(prepare(config, tokenizer, tmp_path / "data", show_progress=False)), before)
+    assert same(everything(Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)), before)
 
 
 def test_large_vocabularies_keep_their_ids(tmp_path):
@@ -266,7 +266,7 @@ def test_large_vocabularies_keep_their_ids(tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *words]) + "\n")
     (tmp_path / "a.txt").write_text("w69999 w1.\n\nw69998 w2.\n\nw3 w69997.\n")
     tokenizer = Tokenizer.load(tmp_path / "vocab.txt")
-    prepared = prepare(CorpusConfig(source=str(tmp_path / "a.txt"), segmenter="characters"), tokenizer, tmp_path / "data", False)
+    prepared = Text().prepare(CorpusConfig(source=str(tmp_path / "a.txt"), segmenter="characters"), tokenizer, tmp_path / "data", False)
     found = {token for document in everything(prepared) for token in tokenizer.tokens(document.tokens)}
     assert {"w69999", "w69998", "w69997"} <= found
 
@@ -274,24 +274,24 @@ def test_large_vocabularies_keep_their_ids(tmp_path):
 def test_words_of_the_segmenter_are_kept_as_word_starts(tmp_path, tokenizer):
     (tmp_path / "a.txt").write_text("天地\u200b玄黄宇宙\u200b洪。\n\n日月。\n", encoding="utf-8")
     config = CorpusConfig(source=str(tmp_path / "a.txt"), segmenter="marked")
-    read = everything(prepare(config, tokenizer, tmp_path / "data", show_progress=False))
+    read = everything(Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False))
     by_tokens = {tuple(tokenizer.tokens(document.tokens)): document.word_starts.tolist() for document in read}
     assert by_tokens[tuple("天地玄黄宇宙洪。")] == [True, False, True, False, False, False, True, True]
 
 
 def test_many_processes_make_the_same_records_in_the_same_order(config, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(encoding, "_BATCH_CHARACTERS", 200)
-    alone = prepare(config, tokenizer, tmp_path / "alone", show_progress=False)
+    monkeypatch.setattr(encoding, "_BATCH_SIZE", 200)
+    alone = Text().prepare(config, tokenizer, tmp_path / "alone", show_progress=False)
     monkeypatch.setattr(encoding, "_BATCHES_BEFORE_PROCESSES", 2)
     monkeypatch.setattr(encoding, "cores", lambda: 2)
-    together = prepare(config, tokenizer, tmp_path / "together", show_progress=False)
+    together = Text().prepare(config, tokenizer, tmp_path / "together", show_progress=False)
     assert same(everything(alone), everything(together))
     counts = [{split: prepared.info[split] for split in ("train", "valid")} for prepared in (alone, together)]
     assert counts[0] == counts[1]
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr(encoding, "_BATCH_CHARACTERS", 4000)
+    monkeypatch.setattr(encoding, "_BATCH_SIZE", 4000)
     monkeypatch.setattr(encoding, "_BATCHES_BEFORE_PROCESSES", 2)
     monkeypatch.setattr(encoding, "cores", lambda: 1)
     monkeypatch.setattr(files, "_CHUNK", 4096)
@@ -303,7 +303,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, tokenizer, monkeypatch):
         gc.freeze()  # beside the heap of all other tests, cycles would be left for long
         tracemalloc.start()
         try:
-            prepare(config, tokenizer, tmp_path / "data", show_progress=False)
+            Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()
@@ -312,7 +312,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, tokenizer, monkeypatch):
 
 
 def test_progress_says_megabytes_a_second_and_nothing_goes_to_standard_output(config, tokenizer, tmp_path, capsys):
-    prepare(config, tokenizer, tmp_path / "data")
+    Text().prepare(config, tokenizer, tmp_path / "data")
     shown = capsys.readouterr()
     assert "prepared 60 documents" in shown.err and "MB/s" in shown.err
     assert shown.out == ""
@@ -322,14 +322,14 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from bert_jax.config import CorpusConfig
-from bert_jax.modalities.text import encoding
-from bert_jax.data.records.corpora import prepare
+from bert_jax.data.records import encoding
+from bert_jax.modalities.text.modality import Text
 from bert_jax.modalities.text.tokenizer import Tokenizer
 
 if __name__ == "__main__":
-    encoding._BATCH_CHARACTERS, encoding._BATCHES_BEFORE_PROCESSES, encoding.cores = 2000, 2, lambda: 2
+    encoding._BATCH_SIZE, encoding._BATCHES_BEFORE_PROCESSES, encoding.cores = 2000, 2, lambda: 2
     source, vocabulary, data = sys.argv[1:]
-    prepared = prepare(CorpusConfig(source=source, segmenter="characters"), Tokenizer.load(vocabulary), Path(data))
+    prepared = Text().prepare(CorpusConfig(source=source, segmenter="characters"), Tokenizer.load(vocabulary), Path(data))
     print(len(prepared.train) + len(prepared.valid))
 """
 

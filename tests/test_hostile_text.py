@@ -11,11 +11,11 @@ import pytest
 
 from bert_jax.config import CorpusConfig, RowsConfig, VocabularyConfig
 from bert_jax.data import tables
-from bert_jax.data.inspection import inspect
-from bert_jax.data.records.corpora import prepare
 from bert_jax.data.tables import BadRow, Row, count_rows, scan_lines, scan_rows
 from bert_jax.errors import InputError
 from bert_jax.modalities.text.files import LONGEST_DOCUMENT, count_dropped, read_documents
+from bert_jax.modalities.text.inspection import inspect
+from bert_jax.modalities.text.modality import Text
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.storage import streams as files
 
@@ -38,9 +38,9 @@ def test_bytes_that_are_not_text_are_counted_by_preparation_and_inspection(tmp_p
     path = tmp_path / "a.txt"
     path.write_bytes("天地\0。玄黄\x1b。\n\n天".encode() + b"\xff\xed\xa0\x80" + "地。\n\n玄。黄。\n".encode())
     with pytest.raises(InputError, match=f"{path} is not UTF-8 at byte 25"):
-        prepare(CorpusConfig(source=str(path), segmenter="characters"), tokenizer, tmp_path / "data", show_progress=False)
+        Text().prepare(CorpusConfig(source=str(path), segmenter="characters"), tokenizer, tmp_path / "data", show_progress=False)
     config = CorpusConfig(source=str(path), segmenter="characters", encoding_errors="replace")
-    info = prepare(config, tokenizer, tmp_path / "data", show_progress=False).info
+    info = Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False).info
     assert sum(info[split]["dropped_characters"] for split in ("train", "valid")) == 2 + 4
     seen = inspect(config, RowsConfig(), 2, tokenizer, show_progress=False)
     assert seen.dropped_characters == 2 + 4 and "6 (31.58%) dropped" in str(seen)

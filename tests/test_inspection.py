@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from bert_jax.config import CorpusConfig, RowsConfig, VocabularyConfig
-from bert_jax.data import inspection
-from bert_jax.data.inspection import inspect
 from bert_jax.data.pipeline import make_rows
 from bert_jax.errors import InputError
+from bert_jax.modalities.text import inspection
 from bert_jax.modalities.text.encoding import DocumentEncoder
+from bert_jax.modalities.text.inspection import inspect
 from bert_jax.modalities.text.tokenizer import Tokenizer
 
 DOCUMENTS = [

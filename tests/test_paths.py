@@ -25,6 +25,7 @@ from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.stages.run import run
 from bert_jax.storage.files import on_disk, resolve_path
+from bert_jax.tasks.classification.labels import ClassLabels
 from bert_jax.training.checkpoints.saving import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -182,7 +183,7 @@ def test_data_is_found_after_the_working_directory_has_changed(here: Path, monke
     identities = [source.identity() for source in sources]
     Tokenizer.train(["one two three four"], VocabularyConfig(min_frequency=1), show_progress=False).save("../home/vocab")
     before = Tokenizer.load("~/vocab/")
-    assert len(load_labelled(LabelledConfig(train="train.tsv"), seed=0).train) == 3
+    assert len(load_labelled(LabelledConfig(train="train.tsv"), ClassLabels("label", ()), seed=0).train) == 3
     monkeypatch.chdir(here.parent)
     assert [list(source.documents()) for source in sources] == [[["one"], ["two"]]] * 4
     assert [source.identity() for source in sources] == identities

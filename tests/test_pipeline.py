@@ -14,6 +14,7 @@ import pytest
 from bert_jax.config import RowsConfig
 from bert_jax.data.packing import Batch
 from bert_jax.data.pipeline import Batches, _shuffled, evaluation_batches, merge_states, pretraining_batches
+from bert_jax.data.records.record import Document
 from bert_jax.errors import InputError
 
 ROWS = RowsConfig(length=32, examples_per_row=6)
@@ -24,12 +25,6 @@ class Special(NamedTuple):
     pad_id: int = 7
     cls_id: int = 1
     sep_id: int = 2
-
-
-class Document(NamedTuple):
-    tokens: np.ndarray
-    sentence_starts: np.ndarray
-    word_starts: np.ndarray
 
 
 class MemorySource:

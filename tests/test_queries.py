@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_jax.config import VocabularyConfig
-from bert_jax.data.labelled import LabelledExamples, encode_examples
+from bert_jax.data.labelled import LabelledExamples
+from bert_jax.data.labelled_batches import encode_examples
 from bert_jax.data.pairs import Examples
 from bert_jax.data.queries import BatchShapes, Queries, cover_one_by_one, encode_queries, packed_batches
 from bert_jax.errors import TextError

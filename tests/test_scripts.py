@@ -8,9 +8,9 @@ import pytest
 
 from bert_jax.cli import main
 from bert_jax.config import CorpusConfig, VocabularyConfig
-from bert_jax.data.records.corpora import prepare
 from bert_jax.errors import InputError
 from bert_jax.modalities.text import vocabulary
+from bert_jax.modalities.text.modality import Text
 from bert_jax.modalities.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 MEANING = {
@@ -203,7 +203,7 @@ def test_training_a_vocabulary_warns_of_text_that_it_cannot_say(tmp_path: Path, 
 def counted(text: str, tokenizer: Tokenizer, directory: Path) -> dict[str, int]:
     directory.mkdir()
     (directory / "text.txt").write_text(text, encoding="utf-8")
-    info = prepare(CorpusConfig(source=str(directory / "text.txt"), segmenter="characters"), tokenizer, directory / "data").info
+    info = Text().prepare(CorpusConfig(source=str(directory / "text.txt"), segmenter="characters"), tokenizer, directory / "data").info
     names = ("unknown_tokens", "characters", "unknown_in_long_words", "unknown_in_other_words")
     return {name: info["train"][name] + info["valid"][name] for name in names}
 

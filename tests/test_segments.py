@@ -15,10 +15,13 @@ from bert_jax.config import EncoderConfig, FinetuneConfig, LabelledConfig, Pretr
 from bert_jax.convert.exports import export_model
 from bert_jax.data.labelled import load_labelled
 from bert_jax.errors import InputError
+from bert_jax.modalities.text.modality import Text
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import ModelDescription
 from bert_jax.stages.finetune import finetune
 from bert_jax.stages.pretrain import pretrained_description
+from bert_jax.tasks import checked
+from bert_jax.tasks.classification.labels import ClassLabels
 
 ONE = EncoderConfig(layers=1, width=32, heads=2, feed_forward=64, max_positions=48, segment_types=1)
 PRETRAINED = ModelDescription("pretraining", ONE, 48, next_sentence="nsp")
@@ -77,16 +80,16 @@ def test_a_configuration_of_pairs_is_refused_before_anything_runs() -> None:
 
 
 def test_pre_training_goes_on_from_such_a_model_without_pairs_alone(pretrained: Path) -> None:
-    assert str(pretrained) in refused(pretrained_description, pretrained, NSP)
-    assert pretrained_description(pretrained, WITHOUT_NSP).encoder == ONE
+    assert str(pretrained) in refused(pretrained_description, pretrained, NSP, Text())
+    assert pretrained_description(pretrained, WITHOUT_NSP, Text()).encoder == ONE
 
 
 def test_pairs_are_not_fine_tuned_on(pretrained: Path, tmp_path: Path) -> None:
     (tmp_path / "train.tsv").write_text("text\tb\tlabel\n" + "".join(f"很{i}\t好\t{i % 2}\n" for i in range(20)), encoding="utf-8")
     data = LabelledConfig(train=str(tmp_path / "train.tsv"), text_pair="b")
-    config = RunConfig(finetune=FinetuneConfig(data=data, checkpoint=str(pretrained), length=32))
+    config = checked(RunConfig(finetune=FinetuneConfig(data=data, checkpoint=str(pretrained), length=32)))
     description, tokenizer = model_directory.read(pretrained)
-    labelled = load_labelled(data, seed=0)
+    labelled = load_labelled(data, ClassLabels("label", ()), seed=0)
     message = refused(finetune, config, tmp_path / "run", labelled, description, tokenizer, pretrained)
     assert "finetune.data.text_pair" in message and not (tmp_path / "run").exists()
 

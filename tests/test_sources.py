@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bert_jax.config import CorpusConfig
-from bert_jax.data.records.corpora import documents
 from bert_jax.errors import InputError
+from bert_jax.modalities.text.modality import documents
 from bert_jax.modalities.text.sources import open_source
 
 

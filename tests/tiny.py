@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ from jax.sharding import AxisType, Mesh
 
 from bert_jax.config import ComputeConfig, EncoderConfig, LoopConfig, MaskingConfig, OptimizerConfig, RowsConfig
 from bert_jax.data.pipeline import evaluation_batches, pretraining_batches
+from bert_jax.data.records.record import Document
+from bert_jax.model.batch import zero_row
 from bert_jax.model.bert import PretrainingModel
 from bert_jax.tasks.pretraining.objective import PretrainingObjective
 from bert_jax.training.loop import Job
@@ -43,14 +45,6 @@ class Special:
     """The ids that rows need."""
 
     pad_id, cls_id, sep_id = PAD, CLS, SEP
-
-
-class Document(NamedTuple):
-    """A tokenized document."""
-
-    tokens: np.ndarray
-    sentence_starts: np.ndarray
-    word_starts: np.ndarray
 
 
 class MemorySource:
@@ -103,10 +97,8 @@ def task(encoder: EncoderConfig = ENCODER, compute: ComputeConfig = COMPUTE, mas
 def initial_parameters(encoder: EncoderConfig = ENCODER, seed: int = 0) -> Any:
     """Random parameters as numpy arrays; biases and layer norms too, so that none of them can be forgotten unseen."""
     rng = np.random.default_rng(seed)
-    names = ("tokens", "example_ids", "positions", "segments", "cls_positions", "masked_positions")
-    row = dict.fromkeys(names, jnp.zeros((1, 1), jnp.int32))
     model = PretrainingModel(VOCABULARY, encoder, COMPUTE)
-    tree = jax.eval_shape(lambda: model.init(jax.random.key(0), row)["params"])
+    tree = jax.eval_shape(lambda: model.init(jax.random.key(0), zero_row())["params"])
 
     def draw(path: Any, leaf: Any) -> np.ndarray:
         return np.float32(0.1) * rng.standard_normal(leaf.shape, np.float32) + np.float32(path[-1].key == "scale")

@@ -90,14 +90,16 @@ def _train_vocab(flags: argparse.Namespace) -> None:
 
 
 def _prepare(flags: argparse.Namespace) -> None:
+    from bert_jax.modalities import find
     from bert_jax.stages.run import prepare_data
     from bert_jax.storage.files import only_writer
     from bert_jax.tasks import configured
 
     config = configured(flags.config, flags.overrides)
     with only_writer(flags.workdir):
-        tokenizer, prepared = prepare_data(config, flags.workdir, beam=shlex.split(flags.beam) if flags.beam else None)
-    say(f"{prepared.path}\n\n{_columns(prepared.info)}\nvocabulary  {tokenizer.vocab_size:,} tokens")
+        beam = shlex.split(flags.beam) if flags.beam else None
+        reader, prepared = prepare_data(config, flags.workdir, find(config.corpus.modality), beam)
+    say(f"{prepared.path}\n\n{_columns(prepared.info)}\nvocabulary  {reader.vocab_size:,} tokens")
 
 
 def _columns(info: Mapping[str, Any]) -> str:
@@ -119,7 +121,7 @@ def _inspect(flags: argparse.Namespace) -> None:
             print(line)
         return
     from bert_jax.config import CorpusConfig, RowsConfig
-    from bert_jax.data.inspection import inspect
+    from bert_jax.modalities.text.inspection import inspect
     from bert_jax.modalities.text.tokenizer import Tokenizer
 
     corpus = CorpusConfig(source=flags.corpus, encoding_errors=flags.encoding_errors)

@@ -5,6 +5,7 @@ checked when the object is made, so a `RunConfig` that exists is one that can ru
 """
 
 from bert_jax.config.compute import ComputeConfig, MeshConfig
+from bert_jax.config.corpus import CorpusOptions
 from bert_jax.config.encoder import EncoderConfig
 from bert_jax.config.finetuning import FinetuneConfig, LabelledConfig, TaskOptions
 from bert_jax.config.pretraining import LongRowsConfig, MaskingConfig, PretrainConfig, RowsConfig
@@ -15,6 +16,7 @@ from bert_jax.config.training import LoopConfig, OptimizerConfig
 __all__ = [
     "ComputeConfig",
     "CorpusConfig",
+    "CorpusOptions",
     "EncoderConfig",
     "FinetuneConfig",
     "LabelledConfig",

@@ -6,6 +6,7 @@ from typing import Any
 
 from bert_jax.config.checks import not_negative, require
 from bert_jax.config.compute import ComputeConfig, MeshConfig
+from bert_jax.config.corpus import CorpusOptions
 from bert_jax.config.encoder import EncoderConfig
 from bert_jax.config.finetuning import FinetuneConfig, UncheckedOptions
 from bert_jax.config.pretraining import PretrainConfig
@@ -21,7 +22,8 @@ class RunConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
-    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    # Text, unless another modality was handed in.
+    corpus: CorpusConfig | CorpusOptions = field(default_factory=CorpusConfig)
     pretrain: PretrainConfig | None = None
     finetune: FinetuneConfig | None = None
 

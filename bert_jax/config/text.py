@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bert_jax.config.checks import at_most, positive, require
+from bert_jax.config.corpus import CorpusOptions
 
 
 @dataclass(frozen=True)
@@ -47,25 +48,15 @@ class VocabularyConfig:
 
 
 @dataclass(frozen=True)
-class CorpusConfig:
+class CorpusConfig(CorpusOptions):
     """The raw text and how it becomes documents of sentences of words."""
 
+    modality: Literal["text"] = "text"
     source: str = "demo"
     """`demo`, `demo:reviews`, `demo:newspaper`, `tfds:NAME`, or a file, folder or glob of .txt, .txt.gz, .txt.xz."""
-    valid_source: str = ""
-    """The same for the held-out text; empty holds out `valid_fraction` of the documents of `source`."""
-    valid_fraction: float = 0.01
-    leaks: Literal["report", "leave_out", "refuse"] = "report"
-    """What is done about training documents that stand in `valid_source` too: told, left out of training, or not trained with."""
     segmenter: Literal["jieba", "characters", "marked"] = "jieba"
     """What a Chinese word is: jieba's, each character, or what stands between U+200B marks in the text."""
     sentence_ends: Literal["sentences", "clauses", "all_scripts"] = "sentences"
     """Split at Western and Chinese full stops and the like; also at commas and semicolons (short, informal text); or also at those of
     other scripts, without which Hindi, Urdu, Burmese, Khmer, Amharic, Armenian or Tibetan paragraphs are one sentence each."""
     encoding_errors: Literal["strict", "replace"] = "strict"
-    data_dir: str = ""
-    """Where prepared records are kept; empty means `data` inside the workdir."""
-
-    def __post_init__(self) -> None:
-        require(bool(self.source), "source", self.source, "name a folder, a glob, a tfds: name or demo.")
-        require(0 < self.valid_fraction < 1, "valid_fraction", self.valid_fraction, "it must be in (0, 1).")

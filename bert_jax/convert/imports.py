@@ -22,6 +22,7 @@ from bert_jax.families.base import Entry, Family
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.modalities.text.tokenizer_files import declarations, tokenizer_length
 from bert_jax.model import directory as model_directory
+from bert_jax.model.batch import zero_row
 from bert_jax.model.directory import MOST_SPARE_ROWS, ModelDescription, read_json, write_json
 from bert_jax.storage.files import on_disk, resolve_path, seal
 from bert_jax.tasks import TASKS
@@ -282,9 +283,7 @@ def _unused(source: _Source, parts: Iterable[str], entries: Iterable[Entry]) -> 
 
 def _fresh_parameters(description: ModelDescription, vocab_size: int) -> dict[str, Any]:
     model = build(description, vocab_size, ComputeConfig())
-    names = ("tokens", "positions", "segments", "example_ids", "cls_positions", "masked_positions")
-    row = dict.fromkeys(names, jnp.zeros((1, 1), jnp.int32))
-    return dict(jax.device_get(jax.jit(model.init)(jax.random.key(0), row)["params"]))
+    return dict(jax.device_get(jax.jit(model.init)(jax.random.key(0), zero_row())["params"]))
 
 
 def summary(imported: Imported) -> str:

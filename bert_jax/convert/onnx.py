@@ -13,17 +13,13 @@ from jax.extend.core import jaxpr_as_fun
 
 from bert_jax.config import ComputeConfig
 from bert_jax.errors import InputError
+from bert_jax.model.batch import ENCODER_FIELDS, FIELDS
 from bert_jax.model.bert import Batch, ClassificationModel, PretrainingModel
 from bert_jax.model.heads import gather_positions
 from bert_jax.storage.files import on_disk, resolve_path
 from bert_jax.tasks.stored import build, load_model
 
-_ENCODER_AXES = dict.fromkeys(("tokens", "example_ids", "positions", "segments"), "B, L")
-_HEAD_AXES = {
-    "masked_token": {"masked_positions": "B, M"},
-    "next_sentence": {"cls_positions": "B, E"},
-    "classifier": {"cls_positions": "B, E"},
-}
+_HEAD_FIELDS = {"masked_token": "masked_positions", "next_sentence": "cls_positions", "classifier": "cls_positions"}
 
 
 def export_onnx(model: PretrainingModel | ClassificationModel, params: Any, path: str | Path) -> None:
@@ -44,19 +40,18 @@ def export_onnx(model: PretrainingModel | ClassificationModel, params: Any, path
         raise InputError("Writing ONNX needs the package jax2onnx, which is not installed: pip install jax2onnx.") from error
     model = model.clone(compute=ComputeConfig())
     params = jax.tree.map(jnp.asarray, jax.device_get(params))
-    axes = dict(_ENCODER_AXES)
-    for head, reads in _HEAD_AXES.items():
-        axes |= reads if head in params else {}
+    names = dict.fromkeys((*ENCODER_FIELDS, *(field for head, field in _HEAD_FIELDS.items() if head in params)))
     scope = export.SymbolicScope()
-    inputs = [jax.ShapeDtypeStruct(export.symbolic_shape(names, scope=scope), jnp.int32) for names in axes.values()]
+    fields = [FIELDS[name] for name in names]
+    inputs = [jax.ShapeDtypeStruct(export.symbolic_shape(f"B, {axis}", scope=scope), dtype) for axis, dtype in fields]
 
     def outputs(*arrays: jax.Array) -> dict[str, jax.Array]:
-        return model.apply({"params": params}, dict(zip(axes, arrays, strict=True)), method=_outputs)
+        return model.apply({"params": params}, dict(zip(names, arrays, strict=True)), method=_outputs)
 
     # Traced beforehand: jax2onnx changes functions of jax.numpy while it traces, which Flax's check of parameters does not survive.
     traced, shapes = jax.make_jaxpr(outputs, return_shape=True)(*inputs)
     with _only_errors():
-        graph = to_onnx(jaxpr_as_fun(traced), inputs, input_names=list(axes), output_names=list(shapes))
+        graph = to_onnx(jaxpr_as_fun(traced), inputs, input_names=list(names), output_names=list(shapes))
     Path(path).write_bytes(graph.SerializeToString())
 
 

@@ -2,18 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from bert_jax.config import LabelledConfig
-from bert_jax.data.tables import read_rows
+from bert_jax.data.tables import Row, Table, read_rows
 from bert_jax.errors import InputError
-from bert_jax.modalities.text import demo
-
-_DEMO_LABELS = ("negative", "positive")
 
 
 class Parsed(NamedTuple):
@@ -96,7 +94,9 @@ class Labelled:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def load_labelled(config: LabelledConfig, labels: LabelReader, seed: int) -> Labelled:
+def load_labelled(
+    config: LabelledConfig, labels: LabelReader, seed: int, tables: Mapping[str, Table] = MappingProxyType({})
+) -> Labelled:
     """Reads the labelled text of a configuration.
 
     Where no dev set is named, one is held out of the training examples, the same for every seed, after repeated texts
@@ -107,14 +107,15 @@ def load_labelled(config: LabelledConfig, labels: LabelReader, seed: int) -> Lab
         config: where the text is.
         labels: reads the targets.
         seed: draws `max_train_examples`.
+        tables: tables that have names instead of files; one that is named for training has the splits for dev and test too.
 
     Raises:
         InputError: a fault in a file, named with its line: a missing column, an empty text, bytes that are not UTF-8, no examples at
             all, or what `labels` refuses; or a leak that the configuration refuses.
     """
-    on_demo = config.train == "demo"
-    sources = {"train": config.train, "dev": config.dev or "demo" * on_demo, "test": config.test or "demo" * on_demo}
-    raw = {role: _read(source, role, config, labels) for role, source in sources.items() if source}
+    others = config.train if config.train in tables else ""
+    sources = {"train": config.train, "dev": config.dev or others, "test": config.test or others}
+    raw = {role: _read(source, role, config, labels, tables) for role, source in sources.items() if source}
     targets, names = labels.targets({role: Parsed(sources[role], part.values, part.lines) for role, part in raw.items()})
     parts = {
         role: LabelledExamples(part.texts, part.pairs, targets[role], np.array(part.lines, np.int64)) for role, part in raw.items()
@@ -156,10 +157,10 @@ class _Raw:
     lines: list[int]
 
 
-def _read(source: str, role: str, config: LabelledConfig, labels: LabelReader) -> _Raw:
+def _read(source: str, role: str, config: LabelledConfig, labels: LabelReader, tables: Mapping[str, Table]) -> _Raw:
     texts = {"finetune.data.text": config.text} | ({"finetune.data.text_pair": config.text_pair} if config.text_pair else {})
     raw = _Raw([], [] if config.text_pair else None, [], [])
-    for line, values in _rows(source, texts | dict(labels.columns()), role):
+    for line, values in _rows(source, texts | dict(labels.columns()), role, tables):
         for column, value in zip(texts.values(), values, strict=False):
             if not value.strip():
                 raise InputError(f"{source} line {line} has an empty text in the column {column!r}: fill it in or remove the line.")
@@ -171,15 +172,8 @@ def _read(source: str, role: str, config: LabelledConfig, labels: LabelReader) -
     return raw
 
 
-def _rows(source: str, columns: Mapping[str, str], role: str) -> Iterable[tuple[int, tuple[str, ...]]]:
-    if source != "demo":
-        return read_rows(source, columns, split={"dev": "validation"}.get(role, role))
-    texts, labels = demo.labelled_reviews()[role]
-    table = {"text": texts, "label": [_DEMO_LABELS[label] for label in labels]}
-    for name, column in columns.items():
-        if column not in table:
-            raise InputError(f"{name}={column!r}: the demo's reviews have the columns {' and '.join(table)} alone. Name another data set.")
-    return enumerate(zip(*(table[column] for column in columns.values()), strict=True))
+def _rows(source: str, columns: Mapping[str, str], role: str, tables: Mapping[str, Table]) -> Iterator[Row]:
+    return tables[source](columns, role) if source in tables else read_rows(source, columns, split={"dev": "validation"}.get(role, role))
 
 
 def _distinct(examples: LabelledExamples) -> np.ndarray:

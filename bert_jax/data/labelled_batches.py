@@ -9,9 +9,10 @@ import grain
 import numpy as np
 
 from bert_jax.data.labelled import LabelledExamples
-from bert_jax.data.packing import Batch, Placement, SpecialTokens, assemble, pack
+from bert_jax.data.packing import Batch, Placement, assemble, pack
 from bert_jax.data.pairs import Examples
 from bert_jax.data.pipeline import Batches, State, check_stream, fingerprint_stream, own_rows
+from bert_jax.data.reader import SpecialTokens
 
 _TEXTS_AT_ONCE = 1024
 _PREFETCHED_BATCHES = 8

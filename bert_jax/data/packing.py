@@ -3,24 +3,13 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from bert_jax.data.pairs import Examples
+from bert_jax.data.reader import SpecialTokens
 
 Batch = dict[str, np.ndarray]
-
-
-class SpecialTokens(Protocol):
-    """The ids that rows need; every `Tokenizer` has them."""
-
-    @property
-    def pad_id(self) -> int: ...
-    @property
-    def cls_id(self) -> int: ...
-    @property
-    def sep_id(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -95,6 +84,7 @@ def assemble(
     length: int,
     examples_per_row: int,
     label_field: str,
+    units: np.ndarray | None = None,
 ) -> Batch:
     """Writes the examples into rows: the fields of the one batch shape, with the labels named `label_field`.
 
@@ -105,6 +95,7 @@ def assemble(
         special: ids of [PAD], [CLS] and [SEP].
         length: L of the rows; examples_per_row: E.
         label_field: `is_next` or `labels`.
+        units: [t, U] what stands beside the ids; the batch then has `units` [B, L, U], zero at special tokens and padding.
     """
     sizes = examples.lengths
     example = np.repeat(np.arange(len(examples)), sizes)
@@ -117,10 +108,10 @@ def assemble(
     source[(position == (a_size + 1)[example]) | (position == (sizes - 1)[example])] = len(tokens) + 1
     cell = (placement.rows * length + placement.offsets)[example] + position
 
-    def spread(values: np.ndarray, fill: int, dtype: type) -> np.ndarray:
-        field: np.ndarray = np.full(placement.count * length, fill, dtype)
+    def spread(values: np.ndarray, fill: int, dtype: np.typing.DTypeLike) -> np.ndarray:
+        field: np.ndarray = np.full((placement.count * length, *values.shape[1:]), fill, dtype)
         field[cell] = values
-        return field.reshape(placement.count, length)
+        return field.reshape(placement.count, length, *values.shape[1:])
 
     def slotted(values: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:
         field: np.ndarray = np.zeros((placement.count, examples_per_row, *values.shape[1:]), dtype)
@@ -131,7 +122,7 @@ def assemble(
     starts = np.concatenate([word_starts, [False, False]])[source]
     # A segment that begins inside a word begins with a word of its own.
     starts[(source < len(tokens)) & ((position == 1) | (position == (a_size + 2)[example]))] = True
-    return {
+    batch = {
         "tokens": spread(text[source], special.pad_id, np.int32),
         "example_ids": spread((placement.slots + 1)[example], 0, np.int32),
         "positions": spread(position, 0, np.int32),
@@ -141,6 +132,10 @@ def assemble(
         "example_weights": slotted(examples.weights, np.float32),
         label_field: slotted(examples.labels, examples.labels.dtype),
     }
+    if units is not None:
+        special_units = np.zeros((2, units.shape[1]), units.dtype)
+        batch["units"] = spread(np.concatenate([units, special_units])[source], 0, units.dtype)
+    return batch
 
 
 def pad_rows(batch: Batch, count: int, pad_id: int) -> Batch:

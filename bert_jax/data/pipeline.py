@@ -19,8 +19,10 @@ import numpy as np
 from grain.experimental import ThreadPrefetchDatasetIterator, index_shuffle
 
 from bert_jax.config import RowsConfig
-from bert_jax.data.packing import Batch, Placement, SpecialTokens, assemble, pack, pad_rows
+from bert_jax.data.packing import Batch, Placement, assemble, pack, pad_rows
 from bert_jax.data.pairs import make_examples
+from bert_jax.data.reader import SpecialTokens
+from bert_jax.data.records.record import EncodedDocument
 from bert_jax.errors import InputError
 
 _LANES = 64
@@ -32,29 +34,18 @@ _TRAINING, _EVALUATION = 0, 1  # what the random numbers are for
 State = dict[str, Any]
 
 
-class Document(Protocol):
-    """What a row is made of; `bert_jax.data.records.corpora.TokenizedDocument` is one."""
-
-    @property
-    def tokens(self) -> np.ndarray: ...
-    @property
-    def sentence_starts(self) -> np.ndarray: ...
-    @property
-    def word_starts(self) -> np.ndarray: ...
-
-
 class Source(Protocol):
     """Tokenized documents by index; `bert_jax.data.records.corpora.DocumentSource` is one."""
 
     def __len__(self) -> int: ...
-    def fetch(self, indices: Sequence[int]) -> Sequence[Document]: ...
+    def fetch(self, indices: Sequence[int]) -> Sequence[EncodedDocument]: ...
     @property
     def tokens(self) -> int: ...
     @property
     def single_sentence_documents(self) -> int: ...
 
 
-def make_rows(documents: Sequence[Document], special: SpecialTokens, rows: RowsConfig, rng: np.random.Generator) -> Batch:
+def make_rows(documents: Sequence[EncodedDocument], special: SpecialTokens, rows: RowsConfig, rng: np.random.Generator) -> Batch:
     """All text of the documents as rows of the one batch shape, in random order, with `is_next` as the label."""
     documents = [document for document in documents if len(document.tokens)]
     ends = np.cumsum([len(document.tokens) for document in documents], dtype=np.int64)
@@ -70,7 +61,9 @@ def make_rows(documents: Sequence[Document], special: SpecialTokens, rows: RowsC
     per_row = rows.examples_per_row
     placement = pack(examples.lengths, rows.length, per_row if rows.packing else 1)
     shuffled = Placement(rng.permutation(placement.count)[placement.rows], placement.slots, placement.offsets, placement.count)
-    return assemble(examples, shuffled, tokens, word_starts, special, rows.length, per_row, "is_next")
+    units = [document.units for document in documents if document.units is not None]
+    beside = np.concatenate(units) if units else None
+    return assemble(examples, shuffled, tokens, word_starts, special, rows.length, per_row, "is_next", beside)
 
 
 class _Blocks:

@@ -8,14 +8,14 @@ devices, one for the rows that are left over.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
-from bert_jax.data.packing import Batch, Placement, SpecialTokens, assemble, best_fit
+from bert_jax.data.packing import Batch, Placement, assemble, best_fit
 from bert_jax.data.pairs import Examples
+from bert_jax.data.reader import MaskingTokens, Reader
 from bert_jax.errors import TextError
-from bert_jax.modalities.text.tokenizer import Tokenizer
 
 _SHORTEST_ROW = 16
 _LEAST_LENGTHS = (128, 256, 512)
@@ -24,15 +24,8 @@ _WELL_FILLED = 0.9
 _MOST_SLOTS = 64
 _MOST_SMALL_BATCHES = 8
 """Batches of one row a device that cost less than one full batch with as many rows: each costs the time of its launch."""
-_FIELDS = ("tokens", "example_ids", "positions", "segments", "cls_positions")
-"""What a model reads of a batch when it answers."""
-
-
-class MaskingTokens(SpecialTokens, Protocol):
-    """The ids that rows with covered tokens need; every `Tokenizer` has them."""
-
-    @property
-    def mask_id(self) -> int: ...
+_FIELDS = ("tokens", "example_ids", "positions", "segments", "cls_positions", "units")
+"""What a model reads of a batch when it answers; not every one has units."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +41,8 @@ class Queries:
     """int64 [c]: the example it is in, not decreasing."""
     truncated: int = 0
     """Texts that were cut."""
+    units: np.ndarray | None = None
+    """[t, U]: what stands beside the tokens, where the modality has it."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +87,14 @@ class PackedBatch:
 
 
 def encode_queries(
-    texts: Sequence[str], pairs: Sequence[str] | None, tokenizer: Tokenizer, positions: int, covered: bool = False
+    texts: Sequence[str], pairs: Sequence[str] | None, reader: Reader, positions: int, covered: bool = False
 ) -> Queries:
     """Texts, or pairs of texts, as ranges of tokens.
 
     Args:
         texts: one or more.
         pairs: the second of each pair.
-        tokenizer: encodes them.
+        reader: encodes them.
         positions: the most tokens of an example, to which it is cut: of a pair the longer text first, from its end.
         covered: the [MASK]s of a text are asked for; it is cut around them.
 
@@ -108,7 +103,7 @@ def encode_queries(
     """
     _check(texts)
     _check(pairs or ())
-    flat = tokenizer.encode_flat([*texts, *(pairs or ())])
+    flat = reader.encode_flat([*texts, *(pairs or ())])
     count = len(texts)
     for index in np.flatnonzero(flat.lengths == 0):
         raise TextError(int(index) % count, "is empty: it holds nothing that can be read. Leave it out.")
@@ -116,14 +111,14 @@ def encode_queries(
     ranges = np.stack([ends - flat.lengths, ends], 1)
     a, b = ranges[:count], ranges[count:] if pairs else np.zeros_like(ranges)
     capacity = positions - (3 if pairs else 2)
-    masks = np.flatnonzero(flat.ids == tokenizer.mask_id) if covered else np.zeros(0, np.int64)
+    masks = np.flatnonzero(flat.ids == reader.mask_id) if covered else np.zeros(0, np.int64)
     owners = np.searchsorted(ends, masks, side="right")
     if covered:
         _cut_around(a, masks, owners, capacity)
     else:
         _cut_the_longer(a, b, capacity)
     truncated = int((flat.lengths.reshape(-1, count).sum(0) > capacity).sum())
-    return Queries(Examples(a, b, np.zeros(count, np.int32), np.ones(count, np.float32)), flat.ids, masks, owners, truncated)
+    return Queries(Examples(a, b, np.zeros(count, np.int32), np.ones(count, np.float32)), flat.ids, masks, owners, truncated, flat.units)
 
 
 def cover_one_by_one(queries: Queries, uncounted: Sequence[int], tokens: int) -> Iterator[tuple[np.ndarray, Queries]]:
@@ -148,7 +143,7 @@ def cover_one_by_one(queries: Queries, uncounted: Sequence[int], tokens: int) ->
     for members in np.split(np.arange(len(texts)), np.flatnonzero(np.diff(groups)) + 1):
         if len(members):
             copies = queries.examples.select(texts[members])
-            yield texts[members], Queries(copies, queries.tokens, covered[members], np.arange(len(members)))
+            yield texts[members], Queries(copies, queries.tokens, covered[members], np.arange(len(members)), units=queries.units)
 
 
 def packed_batches(queries: Queries, special: MaskingTokens, shapes: BatchShapes) -> Iterator[PackedBatch]:
@@ -163,12 +158,12 @@ def packed_batches(queries: Queries, special: MaskingTokens, shapes: BatchShapes
         inside, asked = (located.between(first, first + count) for located in (examples, covered))
         here = Placement(inside.rows, inside.columns, placement.offsets[inside.indices], count)
         own = queries.examples.select(inside.indices)
-        fields = assemble(own, here, queries.tokens, word_starts, special, length, _slots(length), "labels")
+        fields = assemble(own, here, queries.tokens, word_starts, special, length, _slots(length), "labels", queries.units)
         fields["tokens"][asked.rows, asked.columns] = special.mask_id
         start = 0
         for rows in shapes.batches(count, length):
             stop = start + rows
-            cut = {name: fields[name][start:stop] for name in _FIELDS}
+            cut = {name: fields[name][start:stop] for name in _FIELDS if name in fields}
             yield PackedBatch(cut, inside.between(start, stop), asked.between(start, stop))
             start = stop
         first += count

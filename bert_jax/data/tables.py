@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -41,6 +41,10 @@ class Row(NamedTuple):
 
     line: int
     values: tuple[str, ...]
+
+
+Table = Callable[[Mapping[str, str], str], Iterator[Row]]
+"""A table that is no file: from its columns, by the configuration's names of them, and a split to rows."""
 
 
 class BadRow(NamedTuple):

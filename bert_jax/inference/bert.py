@@ -20,6 +20,7 @@ from bert_jax.convert.imports import is_foreign, read_source
 from bert_jax.data.queries import Queries, encode_queries
 from bert_jax.errors import InputError, TextError
 from bert_jax.inference.forward import Forward
+from bert_jax.modalities.base import Modality
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model.directory import ModelDescription
 from bert_jax.runtime.ahead import Finish, one_ahead
@@ -44,7 +45,9 @@ class UnusedTensorsWarning(UserWarning):
     """A model from elsewhere has tensors that no part of ours takes."""
 
 
-def load(path: str | Path, compute: ComputeConfig | None = None, tasks: Sequence[Task] = ()) -> "Bert":
+def load(
+    path: str | Path, compute: ComputeConfig | None = None, tasks: Sequence[Task] = (), modalities: Sequence[Modality[Any, Any]] = ()
+) -> "Bert":
     """A model, ready to use: the directory of a stage, such as `runs/demo/pretrain`, or a model from elsewhere.
 
     Of a pre-trained model the newest checkpoint is taken, of a fine-tuned one the best. From elsewhere comes what
@@ -55,6 +58,7 @@ def load(path: str | Path, compute: ComputeConfig | None = None, tasks: Sequence
         path: the directory, or the name on the hub.
         compute: how it is computed.
         tasks: tasks that do not come along, for models of them.
+        modalities: modalities that do not come along, for models of them.
 
     Raises:
         InputError: there is no model in the directory (naming those below it), no checkpoint, or one that does not fit.
@@ -68,7 +72,7 @@ def load(path: str | Path, compute: ComputeConfig | None = None, tasks: Sequence
             warnings.warn(f"{path} has tensors that are not used: {names}.", UnusedTensorsWarning, stacklevel=3)
         description, tokenizer, params = imported.description, imported.tokenizer, jax.device_put(imported.params, whole)
     else:
-        description, tokenizer, params = load_model(resolve_path(path), whole, tasks)
+        description, tokenizer, params = load_model(resolve_path(path), whole, tasks, modalities)
     model = build(description, tokenizer.vocab_size, compute or ComputeConfig(), others=tasks)
     return Bert(description, tokenizer, model, params, mesh, tasks)
 

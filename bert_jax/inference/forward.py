@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bert_jax.data.queries import BatchShapes, MaskingTokens, PackedBatch, Queries, packed_batches
+from bert_jax.data.queries import BatchShapes, PackedBatch, Queries, packed_batches
+from bert_jax.data.reader import MaskingTokens
 from bert_jax.model.pooling import pool
 from bert_jax.runtime.ahead import Finish
 

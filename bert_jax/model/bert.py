@@ -1,5 +1,6 @@
 """Encoder and heads put together: the pre-training model and the classifier."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 
 from bert_jax.config import ComputeConfig, EncoderConfig
 from bert_jax.model.dropout import dropout, split_rows, with_generator
-from bert_jax.model.encoder import Embeddings, Encoder
+from bert_jax.model.encoder import EMBEDDINGS, Encoder
 from bert_jax.model.heads import LinearHead, MaskedTokenHead, Pooler, example_mean, gather_positions
 
 Batch: TypeAlias = Mapping[str, jax.Array]
@@ -31,15 +32,17 @@ class BertModel(nn.Module):
     vocab_size: int
     config: EncoderConfig
     compute: ComputeConfig
+    embedding: str = dataclasses.field(default="tokens", kw_only=True)
+    """A name in `bert_jax.model.encoder.EMBEDDINGS`."""
 
     def setup(self) -> None:
-        self.embeddings = Embeddings(self.vocab_size, self.config, jnp.dtype(self.compute.dtype))
+        self.embeddings = EMBEDDINGS[self.embedding](self.vocab_size, self.config, jnp.dtype(self.compute.dtype))
         self.encoder = Encoder(self.config, self.compute)
 
     def encode(self, batch: Batch, keys: jax.Array | None = None, every_layer: bool = False) -> tuple[jax.Array, jax.Array | None]:
         """Hidden states [B, L, D] of a batch and, if asked, those of the embeddings and every layer [N + 1, B, L, D]."""
         vector_keys, layer_keys = split_rows(with_generator(keys, self.compute.random_bits), 2)
-        vectors = self.embeddings(batch["tokens"], batch["positions"], batch["segments"], vector_keys)
+        vectors = self.embeddings(**{name: batch[name] for name in self.embeddings.reads}, keys=vector_keys)
         hidden, states = self.encoder(vectors, batch["example_ids"], layer_keys, every_layer)
         return hidden, None if states is None else jnp.concatenate([vectors[None], states])
 

@@ -1,16 +1,18 @@
-"""What a directory with a trained model says of itself: `model.json`, the tokenizer's files, `checkpoints/`."""
+"""What a directory with a trained model says of itself: `model.json`, the vocabulary's files, `checkpoints/`."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from bert_jax.config import EncoderConfig, to_dict
 from bert_jax.config.overrides import differences, from_dict
+from bert_jax.data.reader import Reader
 from bert_jax.errors import InputError
-from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.modalities import find
+from bert_jax.modalities.base import Modality
 from bert_jax.model.pooling import pooling_modes
 from bert_jax.storage import small_files
 from bert_jax.storage.files import SEAL, check_seal, committed, make_directory, seal, write_whole
@@ -55,6 +57,32 @@ class EmbeddingConfig:
 
 
 @dataclass(frozen=True)
+class InputDescription:
+    """What enters the encoder."""
+
+    modality: str = "text"
+    """The name of a modality (`bert_jax.modalities`), which loads the vocabulary beside the model."""
+    embedding: str = "tokens"
+    """The module that makes vectors of it, one of `bert_jax.model.encoder.EMBEDDINGS`."""
+    units: int = 0
+    """U, the numbers that stand beside each id; 0 for none."""
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            InputError: a negative number.
+        """
+        if self.units < 0:
+            raise InputError(f"units={self.units} must not be negative.")
+
+    @classmethod
+    def of(cls, modality: Modality[Any, Any], reader: Reader) -> Self:
+        """That of a modality with a vocabulary."""
+        return cls(modality.name, modality.embedding, reader.units.size if reader.units else 0)
+
+
+@dataclass(frozen=True)
 class ModelDescription:
     """Everything but the numbers that is needed to build a model again."""
 
@@ -73,6 +101,8 @@ class ModelDescription:
     """Rows of the token table behind those of the vocabulary: published tables are padded to a multiple. They are never an answer."""
     tokenizer_length: int = 0
     """Tokens to which tokenizers of other libraries cut a text (`model_max_length`); 0 is the encoder's positions."""
+    input: InputDescription = field(default_factory=InputDescription)
+    """Stored only where it is not text."""
 
     def __post_init__(self) -> None:
         """Checks the numbers.
@@ -86,16 +116,24 @@ class ModelDescription:
                 "negative."
             )
 
+    def stored(self) -> dict[str, Any]:
+        """As JSON values, the same as before there was more than text where it is text."""
+        return {name: value for name, value in to_dict(self).items() if name != "input" or self.input != InputDescription()}
 
-def write(directory: Path, description: ModelDescription, tokenizer: Tokenizer) -> None:
-    """Writes the description and the tokenizer's files, before any checkpoint."""
+
+def write(directory: Path, description: ModelDescription, reader: Reader) -> None:
+    """Writes the description and the vocabulary's files, before any checkpoint."""
     make_directory(directory)
-    tokenizer.save(directory)
-    write_json(directory / FILE, to_dict(description))
+    reader.save(directory)
+    write_json(directory / FILE, description.stored())
 
 
-def read(directory: Path) -> tuple[ModelDescription, Tokenizer]:
-    """The description and the tokenizer of a model directory.
+def read(directory: Path, modalities: Sequence[Modality[Any, Any]] = ()) -> tuple[ModelDescription, Any]:
+    """The description of a model directory, and the vocabulary, of the type that its modality gives: of text the tokenizer.
+
+    Args:
+        directory: of the model.
+        modalities: others than those of this package that it may be of.
 
     Raises:
         InputError: there is no model in the directory, naming those below it if there are any; or its files are damaged, or not
@@ -115,16 +153,12 @@ def read(directory: Path) -> tuple[ModelDescription, Tokenizer]:
         raise InputError(f"{directory / FILE} is not whole ({error}). It was damaged or edited: restore it.") from error
     except InputError as error:
         raise InputError(f"{directory / FILE}: {error} The file was damaged or edited: restore it.") from error
-    tokenizer = Tokenizer.load(directory)
-    tokens, whole = directory / "vocab.txt", directory / "tokenizer.json"
-    if tokens.is_file() and whole.is_file() and tokens.read_bytes() != tokenizer.token_lines():
-        raise InputError(f"{tokens} and {whole} do not hold the same vocabulary: one was edited or swapped. Restore it.")
-    return description, tokenizer
+    return description, find(description.input.modality, modalities).load(directory)
 
 
-def identity(description: ModelDescription, tokenizer: Tokenizer) -> dict[str, Any]:
+def identity(description: ModelDescription, reader: Reader) -> dict[str, Any]:
     """What the manifest of a checkpoint says of the model that it belongs to."""
-    return {"description": to_dict(description), "vocabulary": tokenizer.fingerprint}
+    return {"description": description.stored(), "vocabulary": reader.fingerprint}
 
 
 def check_identity(saved: Mapping[str, Any], now: Mapping[str, Any], checkpoint: Path) -> None:

@@ -41,6 +41,9 @@ class LayerNorm(nn.Module):
 class Embeddings(nn.Module):
     """Token, position and segment tables, summed and normalised: int32 [B, L] x 3 -> [B, L, D]."""
 
+    reads = ("tokens", "positions", "segments")
+    """The fields of a batch that it is called with."""
+
     vocab_size: int
     config: EncoderConfig
     dtype: jnp.dtype
@@ -60,6 +63,10 @@ class Embeddings(nn.Module):
     def table(self) -> jax.Array:
         """The token table [V, D], to which the masked-token head is tied."""
         return self.tokens
+
+
+EMBEDDINGS: dict[str, type[Embeddings]] = {"tokens": Embeddings}
+"""Modules that make vectors of what a modality reads, by the names that modalities choose them by (`Modality.embedding`)."""
 
 
 class EncoderLayer(nn.Module):

@@ -24,6 +24,7 @@ MODULES = {
     "data.encoding": "modalities.text.encoding",
     "data.files": "storage.streams",
     "data.held_out": "data.records.held_out",
+    "data.inspection": "modalities.text.inspection",
     "data.segmentation": "modalities.text.segmentation",
     "data.sentences": "modalities.text.sentences",
     "data.sources": "modalities.text.sources",

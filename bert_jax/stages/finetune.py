@@ -69,7 +69,7 @@ def finetune(
     _check(stage, task, labelled, encoder, pretrained)
     mesh = make_mesh(config.mesh, stage.batch_size)
     own = task.describe(stage.task, labelled.label_names)
-    description = ModelDescription(task.kind, encoder.encoder, stage.length, spare_rows=encoder.spare_rows, **own)
+    description = ModelDescription(task.kind, encoder.encoder, stage.length, spare_rows=encoder.spare_rows, input=encoder.input, **own)
     if jax.process_index() == 0:
         model_directory.write(directory, description, tokenizer)
     compute = resolve_attention(config.compute, encoder.encoder, [stage.length], platform(mesh))

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 
 from bert_jax.config import PretrainConfig, RunConfig
 from bert_jax.errors import InputError
 from bert_jax.model.attention import resolve_attention
+from bert_jax.model.batch import FIELDS, PREPARED, zero_row
 from bert_jax.model.directory import ModelDescription
 from bert_jax.model.flops import training_flops
 from bert_jax.model.per_device import ROWS
@@ -233,9 +233,7 @@ def lower_step(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> tuple[An
     batch = _batch(stage, mesh)
 
     def init() -> Any:
-        row = {name: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype) for name, leaf in batch.items()}
-        row["masked_positions"] = jnp.zeros((1, masked_slots(stage.rows.length, stage.masking)), jnp.int32)
-        return model.init(jax.random.key(config.seed), row)["params"]
+        return model.init(jax.random.key(config.seed), zero_row())["params"]
 
     skip_above, ema = stage.optimizer.skip_above, stage.optimizer.ema
     state = planned_state(init, optimizer, mesh, track_loss=skip_above > 0, average=ema > 0)
@@ -262,9 +260,8 @@ def _moved_bytes(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> float:
 
 def _batch(stage: PretrainConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of the one batch (docs/architecture.md)."""
-    rows, length, examples = stage.batch_size, stage.rows.length, stage.rows.examples_per_row
-    fields: dict[str, tuple[int, Any]] = dict.fromkeys(("tokens", "example_ids", "positions", "segments"), (length, jnp.int32))
-    fields |= {"word_starts": (length, jnp.bool_), "cls_positions": (examples, jnp.int32), "is_next": (examples, jnp.int32)}
-    fields |= {"example_weights": (examples, jnp.float32)}
-    sharding = NamedSharding(mesh, ROWS)
-    return {name: jax.ShapeDtypeStruct((rows, size), dtype, sharding=sharding) for name, (size, dtype) in fields.items()}
+    sizes, sharding = {"L": stage.rows.length, "E": stage.rows.examples_per_row}, NamedSharding(mesh, ROWS)
+    fields = {name: FIELDS[name] for name in PREPARED}
+    return {
+        name: jax.ShapeDtypeStruct((stage.batch_size, sizes[axis]), dtype, sharding=sharding) for name, (axis, dtype) in fields.items()
+    }

@@ -11,13 +11,14 @@ import numpy as np
 
 from bert_jax.config import PretrainConfig, RunConfig
 from bert_jax.data.pipeline import evaluation_batches, pretraining_batches
+from bert_jax.data.reader import Reader
 from bert_jax.data.records.corpora import Prepared
 from bert_jax.errors import InputError
-from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.modalities.base import Modality
 from bert_jax.model import directory as model_directory
 from bert_jax.model.attention import resolve_attention
-from bert_jax.model.bert import PretrainingModel
-from bert_jax.model.directory import ModelDescription
+from bert_jax.model.batch import zero_row
+from bert_jax.model.directory import InputDescription, ModelDescription
 from bert_jax.model.flops import training_flops
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.storage.files import resolve_path
@@ -31,8 +32,15 @@ from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from bert_jax.training.sharding import make_mesh, platform
 
 
-def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared: Prepared) -> dict[str, Any]:
+def pretrain(
+    config: RunConfig, directory: Path, modality: Modality[Any, Any], reader: Reader, prepared: Prepared
+) -> dict[str, Any]:
     """Runs the stage in `directory`, or goes on with it, and returns its figures; a finished stage returns at once.
+
+    Args:
+        modality: what the corpus consists of.
+        reader: its vocabulary.
+        prepared: the corpus as records.
 
     Raises:
         InputError: the corpus, the mesh or a checkpoint does not fit the configuration.
@@ -46,30 +54,31 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
     parts = stage_parts(stage)
     if parts[1:]:
         make_mesh(config.mesh, stage.long_rows.batch_size // stage.long_rows.accumulation)  # refused now rather than in days
-    spare_rows = pretrained_description(resolve_path(stage.checkpoint), stage).spare_rows if stage.checkpoint else 0
+    spare_rows = pretrained_description(resolve_path(stage.checkpoint), stage, modality).spare_rows if stage.checkpoint else 0
+    entering = InputDescription.of(modality, reader)
     description = ModelDescription(
-        PRETRAINING.kind, config.encoder, parts[-1].rows.length, stage.rows.next_sentence, spare_rows=spare_rows
+        PRETRAINING.kind, config.encoder, parts[-1].rows.length, stage.rows.next_sentence, spare_rows=spare_rows, input=entering
     )
     if jax.process_index() == 0:
-        model_directory.write(directory, description, tokenizer)
+        model_directory.write(directory, description, reader)
     compute = resolve_attention(config.compute, config.encoder, [part.rows.length for part in parts], platform(mesh))
-    model = build(description, tokenizer.vocab_size, compute)
-    task = PretrainingObjective(model, stage.masking, tokenizer.special_ids, tokenizer.mask_id, tuple(tokenizer.ordinary_ids.tolist()))
-    held_out = [_held_out(part, prepared, tokenizer, config.seed) for part in parts]
+    model = build(description, reader.vocab_size, compute)
+    task = PretrainingObjective(model, stage.masking, reader.special_ids, reader.mask_id, tuple(reader.ordinary_ids.tolist()))
+    held_out = [_held_out(part, prepared, reader, config.seed) for part in parts]
     slots = [masked_slots(part.rows.length, stage.masking) for part in parts]
     flops = [
         training_flops(config.encoder, model.vocab_size, part.batch_size, part.rows.length, count, part.rows.examples_per_row)
         for part, count in zip(parts, slots, strict=True)
     ]
-    batches = [pretraining_batches(prepared.train, tokenizer, part.rows, part.batch_size, config.seed, **_processes()) for part in parts]
+    batches = [pretraining_batches(prepared.train, reader, part.rows, part.batch_size, config.seed, **_processes()) for part in parts]
     try:
         real_tokens = train(
             Job(
                 name="pretrain",
                 directory=directory,
                 task=task,
-                init=lambda: _initial_parameters(model, held_out[0][0], slots[0], config.seed),
-                warm_start=_warm_start(resolve_path(stage.checkpoint), stage) if stage.checkpoint else None,
+                init=lambda: model.init(jax.random.key(config.seed), zero_row(entering.units))["params"],
+                warm_start=_warm_start(resolve_path(stage.checkpoint), stage, modality) if stage.checkpoint else None,
                 optimizer=make_optimizer(stage.optimizer, stage.steps),
                 schedule=learning_rate_schedule(stage.optimizer, stage.steps),
                 mesh=mesh,
@@ -86,13 +95,13 @@ def pretrain(config: RunConfig, directory: Path, tokenizer: Tokenizer, prepared:
                 ema=stage.optimizer.ema,
                 flops=flops[0],
                 next_phase=Phase(parts[0].steps, parts[1].accumulation, batches[1], held_out[1], flops[1]) if parts[1:] else None,
-                model=model_directory.identity(description, tokenizer),
+                model=model_directory.identity(description, reader),
             )
         )
     finally:
         for part in batches:
             part.close()
-    result = _figures(directory, stage.steps, real_tokens, held_out[-1], tokenizer)
+    result = _figures(directory, stage.steps, real_tokens, held_out[-1], reader)
     if jax.process_index() == 0:
         model_directory.finish(directory, result)
     return result
@@ -115,19 +124,23 @@ def _processes() -> dict[str, int]:
     return {"process_index": jax.process_index(), "process_count": jax.process_count()}
 
 
-def _held_out(part: PretrainConfig, prepared: Prepared, tokenizer: Tokenizer, seed: int) -> list[HostBatch]:
+def _held_out(part: PretrainConfig, prepared: Prepared, reader: Reader, seed: int) -> list[HostBatch]:
     count = part.evaluation_batches
-    return [*evaluation_batches(prepared.valid, tokenizer, part.rows, part.batch_size, seed, count=count, **_processes())]
+    return [*evaluation_batches(prepared.valid, reader, part.rows, part.batch_size, seed, count=count, **_processes())]
 
 
-def pretrained_description(checkpoint: Path, stage: PretrainConfig) -> ModelDescription:
+def pretrained_description(checkpoint: Path, stage: PretrainConfig, modality: Modality[Any, Any]) -> ModelDescription:
     """The model that pre-training goes on from.
 
     Raises:
-        InputError: there is no model, it is a classifier, or it lacks a head or the segment type of sentence B that this configuration
-            trains.
+        InputError: there is no model, it is a classifier or of another modality, or it lacks a head or the segment type of sentence B that
+            this configuration trains.
     """
-    description, _ = model_directory.read(checkpoint)
+    description, _ = model_directory.read(checkpoint, [modality])
+    if description.input.modality != modality.name:
+        raise InputError(
+            f"The model in {checkpoint} reads {description.input.modality}, and the corpus is {modality.name}. Name another of the two."
+        )
     if description.kind != PRETRAINING.kind:
         raise InputError(f"The model in {checkpoint} is a {description.kind} model: pretrain.checkpoint takes a pre-trained one.")
     untrained = ("pooler", "next_sentence") if stage.rows.next_sentence == "none" else ()
@@ -146,10 +159,10 @@ def pretrained_description(checkpoint: Path, stage: PretrainConfig) -> ModelDesc
     return description
 
 
-def _warm_start(checkpoint: Path, stage: PretrainConfig) -> Callable[[Any], Any]:
+def _warm_start(checkpoint: Path, stage: PretrainConfig, modality: Modality[Any, Any]) -> Callable[[Any], Any]:
     """Fresh parameters -> those of the checkpoint, and fresh ones for what it lacks and this configuration leaves untrained."""
-    description = pretrained_description(checkpoint, stage)
-    identity = model_directory.identity(*model_directory.read(checkpoint))
+    description = pretrained_description(checkpoint, stage, modality)
+    identity = model_directory.identity(*model_directory.read(checkpoint, [modality]))
 
     def warm_start(params: Any) -> Any:
         there = {part: params[part] for part in params if part not in description.absent}
@@ -158,12 +171,7 @@ def _warm_start(checkpoint: Path, stage: PretrainConfig) -> Callable[[Any], Any]
     return warm_start
 
 
-def _initial_parameters(model: PretrainingModel, batch: HostBatch, slots: int, seed: int) -> Any:
-    row = {name: value[:1] for name, value in batch.items()} | {"masked_positions": np.zeros((1, slots), np.int32)}
-    return model.init(jax.random.key(seed), row)["params"]
-
-
-def _figures(directory: Path, steps: int, real_tokens: int, held_out: Sequence[HostBatch], tokenizer: Tokenizer) -> dict[str, Any]:
+def _figures(directory: Path, steps: int, real_tokens: int, held_out: Sequence[HostBatch], reader: Reader) -> dict[str, Any]:
     lines = read_metrics(directory)
     last: Mapping[str, Any] = next((line for line in reversed(lines) if line["split"] == "valid"), {})
     training = [line for line in lines if line["split"] == "train"]
@@ -174,16 +182,16 @@ def _figures(directory: Path, steps: int, real_tokens: int, held_out: Sequence[H
         "skipped_updates": training[-1].get("skipped_updates", 0) if training else 0,
         "mlm_loss": last.get("mlm_loss"),
         "mlm_accuracy": last.get("mlm_accuracy"),
-        "mlm_accuracy_floor": commonest_token_share(held_out, tokenizer),
+        "mlm_accuracy_floor": commonest_token_share(held_out, reader),
         "nsp_accuracy": last.get("nsp_accuracy"),
         "real_tokens_per_second": statistics.median(speeds) if speeds else None,
     }
 
 
-def commonest_token_share(batches: Sequence[HostBatch], tokenizer: Tokenizer) -> float:
+def commonest_token_share(batches: Sequence[HostBatch], reader: Reader) -> float:
     """The masked-token accuracy of always guessing the commonest ordinary token of these batches."""
-    counts = np.zeros(tokenizer.vocab_size, np.int64)
+    counts = np.zeros(reader.vocab_size, np.int64)
     for batch in batches:
-        counts += np.bincount(batch["tokens"][batch["example_ids"] > 0], minlength=tokenizer.vocab_size)
-    counts[list(tokenizer.special_ids)] = 0
+        counts += np.bincount(batch["tokens"][batch["example_ids"] > 0], minlength=reader.vocab_size)
+    counts[list(reader.special_ids)] = 0
     return float(counts.max() / max(1, counts.sum()))

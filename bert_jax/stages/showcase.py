@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.config import RunConfig
-from bert_jax.data.records.corpora import documents
+from bert_jax.data.records.held_out import documents
 from bert_jax.inference import Bert, load
-from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.modalities.base import Modality
 from bert_jax.stages.finetune import PREDICTIONS
 from bert_jax.tasks import finetuning
 from bert_jax.tasks.base import Task
@@ -18,13 +18,13 @@ from bert_jax.tasks.pretraining import PRETRAINING
 _SHOWN = 6
 
 
-def show_examples(config: RunConfig, workdir: Path, tasks: Sequence[Task] = ()) -> dict[str, Any]:
+def show_examples(config: RunConfig, workdir: Path, tasks: Sequence[Task], modality: Modality[Any, Any]) -> dict[str, Any]:
     """Predictions of the run's models on a few texts that they were not trained on."""
     examples: dict[str, Any] = {}
     if config.pretrain:
-        bert = load(workdir / "pretrain")
-        held_out = list(itertools.islice(_short_documents(config, bert), _SHOWN))
-        blanks = list(config.pretrain.blanks) or [_cover(bert.tokenizer, sentences[0]) for sentences in held_out]
+        bert = load(workdir / "pretrain", modalities=[modality])
+        held_out = list(itertools.islice(_short_documents(config, bert, modality), _SHOWN))
+        blanks = list(config.pretrain.blanks) or [modality.with_mask(bert.tokenizer, sentences[0]) for sentences in held_out]
         examples["fill_mask"] = [
             {"text": text, "masks": [[{"token": p.token, "probability": p.probability} for p in mask] for mask in masks]}
             for text, masks in zip(blanks, bert.fill_mask(blanks, top_k=5), strict=True)
@@ -44,21 +44,13 @@ def show_examples(config: RunConfig, workdir: Path, tasks: Sequence[Task] = ()) 
     return examples
 
 
-def _short_documents(config: RunConfig, bert: Bert) -> Iterator[list[str]]:
-    """Held-out documents that begin with two sentences of half a row at most."""
-    for document in documents(config.corpus, "valid"):
-        start = document[:2]
-        if len(start) == 2 and all(
-            1 <= len(encoding) <= bert.config.max_positions // 2 - 3 for encoding in bert.tokenizer.encode_batch(start)
-        ):
-            yield document
-
-
-def _cover(tokenizer: Tokenizer, sentence: str) -> str:
-    """The sentence with the token in its middle covered."""
-    offsets = tokenizer.encode(sentence).offsets
-    start, end = offsets[len(offsets) // 2]
-    return sentence[:start] + "[MASK]" + sentence[end:]
+def _short_documents(config: RunConfig, bert: Bert, modality: Modality[Any, Any]) -> Iterator[list[str]]:
+    """The sentences of held-out documents that begin with two sentences of half a row at most."""
+    longest = bert.config.max_positions // 2 - 3
+    for document in documents(modality, config.corpus, "valid"):
+        sentences = modality.queries(document, config.corpus)
+        if len(sentences) > 1 and all(1 <= length <= longest for length in bert.tokenizer.encode_flat(sentences[:2]).lengths):
+            yield sentences
 
 
 def _pairs(held_out: list[list[str]]) -> list[tuple[str, str, bool]]:

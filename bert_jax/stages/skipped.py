@@ -1,6 +1,6 @@
 """A look at the batches of updates that were skipped: the same rows again, from where they are in the data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,9 @@ from bert_jax.config.overrides import from_dict
 from bert_jax.data.labelled import load_labelled
 from bert_jax.data.labelled_batches import labelled_batches
 from bert_jax.data.pipeline import Batches, pretraining_batches
-from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.data.reader import Reader
+from bert_jax.modalities import find
+from bert_jax.modalities.base import Modality
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import read_json
 from bert_jax.stages.pretrain import stage_parts
@@ -17,15 +19,19 @@ from bert_jax.stages.run import CONFIG, prepare_data
 from bert_jax.tasks import choices, finetuning
 
 
-def describe_skipped(path: Path) -> Iterator[str]:
+def describe_skipped(path: Path, modalities: Sequence[Modality[Any, Any]] = ()) -> Iterator[str]:
     """Lines for a person: each skipped step of a stage's `skipped.json`, and the examples of each row, before masking.
+
+    Args:
+        path: of the file.
+        modalities: others than those of this package that the run may have used.
 
     Raises:
         InputError: the file, its run's configuration or the data has changed.
     """
     report: Any = read_json(path)
-    config = from_dict(RunConfig, read_json(path.parent.parent / CONFIG), choices())
-    parts, tokenizer = _batches(config, path.parent)
+    config = from_dict(RunConfig, read_json(path.parent.parent / CONFIG), choices(modalities=modalities))
+    parts, reader = _batches(config, path.parent, find(config.corpus.modality, modalities))
     try:
         for skipped in report["skipped"]:
             step = skipped.pop("step")
@@ -36,25 +42,25 @@ def describe_skipped(path: Path) -> Iterator[str]:
             yield f"step {step}  {'  '.join(numbers)}"
             for row, (tokens, examples) in enumerate(zip(batch["tokens"], batch["example_ids"], strict=True)):
                 for example in range(1, int(examples.max()) + 1):
-                    yield f"  row {row}  {tokenizer.decode(tokens[examples == example])}"
+                    yield f"  row {row}  {reader.decode(tokens[examples == example])}"
     finally:
         for _, batches in parts:
             batches.close()
 
 
-def _batches(config: RunConfig, directory: Path) -> tuple[list[tuple[float, Batches]], Tokenizer]:
+def _batches(config: RunConfig, directory: Path, modality: Modality[Any, Any]) -> tuple[list[tuple[float, Batches]], Reader]:
     """The whole batches of a stage, as one process reads them: with the last step of each shape of them."""
     if directory.name == "pretrain":
         assert config.pretrain is not None
-        tokenizer, prepared = prepare_data(config, directory.parent)
+        reader, prepared = prepare_data(config, directory.parent, modality)
         parts = stage_parts(config.pretrain)
-        batches = [pretraining_batches(prepared.train, tokenizer, part.rows, part.batch_size, config.seed) for part in parts]
-        return list(zip((parts[0].steps, config.pretrain.steps), batches, strict=False)), tokenizer
+        batches = [pretraining_batches(prepared.train, reader, part.rows, part.batch_size, config.seed) for part in parts]
+        return list(zip((parts[0].steps, config.pretrain.steps), batches, strict=False)), reader
     stage = config.finetune
     assert stage is not None
-    _, tokenizer = model_directory.read(directory)
+    _, tokenizer = model_directory.read(directory, [modality])
     task = finetuning(stage.task)
-    train = load_labelled(stage.data, task.labels(stage.task), config.seed).train
+    train = load_labelled(stage.data, task.labels(stage.task), config.seed, modality.tables).train
     examples = labelled_batches(
         train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
         task.kind,

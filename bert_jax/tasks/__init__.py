@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bert_jax.config import RunConfig, TaskOptions, to_dict
 from bert_jax.config.overrides import Choices, apply_overrides, from_dict, load_config
@@ -12,6 +12,9 @@ from bert_jax.tasks.base import FinetuningTask, Question, Task
 from bert_jax.tasks.classification import CLASSIFICATION
 from bert_jax.tasks.embedding import Embed
 from bert_jax.tasks.pretraining import PRETRAINING
+
+if TYPE_CHECKING:
+    from bert_jax.modalities.base import Modality
 
 TASKS: tuple[Task, ...] = (PRETRAINING, CLASSIFICATION)
 OF_EVERY_MODEL: tuple[Question, ...] = (Embed(),)
@@ -41,22 +44,24 @@ def questions(others: Iterable[Task] = ()) -> Iterator[tuple[Task, Question]]:
     return ((task, question) for task in (*TASKS, *others) for question in task.questions)
 
 
-def choices(others: Iterable[Task] = ()) -> Choices:
-    """The options of every task to fine-tune, by the names that a configuration may give them."""
+def choices(others: Iterable[Task] = (), modalities: Iterable[Modality[Any, Any]] = ()) -> Choices:
+    """The options of every task to fine-tune and of every modality, by the names that a configuration may give them."""
+    from bert_jax.modalities import choices as of_modalities
+
     found: dict[str, type] = {}
     for task in (*TASKS, *others):
         if isinstance(task, FinetuningTask):
             found |= {task.name: task.options, task.kind: task.options}
-    return {TaskOptions: found}
+    return {TaskOptions: found, **of_modalities(modalities)}
 
 
-def checked(config: RunConfig, others: Iterable[Task] = ()) -> RunConfig:
-    """The configuration with the options of its task checked by that task.
+def checked(config: RunConfig, others: Iterable[Task] = (), modalities: Iterable[Modality[Any, Any]] = ()) -> RunConfig:
+    """The configuration with the options of its task and its modality checked by these.
 
     Raises:
-        InputError: there is no such task, or it does not take these options.
+        InputError: there is no such task or modality, or it does not take these options.
     """
-    return from_dict(RunConfig, to_dict(config), choices(others))
+    return from_dict(RunConfig, to_dict(config), choices(others, modalities))
 
 
 def configured(path: str, overrides: Sequence[str], others: Iterable[Task] = ()) -> RunConfig:

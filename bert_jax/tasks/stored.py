@@ -1,17 +1,20 @@
 """Models out of directories: built by the task that their description names."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from bert_jax import tasks
 from bert_jax.config import ComputeConfig
-from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.data.reader import Reader
+from bert_jax.errors import InputError
+from bert_jax.modalities.base import Modality
 from bert_jax.model import directory as model_directory
+from bert_jax.model.batch import zero_row
 from bert_jax.model.directory import ModelDescription
+from bert_jax.model.encoder import EMBEDDINGS
 from bert_jax.tasks.base import Task
 from bert_jax.training.checkpoints.loading import load_parameters
 
@@ -19,35 +22,40 @@ from bert_jax.training.checkpoints.loading import load_parameters
 def build(
     description: ModelDescription, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0, others: Iterable[Task] = ()
 ) -> Any:
-    """The Flax module of a described model, for a vocabulary of so many tokens."""
+    """The Flax module of a described model, for a vocabulary of so many tokens.
+
+    Raises:
+        InputError: there is no such task or embedding.
+    """
+    if (embedding := description.input.embedding) not in EMBEDDINGS:
+        raise InputError(f"There is no embedding {embedding!r}; there are {', '.join(EMBEDDINGS)}.")
     task = tasks.find(description.kind, others)
     return task.model(description, vocab_size + description.spare_rows, compute, head_dropout)
 
 
 def parameter_shapes(description: ModelDescription, vocab_size: int, others: Iterable[Task] = ()) -> Any:
     """The shapes and types of the parameters that the checkpoints of a described model hold."""
-    names = ("tokens", "positions", "segments", "example_ids", "cls_positions", "masked_positions")
-    batch = dict.fromkeys(names, jax.ShapeDtypeStruct((1, 1), jnp.int32))
-    params = jax.eval_shape(build(description, vocab_size, ComputeConfig(), others=others).init, jax.random.key(0), batch)["params"]
+    model = build(description, vocab_size, ComputeConfig(), others=others)
+    params = jax.eval_shape(model.init, jax.random.key(0), zero_row(description.input.units))["params"]
     return {part: params[part] for part in params if part not in description.absent}
 
 
 def load_model(
-    directory: Path, sharding: jax.sharding.Sharding, others: Iterable[Task] = ()
-) -> tuple[ModelDescription, Tokenizer, dict[str, Any]]:
-    """The description, the tokenizer and the verified parameters of a model directory, read by this process alone.
+    directory: Path, sharding: jax.sharding.Sharding, others: Iterable[Task] = (), modalities: Sequence[Modality[Any, Any]] = ()
+) -> tuple[ModelDescription, Any, dict[str, Any]]:
+    """The description, the vocabulary and the verified parameters of a model directory, read by this process alone.
 
     Raises:
         InputError: there is no model in the directory, no checkpoint, or one that is damaged or does not fit.
     """
-    description, tokenizer = model_directory.read(directory)
+    description, tokenizer = model_directory.read(directory, modalities)
     return description, tokenizer, stored_parameters(directory, description, tokenizer, sharding, others=others)
 
 
 def stored_parameters(
     directory: Path,
     description: ModelDescription,
-    tokenizer: Tokenizer,
+    tokenizer: Reader,
     sharding: jax.sharding.Sharding,
     parts: Iterable[str] = (),
     others: Iterable[Task] = (),

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from bert_jax.data.records.held_out import DividedText
-from bert_jax.data.records.record import Counts, to_record
+from bert_jax.data.records.encoding import Batch, Encoder, batches
+from bert_jax.data.records.held_out import DividedSource
+from bert_jax.data.records.record import to_record
 from bert_jax.errors import InputError
-from bert_jax.modalities.text.encoding import Batch, DocumentEncoder, batches
 
 try:
     import apache_beam as beam
@@ -25,13 +25,13 @@ def pipeline_options(options: Sequence[str]) -> PipelineOptions:
     return PipelineOptions(list(options))
 
 
-def encode_parts(pipeline: Any, parts: list[DividedText], encoder: DocumentEncoder) -> Any:
-    """A collection of (split, (key, record)), where the keys are in the order of the text."""
+def encode_parts(pipeline: Any, parts: list[DividedSource[Any]], encoder: Encoder[Any]) -> Any:
+    """A collection of (split, (key, record)), where the keys are in the order of the raw data."""
     return (
         pipeline
         | "parts" >> beam.Create(list(enumerate(parts)))
         | "spread parts" >> beam.Reshuffle()
-        | "read" >> beam.FlatMap(_read)
+        | "read" >> beam.FlatMap(_read, encoder)
         | "spread documents" >> beam.Reshuffle()
         | "encode" >> beam.ParDo(_Encode(encoder))
     )
@@ -51,22 +51,20 @@ def counted(result: Any, split: str) -> dict[str, int]:
     return counts
 
 
-def _read(numbered: tuple[int, DividedText]) -> Iterator[Batch[tuple[int, str]]]:
+def _read(numbered: tuple[int, DividedSource[Any]], encoder: Encoder[Any]) -> Iterator[Batch[tuple[int, str], Any]]:
     number, part = numbered
     first = number * _DOCUMENTS_IN_A_PART
     documents = part.documents(on_leak=Metrics.counter("train", "leaked_documents").inc)
-    return batches(((key, split), paragraphs) for key, (split, paragraphs) in enumerate(documents, first))
+    return batches((((key, split), raw) for key, (split, raw) in enumerate(documents, first)), encoder)
 
 
 class _Encode(beam.DoFn):
-    def __init__(self, encoder: DocumentEncoder) -> None:
+    def __init__(self, encoder: Encoder[Any]) -> None:
         self._encoder = encoder
 
-    def process(self, batch: Batch[tuple[int, str]]) -> Iterator[tuple[str, tuple[int, dict[str, Any]]]]:
-        for ((key, split), paragraphs), document in zip(batch, self._encoder([paragraphs for _, paragraphs in batch]), strict=True):
-            counts = Counts()
-            counts.add(paragraphs, document, self._encoder.tokenizer.unk_id)
-            for name, count in dataclasses.asdict(counts).items():
+    def process(self, batch: Batch[tuple[int, str], Any]) -> Iterator[tuple[str, tuple[int, dict[str, Any]]]]:
+        for ((key, split), raw), document in zip(batch, self._encoder([raw for _, raw in batch]), strict=True):
+            for name, count in dataclasses.asdict(self._encoder.count(raw, document)).items():
                 Metrics.counter(split, name).inc(count)
             if len(document.tokens):
                 yield split, (key, to_record(document))

@@ -1,25 +1,25 @@
-"""The TFDS builder that turns raw text into ArrayRecord shards of tokenised documents.
+"""The TFDS builder that turns raw data into ArrayRecord shards of documents of ids.
 
 It writes the shards itself. TFDS's own writer keeps up to 1 GB in memory, needs TensorFlow beyond that, and with
 `disable_shuffling` puts every record into one bucket that it sorts in memory; here both splits are written in one pass
-over the text, and no more than a few batches are in memory.
+over the data, and no more than a few batches are in memory.
 """
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from bert_jax.config import CorpusConfig
+from bert_jax.config import CorpusOptions
+from bert_jax.data.records.encoding import Encoder, encode
 from bert_jax.data.records.held_out import divide
-from bert_jax.data.records.record import SPLITS, Counts, check_counts, check_leaks, to_record
-from bert_jax.modalities.text.encoding import DocumentEncoder, encode, token_dtype
+from bert_jax.data.records.record import SPLITS, Counts, check_counts, check_leaks, columns, to_record
+from bert_jax.data.records.source import Raw
 from bert_jax.storage.files import sha256
 
 _SHARD_BYTES = 256 << 20
@@ -27,24 +27,27 @@ _SHARD_BYTES = 256 << 20
 
 @dataclasses.dataclass(kw_only=True)
 class DocumentsConfig(tfds.core.BuilderConfig):
-    """One preparation: the text and what makes records of it. `name` holds a hash of everything that decides them."""
+    """One preparation: the raw data and what makes records of them. `name` holds a hash of everything that decides them."""
 
-    corpus: CorpusConfig
-    encoder: DocumentEncoder
+    corpus: CorpusOptions
+    raw: Raw[Any, Any]
+    encoder: Encoder[Any]
 
 
 class Documents(tfds.core.GeneratorBasedBuilder):
-    """Tokenised documents with their sentence and word starts."""
+    """Documents of ids with their sentence and word starts."""
 
     # To be raised with every change of the code (sentences, words, records) that makes other records of the same text.
     VERSION = tfds.core.Version("1.0.0")
     builder_config: DocumentsConfig
 
     def _info(self) -> tfds.core.DatasetInfo:
-        tokens = token_dtype(self.builder_config.encoder.tokenizer.vocab_size)
-        dtypes = {"tokens": tokens, "sentence_starts": np.int32, "word_starts": np.uint8}
+        reader = self.builder_config.encoder.reader
         # As bytes, records are made four times as fast as from TFDS's default, which stores every number as a varint.
-        features = {name: tfds.features.Tensor(shape=(None,), dtype=dtype, encoding="bytes") for name, dtype in dtypes.items()}
+        features = {
+            name: tfds.features.Tensor(shape=shape, dtype=dtype, encoding="bytes")
+            for name, (shape, dtype) in columns(reader.vocab_size, reader.units).items()
+        }
         return tfds.core.DatasetInfo(
             builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True, metadata=tfds.core.MetadataDict()
         )
@@ -68,8 +71,9 @@ class Documents(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any, pipeline: Any) -> dict[str, Any]:
         from bert_jax.data.records.beam import encode_parts
 
-        parts = [part for text in divide(self.builder_config.corpus) for part in text.parts()]
-        examples = encode_parts(pipeline, parts, self.builder_config.encoder)
+        config = self.builder_config
+        parts = [part for source in divide(config.raw, config.corpus) for part in source.parts()]
+        examples = encode_parts(pipeline, parts, config.encoder)
         return {split: self._generate_examples(examples, split) for split in SPLITS}
 
     def _generate_examples(self, examples: Any, split: str) -> Any:
@@ -80,7 +84,8 @@ class Documents(tfds.core.GeneratorBasedBuilder):
     def _process_pipeline_result(self, pipeline_result: Any) -> None:
         from bert_jax.data.records.beam import counted
 
-        self._finish({split: Counts(**counted(pipeline_result, split)) for split in SPLITS})
+        counts = self.builder_config.encoder.counts
+        self._finish({split: counts(**counted(pipeline_result, split)) for split in SPLITS})
 
     def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[tfds.core.SplitInfo]:
         splits = super()._generate_splits(dl_manager, download_config) if self._beam else self._write_splits()
@@ -93,21 +98,22 @@ class Documents(tfds.core.GeneratorBasedBuilder):
     def _write_splits(self) -> list[tfds.core.SplitInfo]:
         encoder = self.builder_config.encoder
         serializer = ExampleSerializer(self.info.features.get_serialized_info())
-        counts = {split: Counts() for split in SPLITS}
+        counts = {split: encoder.counts() for split in SPLITS}
         shards = {split: _Shards(self._get_filename_template(split_name=split)) for split in SPLITS}
 
         def leaked() -> None:
             counts["train"].leaked_documents += 1
 
-        texts = (document for text in divide(self.builder_config.corpus) for document in text.documents(self._on_read, leaked))
-        for split, paragraphs, document in encode(texts, encoder):
-            counts[split].add(paragraphs, document, encoder.tokenizer.unk_id)
+        sources = divide(self.builder_config.raw, self.builder_config.corpus)
+        documents = (document for source in sources for document in source.documents(self._on_read, leaked))
+        for split, raw, document in encode(documents, encoder):
+            counts[split].add(encoder.count(raw, document))
             if len(document.tokens):
                 shards[split].write(serializer.serialize_example(self.info.features.encode_example(to_record(document))))
         self._finish(counts)
         return [shards[split].finish() for split in SPLITS]
 
-    def _finish(self, counts: dict[str, Counts]) -> None:
+    def _finish(self, counts: Mapping[str, Counts]) -> None:
         check_counts(counts)
         check_leaks(self.builder_config.corpus, counts["train"].leaked_documents)
         seconds = time.monotonic() - self._started

@@ -1,9 +1,8 @@
-"""A corpus, from the configuration's source to documents: raw (lists of sentences) or prepared (tokens on disk)."""
+"""A corpus on disk as documents of ids: prepared once, checked at every start, read at random."""
 
 import bisect
 import fcntl
 import hashlib
-import importlib.metadata
 import itertools
 import json
 import re
@@ -14,39 +13,26 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from bert_jax.config import CorpusConfig
-from bert_jax.data.records.held_out import Split, divide
-from bert_jax.data.records.record import from_record
+from bert_jax.config import CorpusOptions
+from bert_jax.data.records.encoding import Encoder, cores
+from bert_jax.data.records.held_out import Split, documents
+from bert_jax.data.records.record import Document, from_record
+from bert_jax.data.records.source import Raw, Source
 from bert_jax.data.tfds import quiet_tfds
 from bert_jax.errors import InputError
-from bert_jax.modalities.text.encoding import DocumentEncoder, TokenizedDocument, cores, document_sentences
-from bert_jax.modalities.text.sources import Source, open_source
-from bert_jax.modalities.text.tokenizer import Tokenizer
-from bert_jax.modalities.text.unknown import UnknownCharacters
 from bert_jax.runtime.progress import WorkProgress
 from bert_jax.runtime.terminal import duration
 from bert_jax.storage import files
 from bert_jax.storage.files import SEAL, check_seal, make_directory, seal
 
+D = TypeVar("D")
+O = TypeVar("O", bound=CorpusOptions)  # noqa: E741  # options
+
 _DAMAGE = (OSError, RuntimeError, ValueError, IndexError, KeyError, TypeError)
-_SEARCHED = 100
-"""Documents in which examples are looked for."""
 _WORTH_SHOWING = 1 << 30
 """Bytes that take a second to check, or many from a slow disk."""
-
-
-def documents(config: CorpusConfig, split: Split) -> Iterator[list[str]]:
-    """The documents of one side of the corpus as lists of sentences, streaming.
-
-    Raises:
-        InputError: there is no text, it cannot be read, or it is one document, of which none can be held out.
-    """
-    for text in divide(config):
-        for side, paragraphs in text.documents():
-            if side == split:
-                yield document_sentences(paragraphs, config.sentence_ends)
 
 
 class DocumentSource:
@@ -69,12 +55,12 @@ class DocumentSource:
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> TokenizedDocument:
+    def __getitem__(self, index: int) -> Document:
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self.fetch([index])[0]
 
-    def fetch(self, indices: Iterable[int]) -> list[TokenizedDocument]:
+    def fetch(self, indices: Iterable[int]) -> list[Document]:
         """Several documents at once, which is faster than one by one.
 
         Raises:
@@ -102,7 +88,8 @@ class Prepared:
     Attributes:
         train: the training documents.
         valid: the held-out documents.
-        info: per split the fields of `bert_jax.data.records.builder.Counts`, and the `seconds` that the preparation took.
+        info: per split the fields of `bert_jax.data.records.record.Counts`, and of what the modality adds to them; and the `seconds` that
+            the preparation took.
         path: the folder of the records.
     """
 
@@ -118,35 +105,37 @@ class Prepared:
 
 
 def prepare(
-    config: CorpusConfig,
-    tokenizer: Tokenizer,
+    config: O,
+    raw: Raw[D, O],
+    encoder: Encoder[D],
     data_dir: Path,
     show_progress: bool = True,
     beam: Sequence[str] | None = None,
 ) -> Prepared:
-    """The corpus as tokenised records below `data_dir`, made when they are not there yet.
+    """The corpus as records of ids below `data_dir`, made when they are not there yet.
 
-    The folder's name holds a hash of the text, the settings and the vocabulary, so that another text or setting is
+    The folder's name holds a hash of the raw data, the settings and the vocabulary, so that other data or settings are
     another folder. A preparation that was interrupted starts again; nothing half done is ever read.
 
     Args:
-        config: the text and its settings.
-        tokenizer: makes the tokens.
+        config: where the raw data are, and what is held out.
+        raw: opens them.
+        encoder: makes the ids.
         data_dir: holds the prepared corpora.
         show_progress: whether to show a progress bar.
         beam: options of an Apache Beam pipeline, such as `--runner=DataflowRunner`, that does the work, a file (or part of a
-            TFDS data set) at a time on many machines, which must all see the text and `data_dir`. None does it here, on
+            TFDS data set) at a time on many machines, which must all see the raw data and `data_dir`. None does it here, on
             all cores; the records are the same.
 
     Raises:
-        InputError: the text cannot be read, changes while it is read, has no document for a split or a leak that the
+        InputError: the raw data cannot be read, change while they are read, have no document for a split or a leak that the
             configuration refuses; the records are damaged; or Apache Beam is asked for and not installed.
     """
-    sources = [open_source(name, config) for name in (config.source, config.valid_source) if name]
-    identity = _identity(config, sources, tokenizer)
+    sources = [raw.open_source(name, config) for name in (config.source, config.valid_source) if name]
+    identity = _identity(config, sources, encoder)
 
     def unchanged() -> None:
-        if _identity(config, sources, tokenizer) != identity:
+        if _identity(config, sources, encoder) != identity:
             raise InputError(f"The text of {config.source} changed while it was prepared: prepare a copy, or when nothing writes to it.")
 
     make_directory(data_dir)
@@ -161,7 +150,7 @@ def prepare(
         # Without its description a folder is made anew.
         for found in data_dir.glob(f"*/{name}/*/dataset_info.json"):
             check_seal(found.parent, only=lambda file: "array_record" not in file.name)
-        builder_config = DocumentsConfig(name=name, description=identity, corpus=config, encoder=DocumentEncoder(tokenizer, config))
+        builder_config = DocumentsConfig(name=name, description=identity, corpus=config, raw=raw, encoder=encoder)
         path = data_dir / Documents.name / name / str(Documents.VERSION)
         with _description_of(path):
             builder = Documents(data_dir=data_dir, config=builder_config, file_format="array_record")
@@ -176,7 +165,7 @@ def prepare(
             progress.message(_summary(builder.info.metadata))
             if leaked := builder.info.metadata["train"]["leaked_documents"]:
                 progress.message(_leaks(config, leaked))
-            if warning := _unknown(config, tokenizer, builder.info.metadata):
+            for warning in encoder.warnings(builder.info.metadata, documents(raw, config, "train")):
                 progress.message(warning)
         if not (path / SEAL).exists():
             seal(path)
@@ -186,15 +175,13 @@ def prepare(
         return Prepared(DocumentSource(builder, "train"), DocumentSource(builder, "valid"), info, path)
 
 
-def _identity(config: CorpusConfig, sources: list[Source], tokenizer: Tokenizer) -> str:
+def _identity(config: CorpusOptions, sources: Sequence[Source[D]], encoder: Encoder[D]) -> str:
     """Everything that decides what the records are, as JSON."""
-    decisive: dict[str, Any] = {"segmenter": config.segmenter, "sentence_ends": config.sentence_ends, "tokenizer": tokenizer.fingerprint}
+    decisive = encoder.identity()
     if not config.valid_source:
         decisive["valid_fraction"] = config.valid_fraction
     elif config.leaks != "report":
         decisive["leaks"] = config.leaks
-    if config.segmenter == "jieba":
-        decisive["jieba"] = importlib.metadata.version("jieba")
     return json.dumps(decisive | {"sources": [source.identity() for source in sources]}, sort_keys=True)
 
 
@@ -205,25 +192,13 @@ def _summary(info: Mapping[str, Any]) -> str:
     return f"prepared {count:,} documents, {megabytes:.1f} MB of text in {duration(seconds)} ({megabytes / seconds:.2f} MB/s)"
 
 
-def _leaks(config: CorpusConfig, leaked: int) -> str:
+def _leaks(config: CorpusOptions, leaked: int) -> str:
     if config.leaks == "leave_out":
         return f"Left out {leaked:,} training documents: they stand in the held-out text too."
     return (
         f"Beware: {leaked:,} training documents stand in the held-out text too; its figures are in part ones of memory. "
         "--config.corpus.leaks=leave_out trains without them."
     )
-
-
-def _unknown(config: CorpusConfig, tokenizer: Tokenizer, info: Mapping[str, Any]) -> str:
-    """A warning where more than a few characters became [UNK], or nothing."""
-    fields = ("characters", "unknown_in_long_words", "unknown_in_other_words")
-    unknown = UnknownCharacters(*(sum(info[split][field] for split in ("train", "valid")) for field in fields))
-    if not unknown.too_many:
-        return ""
-    # What is so frequent is in the first documents too.
-    first = [sentence for document in itertools.islice(documents(config, "train"), _SEARCHED) for sentence in document]
-    words = list(itertools.chain.from_iterable(tokenizer.unknown_words(first)))
-    return unknown.warning(words, tokenizer.max_word_length or 0)
 
 
 def _slug(source: str) -> str:

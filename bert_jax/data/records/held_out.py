@@ -1,86 +1,100 @@
-"""Which documents are held out: a hash of the text decides, so copies stay together and the order of files changes nothing.
+"""Which documents are held out: a hash of the content decides, so copies stay together and the order of files changes nothing.
 
-Held-out text of its own may stand in the training text; such documents are found by their hashes.
+Held-out data of their own may be in the training data too; such documents are found by their hashes.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Generic, Literal, TypeVar
 
-from bert_jax.config import CorpusConfig
+from bert_jax.config import CorpusOptions
+from bert_jax.data.records.source import Raw, Source
 from bert_jax.errors import InputError
-from bert_jax.modalities.text.sources import Source, open_source
 
+D = TypeVar("D")
+O = TypeVar("O", bound=CorpusOptions)  # noqa: E741  # options
 Split = Literal["train", "valid"]
 
 _PLACES = 1 << 64
 
 
 @dataclass(frozen=True)
-class DividedText:
-    """Raw text whose documents with a place below `limit` are held out."""
+class DividedSource(Generic[D]):
+    """Raw data whose documents with a place below `limit` are held out."""
 
-    source: Source
+    raw: Raw[D, Any]
+    source: Source[D]
     limit: int
     held_out: frozenset[int] = frozenset()
-    """Keys of the documents of a held-out text of its own: where one stands in this text too, it has leaked."""
+    """Keys of the documents of held-out data of their own: where one is in these data too, it has leaked."""
     leave_out: bool = False
     """Whether documents that have leaked are left out."""
 
     def documents(
         self, on_read: Callable[[int], None] | None = None, on_leak: Callable[[], None] = lambda: None
-    ) -> Iterator[tuple[Split, list[str]]]:
-        """Each document as its split and its paragraphs; `on_leak` hears of each that has leaked."""
-        for paragraphs in self.source.documents(on_read):
-            leaked = bool(self.held_out) and _key(paragraphs) in self.held_out
+    ) -> Iterator[tuple[Split, D]]:
+        """Each document with its split; `on_leak` hears of each that has leaked."""
+        for document in self.source.documents(on_read):
+            leaked = bool(self.held_out) and _key(self.raw, document) in self.held_out
             if leaked:
                 on_leak()
             if not (leaked and self.leave_out):
-                yield "valid" if _place(paragraphs) < self.limit else "train", paragraphs
+                yield "valid" if _place(self.raw, document) < self.limit else "train", document
 
-    def parts(self) -> list["DividedText"]:
+    def parts(self) -> "list[DividedSource[D]]":
         """The same in parts that can be read apart; one after the other they are the whole."""
         return [replace(self, source=part) for part in self.source.parts()]
 
 
-def divide(config: CorpusConfig) -> list[DividedText]:
-    """The text of a corpus, divided: `valid_source` is all held out, else `valid_fraction` of `source` is.
+def divide(raw: Raw[D, O], config: O) -> list[DividedSource[D]]:
+    """The sources of a corpus, divided: `valid_source` is all held out, else `valid_fraction` of `source` is.
 
-    Held-out text of its own is read here: its documents are few, and eight bytes of each are kept. Of a corpus that is too
+    Held-out data of their own are read here: their documents are few, and eight bytes of each are kept. Of a corpus that is too
     small for the fraction one document is held out.
 
     Raises:
-        InputError: there is no text, or it is one document, of which none can be held out.
+        InputError: there are no data, or they are one document, of which none can be held out.
     """
-    source = open_source(config.source, config)
+    source = raw.open_source(config.source, config)
     if config.valid_source:
-        valid = open_source(config.valid_source, config)
-        held_out = frozenset(map(_key, valid.documents()))
-        return [DividedText(source, 0, held_out, config.leaks == "leave_out"), DividedText(valid, _PLACES)]
-    return [DividedText(source, _limit(config, source))]
+        valid = raw.open_source(config.valid_source, config)
+        held_out = frozenset(_key(raw, document) for document in valid.documents())
+        return [DividedSource(raw, source, 0, held_out, config.leaks == "leave_out"), DividedSource(raw, valid, _PLACES)]
+    return [DividedSource(raw, source, _limit(raw, config, source))]
 
 
-def _place(paragraphs: list[str]) -> int:
-    """A document's place among all possible texts, uniform in [0, 2^64)."""
-    return _hash("\n".join(paragraphs))
+def documents(raw: Raw[D, O], config: O, split: Split) -> Iterator[D]:
+    """The raw documents of one side of a corpus, streaming.
+
+    Raises:
+        InputError: as for `divide`, or they cannot be read.
+    """
+    for source in divide(raw, config):
+        for side, document in source.documents():
+            if side == split:
+                yield document
 
 
-def _key(paragraphs: list[str]) -> int:
-    """What makes two documents the same text: their characters, white space aside."""
-    return _hash("".join("".join(paragraph.split()) for paragraph in paragraphs))
+def _place(raw: Raw[D, Any], document: D) -> int:
+    """A document's place among all that are possible, uniform in [0, 2^64)."""
+    return _hash(raw.content(document))
 
 
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8, person=b"held-out").digest())
+def _key(raw: Raw[D, Any], document: D) -> int:
+    return _hash(raw.key(document))
 
 
-def _limit(config: CorpusConfig, source: Source) -> int:
+def _hash(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8, person=b"held-out").digest())
+
+
+def _limit(raw: Raw[D, O], config: O, source: Source[D]) -> int:
     """The limit for which both splits have a document; looks no further than it must to see that they have."""
     limit = int(config.valid_fraction * _PLACES)
     lowest, highest = _PLACES, -1
-    for paragraphs in source.documents():
-        place = _place(paragraphs)
+    for document in source.documents():
+        place = _place(raw, document)
         lowest, highest = min(lowest, place), max(highest, place)
         if lowest < limit <= highest:
             return limit

@@ -1,21 +1,53 @@
 """What is in a record, and what is counted of them."""
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bert_jax.config import CorpusConfig
+from bert_jax.config import CorpusOptions
+from bert_jax.data.reader import Units
 from bert_jax.errors import InputError
-from bert_jax.modalities.text.encoding import TokenizedDocument
-from bert_jax.modalities.text.files import count_dropped
 
 SPLITS = ("train", "valid")
 
 
+class EncodedDocument(Protocol):
+    """What is recorded of a document; the attributes are those of `Document`."""
+
+    @property
+    def tokens(self) -> np.ndarray: ...
+    @property
+    def sentence_starts(self) -> np.ndarray: ...
+    @property
+    def word_starts(self) -> np.ndarray: ...
+    @property
+    def units(self) -> np.ndarray | None: ...
+
+
+class Document(NamedTuple):
+    """A document of n tokens and s sentences, without special tokens.
+
+    Attributes:
+        tokens: ids, uint16 or (vocabularies beyond 65,536) uint32 [n].
+        sentence_starts: index of the first token of each sentence, int32 [s]; the first is 0. A sentence is what is never cut where a
+            pair of A and B is made.
+        word_starts: true where a token begins a word, bool [n]. A word is what is masked together, if whole words are.
+        units: uint8 or float [n, U], where the modality has them.
+    """
+
+    tokens: NDArray[np.unsignedinteger]
+    sentence_starts: NDArray[np.int32]
+    word_starts: NDArray[np.bool_]
+    units: NDArray[Any] | None = None
+
+
 @dataclass
 class Counts:
-    """What a split holds; written to `metadata.json` beside the records."""
+    """What a split holds; written to `metadata.json` beside the records. A modality may count more in a subclass."""
 
     documents: int = 0
     empty_documents: int = 0
@@ -23,51 +55,54 @@ class Counts:
     single_sentence_documents: int = 0
     sentences: int = 0
     tokens: int = 0
-    unknown_tokens: int = 0
-    characters: int = 0
-    """Of the text, white space aside."""
-    unknown_in_long_words: int = 0
-    """Characters that became [UNK] in words longer than the vocabulary takes."""
-    unknown_in_other_words: int = 0
-    """Characters that became [UNK] in words with a character that the vocabulary lacks."""
     leaked_documents: int = 0
-    """Of the training text those that stand in a held-out text of its own too, whether they were left out or not."""
-    dropped_characters: int = 0
-    """Control characters, and U+FFFD for bytes that were not UTF-8."""
+    """Of the training documents those that are in held-out data of their own too, whether they were left out or not."""
     bytes: int = 0
-    """UTF-8 bytes of the text."""
+    """Of the raw data."""
 
-    def add(self, paragraphs: list[str], document: TokenizedDocument, unk_id: int) -> None:
-        """Count a document in."""
-        self.bytes += sum(len(paragraph.encode()) for paragraph in paragraphs)
-        self.dropped_characters += sum(map(count_dropped, paragraphs))
-        self.characters += sum(len(piece) for paragraph in paragraphs for piece in paragraph.split())
+    @classmethod
+    def of(cls, document: EncodedDocument, size: int) -> Self:
+        """The counts of one document of so many bytes."""
         if not len(document.tokens):
-            self.empty_documents += 1
-            return
-        self.documents += 1
-        self.single_sentence_documents += len(document.sentence_starts) == 1
-        self.sentences += len(document.sentence_starts)
-        self.tokens += len(document.tokens)
-        self.unknown_tokens += int(np.count_nonzero(document.tokens == unk_id))
-        self.unknown_in_long_words += int(document.unknown[0])
-        self.unknown_in_other_words += int(document.unknown[1])
+            return cls(empty_documents=1, bytes=size)
+        sentences = len(document.sentence_starts)
+        return cls(
+            documents=1, single_sentence_documents=int(sentences == 1), sentences=sentences, tokens=len(document.tokens), bytes=size
+        )
+
+    def add(self, other: "Counts") -> None:
+        """Adds the counts of others."""
+        for field in dataclasses.fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
 
-def to_record(document: TokenizedDocument) -> dict[str, Any]:
+def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
+    """The smallest type that holds every token id."""
+    return np.uint16 if vocab_size <= 1 << 16 else np.uint32
+
+
+def columns(vocab_size: int, units: Units | None) -> dict[str, tuple[tuple[int | None, ...], Any]]:
+    """The shape and type of each column of a record."""
+    plain = {"tokens": token_dtype(vocab_size), "sentence_starts": np.int32, "word_starts": np.uint8}
+    beside: Mapping[str, Any] = {"units": ((None, units.size), units.dtype)} if units else {}
+    return {name: ((None,), dtype) for name, dtype in plain.items()} | dict(beside)
+
+
+def to_record(document: EncodedDocument) -> dict[str, Any]:
     """The document as the columns of a record; eight word starts share a byte."""
     starts = np.packbits(document.word_starts)
-    return {"tokens": document.tokens, "sentence_starts": document.sentence_starts, "word_starts": starts}
+    record = {"tokens": document.tokens, "sentence_starts": document.sentence_starts, "word_starts": starts}
+    return record if document.units is None else record | {"units": document.units}
 
 
-def from_record(record: dict[str, Any]) -> TokenizedDocument:
+def from_record(record: Mapping[str, Any]) -> Document:
     """The inverse of `to_record`."""
     tokens = record["tokens"]
     word_starts = np.unpackbits(record["word_starts"], count=len(tokens)).view(np.bool_)
-    return TokenizedDocument(tokens, record["sentence_starts"], word_starts, np.zeros(2, np.int64))
+    return Document(tokens, record["sentence_starts"], word_starts, record.get("units"))
 
 
-def check_counts(counts: dict[str, Counts]) -> None:
+def check_counts(counts: Mapping[str, Counts]) -> None:
     """Every split must hold something.
 
     Raises:
@@ -81,7 +116,7 @@ def check_counts(counts: dict[str, Counts]) -> None:
             )
 
 
-def check_leaks(corpus: CorpusConfig, leaked: int) -> None:
+def check_leaks(corpus: CorpusOptions, leaked: int) -> None:
     """There must be no more leaks than the configuration allows.
 
     Raises:

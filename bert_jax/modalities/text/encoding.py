@@ -1,32 +1,25 @@
-"""Documents of text -> documents of tokens, on all cores."""
+"""Documents of text -> documents of tokens, and what is counted of them."""
 
+import importlib.metadata
 import itertools
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bert_jax.config import CorpusConfig
-from bert_jax.errors import InputError
+from bert_jax.data.records.encoding import Encoder
+from bert_jax.data.records.record import SPLITS, Counts, EncodedDocument, token_dtype
+from bert_jax.modalities.text.files import count_dropped
 from bert_jax.modalities.text.sentences import Ends, split_sentences
 from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.modalities.text.unknown import UnknownCharacters
 from bert_jax.modalities.text.words import encode_words
 
-Key = TypeVar("Key")
-Batch = list[tuple[Key, list[str]]]
-
-_BATCH_CHARACTERS = 1 << 17
-_BATCHES_BEFORE_PROCESSES = 16
-"""A corpus of fewer batches is done before other processes have started."""
+_SEARCHED = 100
+"""Documents in which examples of unknown words are looked for."""
 
 
 class TokenizedDocument(NamedTuple):
@@ -36,8 +29,7 @@ class TokenizedDocument(NamedTuple):
         tokens: ids, uint16 or (vocabularies beyond 65,536) uint32 [n].
         sentence_starts: index of the first token of each sentence, int32 [s]; the first is 0.
         word_starts: true where a token begins a word, bool [n].
-        unknown: characters of the text that became [UNK], in words that are too long and in others, int64 [2]; counted when the document
-            is encoded and not recorded, so 0 in one that was read.
+        unknown: characters of the text that became [UNK], in words that are too long and in others, int64 [2].
     """
 
     tokens: NDArray[np.unsignedinteger]
@@ -45,19 +37,46 @@ class TokenizedDocument(NamedTuple):
     word_starts: NDArray[np.bool_]
     unknown: NDArray[np.int64]
 
+    @property
+    def units(self) -> None:
+        """A token says everything."""
+
+
+@dataclass
+class TextCounts(Counts):
+    """What a split of text holds; bytes are those of its UTF-8."""
+
+    unknown_tokens: int = 0
+    characters: int = 0
+    """Of the text, white space aside."""
+    unknown_in_long_words: int = 0
+    """Characters that became [UNK] in words longer than the vocabulary takes."""
+    unknown_in_other_words: int = 0
+    """Characters that became [UNK] in words with a character that the vocabulary lacks."""
+    dropped_characters: int = 0
+    """Control characters, and U+FFFD for bytes that were not UTF-8."""
+
 
 @dataclass(frozen=True)
-class DocumentEncoder:
+class DocumentEncoder(Encoder[list[str]]):
     """Splits documents into sentences, sentences into tokens, and finds the words."""
 
-    tokenizer: Tokenizer
+    reader: Tokenizer
     config: CorpusConfig
+
+    counts = TextCounts
+
+    def identity(self) -> dict[str, Any]:
+        """How the text is split, and by which vocabulary."""
+        config = self.config
+        decisive = {"segmenter": config.segmenter, "sentence_ends": config.sentence_ends, "tokenizer": self.reader.fingerprint}
+        return decisive | ({"jieba": importlib.metadata.version("jieba")} if config.segmenter == "jieba" else {})
 
     def __call__(self, documents: list[list[str]]) -> list[TokenizedDocument]:
         """Tokens of each document (lists of paragraphs); a sentence without tokens is dropped."""
         split = [document_sentences(document, self.config.sentence_ends) for document in documents]
-        ids, word_starts, lengths, unknown = encode_words(self.tokenizer, list(itertools.chain.from_iterable(split)), self.config.segmenter)
-        tokens: NDArray[np.unsignedinteger] = ids.astype(token_dtype(self.tokenizer.vocab_size))
+        ids, word_starts, lengths, unknown = encode_words(self.reader, list(itertools.chain.from_iterable(split)), self.config.segmenter)
+        tokens: NDArray[np.unsignedinteger] = ids.astype(token_dtype(self.reader.vocab_size))
         tokenized = []
         token, sentence = 0, 0
         for sentences in split:
@@ -69,97 +88,33 @@ class DocumentEncoder:
             token, sentence = end, sentence + len(sentences)
         return tokenized
 
+    def count(self, raw: list[str], document: EncodedDocument) -> TextCounts:
+        """The counts of a document that this has encoded."""
+        counts = TextCounts.of(document, sum(len(paragraph.encode()) for paragraph in raw))
+        counts.dropped_characters = sum(map(count_dropped, raw))
+        counts.characters = sum(len(piece) for paragraph in raw for piece in paragraph.split())
+        if counts.documents:
+            counts.unknown_tokens = int(np.count_nonzero(document.tokens == self.reader.unk_id))
+            counts.unknown_in_long_words, counts.unknown_in_other_words = map(int, cast(TokenizedDocument, document).unknown)
+        return counts
+
+    def size(self, raw: list[str]) -> int:
+        """Characters."""
+        return sum(map(len, raw))
+
+    def warnings(self, info: Mapping[str, Any], first: Iterable[list[str]]) -> list[str]:
+        """A warning where more than a few characters became [UNK]."""
+        fields = ("characters", "unknown_in_long_words", "unknown_in_other_words")
+        unknown = UnknownCharacters(*(sum(info[split][field] for split in SPLITS) for field in fields))
+        if not unknown.too_many:
+            return []
+        # What is so frequent is in the first documents too.
+        searched = itertools.islice(first, _SEARCHED)
+        sentences = [sentence for paragraphs in searched for sentence in document_sentences(paragraphs, self.config.sentence_ends)]
+        words = list(itertools.chain.from_iterable(self.reader.unknown_words(sentences)))
+        return [unknown.warning(words, self.reader.max_word_length or 0)]
+
 
 def document_sentences(paragraphs: Iterable[str], ends: Ends) -> list[str]:
     """The sentences of a document; none reaches over the end of a paragraph."""
     return [sentence for paragraph in paragraphs for sentence in split_sentences(paragraph, ends)]
-
-
-def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
-    """The smallest type that holds every token id."""
-    return np.uint16 if vocab_size <= 1 << 16 else np.uint32
-
-
-def encode(documents: Iterable[tuple[Key, list[str]]], encoder: DocumentEncoder) -> Iterator[tuple[Key, list[str], TokenizedDocument]]:
-    """Documents (a key and paragraphs) with their tokens, in their order, made by as many processes as there are cores.
-
-    A program that calls this on much text must be importable (`if __name__ == "__main__":`), as for every use of
-    Python's `multiprocessing`.
-    """
-    rest = batches(documents)
-    first = list(itertools.islice(rest, _BATCHES_BEFORE_PROCESSES))
-    workers = cores()
-    if len(first) < _BATCHES_BEFORE_PROCESSES or workers == 1:
-        for batch in itertools.chain(first, rest):
-            yield from _joined(batch, encoder([paragraphs for _, paragraphs in batch]))
-        return
-    # Not fork: the tokenizer, JAX and TFDS have threads, which a forked process does not survive.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (encoder,)) as pool:
-        pending: deque[tuple[Batch[Key], Future[list[TokenizedDocument]]]] = deque()
-        try:
-            for batch in itertools.chain(first, rest):
-                pending.append((batch, pool.submit(_encode_batch, [paragraphs for _, paragraphs in batch])))
-                while len(pending) > 2 * workers:
-                    yield from _joined(*_result(pending))
-            while pending:
-                yield from _joined(*_result(pending))
-        except BrokenProcessPool as error:
-            raise InputError(
-                "A process that tokenises the corpus was ended from outside. Either the memory ran out, or this was called from a script "
-                'that runs again in every new process: put its main part under `if __name__ == "__main__":`.'
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def batches(documents: Iterable[tuple[Key, list[str]]]) -> Iterator[Batch[Key]]:
-    """The documents in lists of about as much text as is worth handing to another process."""
-    batch: Batch[Key] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += sum(map(len, document[1]))
-        if size >= _BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _joined(batch: Batch[Key], tokenized: list[TokenizedDocument]) -> Iterator[tuple[Key, list[str], TokenizedDocument]]:
-    for (key, paragraphs), document in zip(batch, tokenized, strict=True):
-        yield key, paragraphs, document
-
-
-def _result(pending: deque[tuple[Batch[Key], Future[list[TokenizedDocument]]]]) -> tuple[Batch[Key], list[TokenizedDocument]]:
-    batch, future = pending.popleft()
-    return batch, future.result()
-
-
-_worker_encoder: DocumentEncoder
-
-
-def _start_worker(encoder: DocumentEncoder) -> None:
-    global _worker_encoder
-    _worker_encoder = encoder
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a process a core is enough
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """A parent that is killed (kill -9) cannot stop its workers, and they would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _encode_batch(documents: list[list[str]]) -> list[TokenizedDocument]:
-    return _worker_encoder(documents)

@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from bert_jax.config import CorpusConfig
+from bert_jax.data.records import source
 from bert_jax.data.tfds import prepared_tfds, tfds_examples
 from bert_jax.errors import InputError
 from bert_jax.modalities.text import demo
@@ -20,21 +21,8 @@ _TFDS_PART = 10_000
 _DEMO_PARTS: dict[str, Literal["all", "reviews", "newspaper"]] = {"demo": "all", "demo:reviews": "reviews", "demo:newspaper": "newspaper"}
 
 
-class Source(Protocol):
-    """Raw text: its documents, how much there is, and what tells it from other text."""
-
-    @property
-    def stored_bytes(self) -> int | None:
-        """Bytes to read, for a progress bar; None where nobody knows."""
-
-    def identity(self) -> dict[str, Any]:
-        """JSON values that change when the text changes."""
-
-    def documents(self, on_read: Callable[[int], None] | None = None) -> Iterator[list[str]]:
-        """Each document as a list of paragraphs; `on_read` is called with the bytes that were read."""
-
-    def parts(self) -> "list[Source]":
-        """The same text in parts that machines can read apart; one after the other they are the whole."""
+Source = source.Source[list[str]]
+"""Raw text: documents as lists of paragraphs."""
 
 
 def open_source(name: str, config: CorpusConfig) -> Source:

@@ -77,6 +77,10 @@ class FlatEncodings(NamedTuple):
     lengths: NDArray[np.int64]
     unknown: NDArray[np.int64]
 
+    @property
+    def units(self) -> None:
+        """A token says everything."""
+
 
 class Tokenizer:
     """Text to token ids and back.
@@ -88,7 +92,10 @@ class Tokenizer:
         max_word_length: characters beyond which a word is [UNK]; None for a vocabulary of characters.
         ordinary_ids: int32, every id that is neither special nor an [unusedN].
         fingerprint: sha256 of what decides an encoding.
+        units: None, for a token says everything.
     """
+
+    units: None = None
 
     def __init__(self, backend: tokenizers.Tokenizer, source: str) -> None:
         """Wrap a `tokenizers` object that `train` or `load` has made; `source` names it in errors."""

@@ -126,7 +126,10 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
         """A linear layer over [CLS] or the mean of an example."""
         from bert_jax.model.bert import ClassificationModel
 
-        return ClassificationModel(vocab_size, description.encoder, compute, len(description.labels), description.pooling, head_dropout)
+        return ClassificationModel(
+            vocab_size, description.encoder, compute, len(description.labels), description.pooling, head_dropout,
+            embedding=description.input.embedding,
+        )  # fmt: skip
 
     def unpublished(self, description: ModelDescription) -> str:
         """It reads the mean of all tokens."""

@@ -37,7 +37,7 @@ class PretrainingTask(Task):
         """An encoder with both heads."""
         from bert_jax.model.bert import PretrainingModel
 
-        return PretrainingModel(vocab_size, description.encoder, compute)
+        return PretrainingModel(vocab_size, description.encoder, compute, embedding=description.input.embedding)
 
     def figures(self, result: Json) -> list[Figure]:
         """Accuracy of both heads beside what guessing gives, the loss, and how fast it went."""

@@ -13,9 +13,11 @@ import numpy as np
 from bert_jax.config import CorpusConfig, RowsConfig
 from bert_jax.data.packing import pack
 from bert_jax.data.pairs import make_examples
+from bert_jax.data.records.encoding import encode
+from bert_jax.data.records.record import EncodedDocument
 from bert_jax.data.tables import TABLES, file_format, read_lines, read_records
 from bert_jax.errors import InputError
-from bert_jax.modalities.text.encoding import DocumentEncoder, TokenizedDocument, document_sentences, encode
+from bert_jax.modalities.text.encoding import DocumentEncoder, document_sentences
 from bert_jax.modalities.text.files import SUFFIXES, count_dropped
 from bert_jax.modalities.text.sentences import WORD_MARK
 from bert_jax.modalities.text.sources import Source, open_source
@@ -198,7 +200,7 @@ class _Table:
 
 def _read(
     source: Source | _Table, config: CorpusConfig, tokenizer: Tokenizer | None, show_progress: bool
-) -> Iterator[tuple[list[str], TokenizedDocument | None]]:
+) -> Iterator[tuple[list[str], EncodedDocument | None]]:
     with WorkProgress("inspect", "B", source.stored_bytes, show_progress) as progress:
         texts = source.documents(progress.update)
         if tokenizer is None:
@@ -249,10 +251,10 @@ class _Epoch:
         self.rows = self.filled = 0
         self._config = rows
         self._rng = np.random.default_rng(0)
-        self._block: list[TokenizedDocument] = []
+        self._block: list[EncodedDocument] = []
         self._tokens = 0
 
-    def add(self, document: TokenizedDocument) -> None:
+    def add(self, document: EncodedDocument) -> None:
         if len(document.tokens):
             self._block.append(document)
             self._tokens += len(document.tokens)
