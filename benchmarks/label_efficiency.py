@@ -107,10 +107,10 @@ def draw(lines: Sequence[dict[str, Any]], path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
     sizes = sorted({line["labels"] for line in lines})
-    for name, colour in zip(MODELS, ("#1f6feb", "#d1702a", "#6e7781"), strict=True):
+    for name, color in zip(MODELS, ("#1f6feb", "#d1702a", "#6e7781"), strict=True):
         means = [100 * statistics.mean(line[name] for line in lines if line["labels"] == size) for size in sizes]
-        axes.plot(sizes, means, color=colour, linewidth=2, label=name)
-        axes.scatter([line["labels"] for line in lines], [100 * line[name] for line in lines], color=colour, s=12)
+        axes.plot(sizes, means, color=color, linewidth=2, label=name)
+        axes.scatter([line["labels"] for line in lines], [100 * line[name] for line in lines], color=color, s=12)
     axes.set_xscale("log")
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()

@@ -8,7 +8,7 @@ step counts of NVIDIA's published recipe (DeepLearningExamples, PyTorch/Language
 Requirements are those of configs/pretrain_base_en.py.
 Cost: compiled for a v5e-256 (`python -m bert_jax compile --topology=v5e:16x16`), a step takes 11.0 of each chip's 15.75 GiB and at
 least 0.38 s; for a v5p-64 (v5p:4x4x4), 18.6 of 95 GiB and 0.54 s. Gradients are all-reduced once per step, however many
-microbatches (`accumulation`) it has.
+microbatches (`gradient_accumulation_steps`) it has.
 Score: not measured here. You et al. report 76 minutes for both phases, on Wikipedia and books, with 1,024 TPU v3 chips.
 """
 
@@ -25,7 +25,7 @@ def get_config() -> RunConfig:
         pretrain=PretrainConfig(
             steps=7_038,
             batch_size=65_536,
-            accumulation=8,
+            gradient_accumulation_steps=8,
             evaluation_batches=1,
             rows=RowsConfig(length=128),
             optimizer=OptimizerConfig(name="lamb", learning_rate=6e-3, warmup_fraction=0.2843),

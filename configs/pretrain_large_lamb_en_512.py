@@ -24,7 +24,7 @@ def get_config() -> RunConfig:
             checkpoint="runs/pretrain_large_lamb_en/pretrain",
             steps=1_563,
             batch_size=32_768,
-            accumulation=16,
+            gradient_accumulation_steps=16,
             evaluation_batches=1,
             rows=RowsConfig(length=512),
             optimizer=OptimizerConfig(name="lamb", learning_rate=4e-3, warmup_fraction=0.128),

@@ -85,7 +85,7 @@ def test_the_card_tells_what_was_trained(tmp_path: Path, tiny_pretrained: Path) 
     card = (tmp_path / "out" / "README.md").read_text()
     for text in ("python train.py --config=mine.py", "mine-0123456789abcdef", '"seed": 7', "| mlm loss, valid, at step 30 | 2.125 |"):
         assert text in card
-    assert "1,234,567" in card and "0.0625" in card and "licence was not named" in card
+    assert "1,234,567" in card and "0.0625" in card and "license was not named" in card
     assert bert_jax.load(run / "pretrain").tokenizer.fingerprint in card
 
 

@@ -27,12 +27,12 @@ def test_a_layer_by_hand() -> None:
         *[(tokens, 8, 8)] * 4,  # query, key, value, output
         *[(5, head_width, 5), (5, 5, head_width)] * (2 * heads),  # scores and mixtures of every row and head
         (tokens, 8, 12), (tokens, 12, 8),
-        (2 * 3, 8, 8), (2 * 3, 8, 21),  # covered tokens
+        (2 * 3, 8, 8), (2 * 3, 8, 21),  # masked tokens
         (2 * 4, 8, 8), (2 * 4, 8, 2),  # [CLS] of the examples
     ]  # fmt: skip
     by_hand = sum(2 * m * k * n for m, k, n in products)
-    assert forward_flops(encoder, vocab_size=21, rows=2, length=5, covered=3, examples=4) == by_hand
-    assert training_flops(encoder, vocab_size=21, rows=2, length=5, covered=3, examples=4) == 3 * by_hand
+    assert forward_flops(encoder, vocab_size=21, rows=2, length=5, masked=3, examples=4) == by_hand
+    assert training_flops(encoder, vocab_size=21, rows=2, length=5, masked=3, examples=4) == 3 * by_hand
     classifier = sum(2 * m * k * n for m, k, n in products[:-4]) + 2 * (2 * 4) * (8 * 8 + 8 * 5)
     assert classification_flops(encoder, classes=5, rows=2, length=5, examples=4, pooling="cls") == 3 * classifier
 

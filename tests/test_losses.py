@@ -72,7 +72,7 @@ def test_the_sparse_head_equals_the_dense_head_in_loss_and_gradients() -> None:
         labels[row, used] = original["tokens"][row, used]
 
     def project(model: Any) -> jax.Array:
-        return model.masked_token_scores(model.encode(batch)[0])
+        return model.masked_token_logits(model.encode(batch)[0])
 
     def dense(params: Any) -> jax.Array:
         log_shares = jax.nn.log_softmax(task.model.apply({"params": params}, method=project), axis=-1)

@@ -252,6 +252,12 @@ def test_former_names_go_on_working():
     assert [one.filename for one in told] == 3 * [__file__] and "FinetuneConfig(pooling=...) is now" in str(told[2].message)
     assert checked(dataclasses.replace(PRETRAIN, finetune=finetune)) == TASK
     assert checked(dataclasses.replace(PRETRAIN, finetune=dataclasses.replace(finetune, epochs=3))) == TASK
+    with pytest.warns(DeprecationWarning, match="pretrain.accumulation is now pretrain.gradient_accumulation_steps"):
+        assert apply_overrides(PRETRAIN, ["pretrain.accumulation=2"]).pretrain.gradient_accumulation_steps == 2
+    with pytest.warns(DeprecationWarning, match="PretrainConfig.accumulation=.... is now"):
+        stage = PretrainConfig(accumulation=2)
+    with pytest.warns(DeprecationWarning, match="PretrainConfig.accumulation is now"):
+        assert stage.accumulation == stage.gradient_accumulation_steps == 2
     stored = to_dict(TASK)
     stored["finetune"]["data"] |= {"label": "stars", "labels": ["1", "2"]}
     stored["finetune"] = {name: value for name, value in stored["finetune"].items() if name != "task"} | {"pooling": "mean"}

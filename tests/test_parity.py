@@ -40,8 +40,8 @@ def reads(model: PretrainingModel, batch: Any, key: jax.Array | None = None) -> 
     return {
         "hidden": states,
         "pooled": model.pooler(cls),
-        "masked_tokens": model.masked_token_scores(hidden),
-        "next_sentence": model.next_sentence_scores(hidden, batch["cls_positions"]),
+        "masked_tokens": model.masked_token_logits(hidden),
+        "next_sentence": model.next_sentence_logits(hidden, batch["cls_positions"]),
     }
 
 
@@ -335,8 +335,8 @@ def form(compute: ComputeConfig, encoder: EncoderConfig = tiny.WITH_DROPOUT) -> 
 
 
 @pytest.fixture(scope="module")
-def covered() -> Arrays:
-    """A small batch with some tokens covered."""
+def masked() -> Arrays:
+    """A small batch with some tokens masked."""
     return jax.device_get(jax.jit(tiny.task().prepare)(tiny.batch(4), jax.random.key(3)))
 
 
@@ -351,18 +351,18 @@ FORMS = [(False, "dots"), (False, "full"), (True, "none"), (True, "dots"), (True
 
 
 @pytest.mark.parametrize(("scan", "remat"), FORMS)
-def test_scan_and_remat_change_nothing_with_dropout_on(scan: bool, remat: Any, unrolled: Any, covered: Arrays) -> None:
+def test_scan_and_remat_change_nothing_with_dropout_on(scan: bool, remat: Any, unrolled: Any, masked: Arrays) -> None:
     params = tiny.initial_parameters(tiny.WITH_DROPOUT)
-    (loss, outputs), gradients = jax.jit(form(ComputeConfig(scan_layers=scan, remat=remat)))(params, covered, KEYS)
-    (wanted_loss, wanted), wanted_gradients = unrolled(params, covered, KEYS)
+    (loss, outputs), gradients = jax.jit(form(ComputeConfig(scan_layers=scan, remat=remat)))(params, masked, KEYS)
+    (wanted_loss, wanted), wanted_gradients = unrolled(params, masked, KEYS)
     assert float(loss) == pytest.approx(float(wanted_loss), rel=1e-6)
     tiny.assert_close(outputs, wanted, 3e-6)
     check_same_gradients(gradients, wanted_gradients)
 
 
-def test_dropout_was_on(unrolled: Callable[..., Any], covered: Arrays) -> None:
+def test_dropout_was_on(unrolled: Callable[..., Any], masked: Arrays) -> None:
     params = tiny.initial_parameters(tiny.WITH_DROPOUT)
-    one, other = (unrolled(params, covered, keys)[0][0] for keys in (KEYS, OTHER_KEYS))
+    one, other = (unrolled(params, masked, keys)[0][0] for keys in (KEYS, OTHER_KEYS))
     assert abs(float(one) - float(other)) > 1e-3
 
 
@@ -373,14 +373,14 @@ def check_same_gradients(found: Any, wanted: Any) -> None:
         assert np.abs(found[path] - right).max() <= 2e-6 * max(np.abs(right).max(), 0.05 * scale), path
 
 
-def test_remat_computes_again_what_it_says(covered: Arrays) -> None:
+def test_remat_computes_again_what_it_says(masked: Arrays) -> None:
     params = tiny.initial_parameters(tiny.ENCODER)
     for scan in (False, True):
 
         def products(remat: Any, scan: bool = scan) -> tuple[int, int]:
-            """Matrix products in the program before it is optimised: with parameters, and of attention (which have a batch dimension)."""
+            """Matrix products in the program before it is optimized: with parameters, and of attention (which have a batch dimension)."""
             run = jax.jit(form(ComputeConfig(remat=remat, scan_layers=scan), tiny.ENCODER), static_argnums=2)
-            found = [line for line in run.lower(params, covered, None).as_text().splitlines() if "dot_general" in line]
+            found = [line for line in run.lower(params, masked, None).as_text().splitlines() if "dot_general" in line]
             attention = sum("batching_dims" in line for line in found)
             return len(found) - attention, attention
 

@@ -11,7 +11,7 @@ from bert_jax.config import VocabularyConfig
 from bert_jax.data.labelled import LabelledExamples
 from bert_jax.data.labelled_batches import encode_examples
 from bert_jax.data.pairs import Examples
-from bert_jax.data.queries import BatchShapes, Queries, cover_one_by_one, encode_queries, packed_batches
+from bert_jax.data.queries import BatchShapes, Queries, encode_queries, mask_one_by_one, packed_batches
 from bert_jax.errors import TextError
 from bert_jax.modalities.text.tokenizer import Tokenizer
 
@@ -26,7 +26,7 @@ class Special(NamedTuple):
 CPU, ACCELERATOR = BatchShapes(1, 2048), BatchShapes(1, 32 * 512)
 
 
-def queries(lengths, covered=(), owners=()) -> Queries:
+def queries(lengths, masked=(), owners=()) -> Queries:
     """Texts of some lengths, the special tokens counted, of which no two tokens are the same."""
     sizes = np.asarray(lengths, np.int64) - 2
     ends = np.cumsum(sizes)
@@ -34,7 +34,7 @@ def queries(lengths, covered=(), owners=()) -> Queries:
     examples = Examples(
         np.stack([ends - sizes, ends], 1), np.zeros((count, 2), np.int64), np.zeros(count, np.int32), np.ones(count, np.float32)
     )
-    return Queries(examples, np.arange(10, 10 + sizes.sum(), dtype=np.int32), np.array(covered, np.int64), np.array(owners, np.int64))
+    return Queries(examples, np.arange(10, 10 + sizes.sum(), dtype=np.int32), np.array(masked, np.int64), np.array(owners, np.int64))
 
 
 def real_lengths(count: int, seed: int = 0) -> np.ndarray:
@@ -63,8 +63,8 @@ def shapes_of(lengths, shapes: BatchShapes) -> list[tuple[int, int, int]]:
 def test_every_text_is_in_one_place_as_it_is(lengths, devices, tokens, seed):
     rng = np.random.default_rng(seed)
     asked = queries(lengths)
-    covered = np.sort(rng.choice(len(asked.tokens), min(5, len(asked.tokens)), replace=False))
-    asked = queries(lengths, covered, np.searchsorted(asked.examples.a[:, 1], covered, side="right"))
+    masked = np.sort(rng.choice(len(asked.tokens), min(5, len(asked.tokens)), replace=False))
+    asked = queries(lengths, masked, np.searchsorted(asked.examples.a[:, 1], masked, side="right"))
     texts: list[list[int]] = [[] for _ in lengths]
     masks = []
     for packed in packed_batches(asked, Special(), BatchShapes(devices, tokens)):
@@ -80,10 +80,10 @@ def test_every_text_is_in_one_place_as_it_is(lengths, devices, tokens, seed):
             np.testing.assert_array_equal(np.diff(inside), 1)
         assert (fields["example_ids"] > 0).sum() == sum(lengths[example] for example in packed.examples.indices)
         assert (fields["tokens"][fields["example_ids"] == 0] == 7).all()
-        assert (fields["tokens"][packed.covered.rows, packed.covered.columns] == 3).all()
-        masks += packed.covered.indices.tolist()
-    assert sorted(masks) == list(range(len(covered)))
-    text = np.where(np.isin(np.arange(len(asked.tokens)), covered), 3, asked.tokens)
+        assert (fields["tokens"][packed.masked.rows, packed.masked.columns] == 3).all()
+        masks += packed.masked.indices.tolist()
+    assert sorted(masks) == list(range(len(masked)))
+    text = np.where(np.isin(np.arange(len(asked.tokens)), masked), 3, asked.tokens)
     assert texts == [[1, *text[begin:end].tolist(), 2] for begin, end in asked.examples.a]
 
 
@@ -127,14 +127,14 @@ def test_copies_cover_every_counted_token_once_in_bounded_groups():
     lengths = real_lengths(30)
     asked = queries(lengths)
     uncounted = asked.tokens[[4, 50]].tolist()
-    covered = []
-    for texts, copies in cover_one_by_one(asked, uncounted, 4000):
+    masked = []
+    for texts, copies in mask_one_by_one(asked, uncounted, 4000):
         assert copies.examples.lengths.sum() < 4000 + lengths.max()
         np.testing.assert_array_equal(copies.examples.a, asked.examples.a[texts])
-        assert ((copies.covered >= copies.examples.a[:, 0]) & (copies.covered < copies.examples.a[:, 1])).all()
+        assert ((copies.masked >= copies.examples.a[:, 0]) & (copies.masked < copies.examples.a[:, 1])).all()
         np.testing.assert_array_equal(copies.owners, np.arange(len(texts)))
-        covered += copies.covered.tolist()
-    assert sorted(covered) == [i for i in range(len(asked.tokens)) if i not in (4, 50)]
+        masked += copies.masked.tolist()
+    assert sorted(masked) == [i for i in range(len(asked.tokens)) if i not in (4, 50)]
 
 
 @pytest.fixture(scope="module")
@@ -154,16 +154,16 @@ def test_pairs_are_cut_as_in_training(tokenizer):
 
 def test_texts_are_cut_around_their_masks(tokenizer):
     texts = ["很" * 9 + "[MASK]", "[MASK]" + "很" * 9, "很" * 5 + "[MASK]好[MASK]" + "很" * 5, "很[MASK]"]
-    asked = encode_queries(texts, None, tokenizer, 7, covered=True)
+    asked = encode_queries(texts, None, tokenizer, 7, masked=True)
     kept = [tokenizer.decode(asked.tokens[begin:end]).replace(" ", "") for begin, end in asked.examples.a]
     assert kept == ["很很很很[MASK]", "[MASK]很很很很", "很[MASK]好[MASK]很", "很[MASK]"]
     assert asked.truncated == 3
     assert asked.owners.tolist() == [0, 1, 2, 2, 3]
-    assert (asked.tokens[asked.covered] == tokenizer.mask_id).all()
+    assert (asked.tokens[asked.masked] == tokenizer.mask_id).all()
 
 
 @pytest.mark.parametrize(
-    ("texts", "covered", "index", "problem"),
+    ("texts", "masked", "index", "problem"),
     [
         (["很", " \u200b"], False, 1, "is empty"),
         (["很", "好", 3], False, 2, "not a text but int"),
@@ -171,7 +171,7 @@ def test_texts_are_cut_around_their_masks(tokenizer):
         (["[MASK]", "[MASK]很很很很[MASK]"], True, 1, "too far apart for the model's 7 positions"),
     ],
 )
-def test_what_is_no_query_is_told_with_its_number(tokenizer, texts, covered, index, problem):
+def test_what_is_no_query_is_told_with_its_number(tokenizer, texts, masked, index, problem):
     with pytest.raises(TextError, match=problem) as error:
-        encode_queries(texts, None, tokenizer, 7, covered)
+        encode_queries(texts, None, tokenizer, 7, masked)
     assert error.value.index == index

@@ -39,7 +39,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-LONG_ROWS = ("long_rows.length=32", "long_rows.batch_size=4", "long_rows.accumulation=2")
+LONG_ROWS = ("long_rows.length=32", "long_rows.batch_size=4", "long_rows.gradient_accumulation_steps=2")
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_the_two_commands_of_a_large_batch_recipe(files: Path, tmp_path: Path) -
     first, second = tmp_path / "first", tmp_path / "second"
     small = [f"--config.corpus.source={files / 'text'}", "--config.corpus.segmenter=characters", "--config.corpus.sentence_ends=clauses"]
     small += ["--config.corpus.valid_fraction=0.1", "--config.pretrain.steps=2", "--config.pretrain.batch_size=8"]
-    small += ["--config.pretrain.accumulation=2", "--config.compute.dtype=float32", "--config.compute.remat=none"]
+    small += ["--config.pretrain.gradient_accumulation_steps=2", "--config.compute.dtype=float32", "--config.compute.remat=none"]
     encoder = ["layers=1", "width=32", "heads=2", "feed_forward=64", "max_positions=32"]
     made = [f"--config.encoder.{value}" for value in encoder] + ["--config.vocabulary.kind=characters", "--config.vocabulary.size=1500"]
     config = ROOT / "configs" / "pretrain_large_lamb_en.py"

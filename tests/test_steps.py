@@ -30,13 +30,13 @@ def optimizer(config: OptimizerConfig = CONFIG, steps: int = 100) -> optax.Gradi
 class Compiled:
     """Both steps of one configuration, compiled."""
 
-    def __init__(self, task: PretrainingObjective, accumulation: int = 1) -> None:
+    def __init__(self, task: PretrainingObjective, microbatches: int = 1) -> None:
         self.optimizer = optimizer()
         self.task, self.mesh = task, tiny.one_device_mesh()
         params = tiny.initial_parameters(task.model.config)
         state = create_state(lambda: jax.tree.map(jnp.asarray, params), self.optimizer, self.mesh)
         self._shardings, self._fresh = jax.tree.map(lambda leaf: leaf.sharding, state), jax.device_get(state)
-        self.train, self.evaluate = compile_steps(task, self.optimizer, state, self.mesh, 0, accumulation)
+        self.train, self.evaluate = compile_steps(task, self.optimizer, state, self.mesh, 0, microbatches)
 
     def state(self, step: int = 0) -> TrainState:
         """A fresh state, which the next step takes."""
@@ -51,7 +51,7 @@ def plain() -> Compiled:
 @pytest.fixture(scope="module")
 def cut() -> Compiled:
     """With dropout, in four rounds."""
-    return Compiled(tiny.task(tiny.WITH_DROPOUT), accumulation=4)
+    return Compiled(tiny.task(tiny.WITH_DROPOUT), microbatches=4)
 
 
 def means(metrics: Any) -> dict[str, float]:
@@ -145,7 +145,7 @@ def test_accumulation_equals_one_batch_dropout_and_all(cut: Compiled) -> None:
 
 
 def test_no_array_over_all_tokens_and_the_vocabulary() -> None:
-    # Sizes that meet nowhere else: 8 rows of 40 tokens, of which 6 are covered, and 331 vocabulary entries.
+    # Sizes that meet nowhere else: 8 rows of 40 tokens, of which 6 are masked, and 331 vocabulary entries.
     rows, length, vocabulary, slots = 8, 40, 331, 6
     task = PretrainingObjective(
         type(tiny.task().model)(vocabulary, tiny.ENCODER, tiny.COMPUTE), tiny.MASKING, tiny.SPECIAL_IDS, tiny.MASK, tiny.ORDINARY_IDS
@@ -155,10 +155,10 @@ def test_no_array_over_all_tokens_and_the_vocabulary() -> None:
     params = jax.eval_shape(lambda batch: task.model.init(jax.random.key(0), batch)["params"], model_batch)
     adamw = optimizer()
     state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, jax.eval_shape(adamw.init, params))
-    step = jax.jit(lambda state, batch: train_step(state, batch, task=task, optimizer=adamw, seed=0))
+    step = jax.jit(lambda state, batch: train_step(state, batch, objective=task, optimizer=adamw, seed=0))
     text = step.lower(state, batch).compile({"xla_backend_optimization_level": 0}).as_text()  # less of what comes after this text
     sizes = {math.prod(shape) for shape in shapes(text) if shape}
-    assert rows * slots * vocabulary in sizes, "the scores of the covered tokens are there"
+    assert rows * slots * vocabulary in sizes, "the scores of the masked tokens are there"
     assert max(sizes) < rows * length * vocabulary
 
 

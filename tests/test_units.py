@@ -81,13 +81,13 @@ def test_those_of_held_out_data_end_with_empty_rows() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_they_are_in_the_rows_of_queries(dtype: type) -> None:
-    plain = queries([5, 9, 30, 7, 120, 64], covered=[4, 20], owners=[1, 2])
+    plain = queries([5, 9, 30, 7, 120, 64], masked=[4, 20], owners=[1, 2])
     beside = replace(plain, units=units_of(plain.tokens, dtype))
     for one, other in zip(packed_batches(plain, Masking(), CPU), packed_batches(beside, Masking(), CPU), strict=True):
         assert_same([{name: field for name, field in other.fields.items() if name != "units"}], [one.fields])
         tokens = one.fields["tokens"].copy()
-        indices, *places = other.covered
-        tokens[tuple(places)] = plain.tokens[plain.covered[indices]]
+        indices, *places = other.masked
+        tokens[tuple(places)] = plain.tokens[plain.masked[indices]]
         assert_beside([{"tokens": tokens, "units": other.fields["units"]}], dtype)
 
 

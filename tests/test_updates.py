@@ -122,7 +122,7 @@ def test_the_average_of_the_parameters_is_evaluated_and_saved_and_training_does_
     saved = {path.removeprefix("dense/"): jnp.asarray(leaf) for path, leaf in parameters(averaged, 10, toy_parameters()).items()}
 
     def step(params: Any, batch: Any, index: jax.Array) -> Metrics:
-        return evaluation_step(params, batch, index, task=job.task, seed=job.seed)
+        return evaluation_step(params, batch, index, objective=job.objective, seed=job.seed)
 
     expected = evaluate({"dense": saved}, step, job.evaluation_batches, job)["loss"]
     assert found[-1]["loss"] == pytest.approx(expected, rel=1e-5) != pytest.approx(wanted[-1]["loss"], rel=1e-2)

@@ -34,7 +34,7 @@ class ToyTask:
     def prepare(self, batch: Any, key: jax.Array) -> Any:
         return {**batch, "noise": jax.random.normal(key, batch["tokens"].shape[:1])}
 
-    def normalisers(self, batch: Any) -> dict[str, jax.Array]:
+    def normalizers(self, batch: Any) -> dict[str, jax.Array]:
         del batch
         return {"loss": jnp.float32(1)}
 
@@ -85,7 +85,7 @@ def toy(directory: Path, steps: int = 10, loop: LoopConfig = LOOP, before: Befor
         return wrapped
 
     job = tiny.job(directory, steps, optimizer=optax.adam(1e-2), loop=loop, wrap=wrap)
-    return dataclasses.replace(job, task=ToyTask(), init=toy_parameters, **changes)
+    return dataclasses.replace(job, objective=ToyTask(), init=toy_parameters, **changes)
 
 
 def lines(directory: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bert_jax.config.checks import fraction, positive, require
+from bert_jax.config.renamed import renamed
 from bert_jax.config.training import LoopConfig, OptimizerConfig
 
 
@@ -44,6 +45,7 @@ class MaskingConfig:
         )
 
 
+@renamed(accumulation="gradient_accumulation_steps")
 @dataclass(frozen=True)
 class LongRowsConfig:
     """Longer rows for the last part of pre-training (Devlin et al. 2019, appendix A.2: 512 tokens for the last tenth)."""
@@ -53,20 +55,21 @@ class LongRowsConfig:
     length: int = 512
     examples_per_row: int = 8
     batch_size: int = 256
-    accumulation: int = 1
+    gradient_accumulation_steps: int = 1
 
     def __post_init__(self) -> None:
         fraction(self, "share")
         require(self.length >= 8, "length", self.length, "it must be at least 8 tokens.")
-        positive(self, "examples_per_row", "batch_size", "accumulation")
+        positive(self, "examples_per_row", "batch_size", "gradient_accumulation_steps")
         require(
-            self.batch_size % self.accumulation == 0,
-            "accumulation",
-            self.accumulation,
+            self.batch_size % self.gradient_accumulation_steps == 0,
+            "gradient_accumulation_steps",
+            self.gradient_accumulation_steps,
             f"it must divide the batch size, {self.batch_size}.",
         )
 
 
+@renamed(accumulation="gradient_accumulation_steps")
 @dataclass(frozen=True)
 class PretrainConfig:
     """The pre-training stage."""
@@ -75,8 +78,8 @@ class PretrainConfig:
     """A model directory to go on from, with its encoder and vocabulary: one of training, or one that was imported."""
     steps: int = 100_000
     batch_size: int = 256
-    """Rows in one optimizer step, over all devices and accumulation rounds."""
-    accumulation: int = 1
+    """Rows in one optimizer step, over all devices and microbatches."""
+    gradient_accumulation_steps: int = 1
     evaluation_batches: int = 16
     blanks: tuple[str, ...] = ()
     """Sentences with [MASK] to fill at the end of the run; empty covers words of held-out text."""
@@ -87,10 +90,10 @@ class PretrainConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
-        positive(self, "steps", "batch_size", "accumulation", "evaluation_batches")
+        positive(self, "steps", "batch_size", "gradient_accumulation_steps", "evaluation_batches")
         require(
-            self.batch_size % self.accumulation == 0,
-            "accumulation",
-            self.accumulation,
+            self.batch_size % self.gradient_accumulation_steps == 0,
+            "gradient_accumulation_steps",
+            self.gradient_accumulation_steps,
             f"it must divide the batch size, {self.batch_size}.",
         )

@@ -12,6 +12,8 @@ _KEYS: dict[Key, Key] = {
     ("finetune", "pooling"): ("finetune", "task", "pooling"),
     ("finetune", "data", "label"): ("finetune", "task", "label"),
     ("finetune", "data", "labels"): ("finetune", "task", "labels"),
+    ("pretrain", "accumulation"): ("pretrain", "gradient_accumulation_steps"),
+    ("pretrain", "long_rows", "accumulation"): ("pretrain", "long_rows", "gradient_accumulation_steps"),
 }
 """The former place of a value in a run's configuration, and its place now."""
 
@@ -80,3 +82,30 @@ def formerly(take: Callable[[Any, dict[str, Any]], None], **names: str) -> Calla
         return cls
 
     return decorate
+
+
+def renamed(**names: str) -> Callable[[type[C]], type[C]]:
+    """A class decorator: arguments and attributes of former names, each with the name that it has now, go on working."""
+
+    def decorate(cls: type[C]) -> type[C]:
+        init = cls.__init__
+
+        @functools.wraps(init)
+        def __init__(self: Any, *values: Any, **arguments: Any) -> None:
+            for old, new in names.items():
+                if old in arguments:
+                    warn_renamed(f"{cls.__name__}({old}=...)", f"{cls.__name__}({new}=...)", stacklevel=2)
+                    arguments[new] = arguments.pop(old)
+            init(self, *values, **arguments)
+
+        cls.__init__ = __init__  # type: ignore[method-assign]
+        for old, new in names.items():
+            setattr(cls, old, property(functools.partial(_present, cls.__name__, old, new)))
+        return cls
+
+    return decorate
+
+
+def _present(cls: str, old: str, new: str, self: Any) -> Any:
+    warn_renamed(f"{cls}.{old}", f"{cls}.{new}", stacklevel=2)
+    return getattr(self, new)

@@ -27,7 +27,7 @@ def model_card(
         "", f"The vocabulary's sha256 is `{tokenizer.fingerprint}`.",
     ]  # fmt: skip
     if not license_name:
-        lines += ["", "**The licence was not named at export. Fill in `license` above before you publish this.**"]
+        lines += ["", "**The license was not named at export. Fill in `license` above before you publish this.**"]
     lines += ["", "## Origin", "", "\n\n".join(_origin(directory))]
     lines += ["", "## Scores", "", *_scores(directory), "", "## Use", "", *_use(architecture, published.pipeline_tag)]
     if "next_sentence" in published.parts:

@@ -74,9 +74,9 @@ def _outputs(model: PretrainingModel | ClassificationModel, batch: Batch) -> dic
     hidden, _ = model.encode(batch)
     found = {"hidden": hidden}
     if "masked_positions" in batch:
-        found["masked_tokens"] = model.masked_token_scores(gather_positions(hidden, batch["masked_positions"]))
+        found["masked_tokens"] = model.masked_token_logits(gather_positions(hidden, batch["masked_positions"]))
     if "cls_positions" in batch:
-        found["next_sentence"] = model.next_sentence_scores(hidden, batch["cls_positions"])
+        found["next_sentence"] = model.next_sentence_logits(hidden, batch["cls_positions"])
     return found
 
 

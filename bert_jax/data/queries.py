@@ -30,13 +30,13 @@ _FIELDS = ("tokens", "example_ids", "positions", "segments", "cls_positions", "u
 
 @dataclass(frozen=True)
 class Queries:
-    """n texts, or pairs of texts, and the tokens of the first of each that are covered by [MASK] and asked for."""
+    """n texts, or pairs of texts, and the tokens of the first of each that are masked by [MASK] and asked for."""
 
     examples: Examples
     tokens: np.ndarray
     """int32 [t], of which the examples are ranges."""
-    covered: np.ndarray
-    """int64 [c]: the index in `tokens` of each covered token."""
+    masked: np.ndarray
+    """int64 [c]: the index in `tokens` of each masked token."""
     owners: np.ndarray
     """int64 [c]: the example it is in, not decreasing."""
     truncated: int = 0
@@ -82,12 +82,12 @@ class PackedBatch:
     """The part of the one batch shape that a model reads (docs/architecture.md)."""
     examples: Located
     """The examples in the rows, and their slots."""
-    covered: Located
-    """The covered tokens in the rows, and their columns."""
+    masked: Located
+    """The masked tokens in the rows, and their columns."""
 
 
 def encode_queries(
-    texts: Sequence[str], pairs: Sequence[str] | None, reader: Reader, positions: int, covered: bool = False
+    texts: Sequence[str], pairs: Sequence[str] | None, reader: Reader, positions: int, masked: bool = False
 ) -> Queries:
     """Texts, or pairs of texts, as ranges of tokens.
 
@@ -96,7 +96,7 @@ def encode_queries(
         pairs: the second of each pair.
         reader: encodes them.
         positions: the most tokens of an example, to which it is cut: of a pair the longer text first, from its end.
-        covered: the [MASK]s of a text are asked for; it is cut around them.
+        masked: the [MASK]s of a text are asked for; it is cut around them.
 
     Raises:
         TextError: not a string, an empty text, or, if they are asked for, no [MASK] or some too far apart.
@@ -111,9 +111,9 @@ def encode_queries(
     ranges = np.stack([ends - flat.lengths, ends], 1)
     a, b = ranges[:count], ranges[count:] if pairs else np.zeros_like(ranges)
     capacity = positions - (3 if pairs else 2)
-    masks = np.flatnonzero(flat.ids == reader.mask_id) if covered else np.zeros(0, np.int64)
+    masks = np.flatnonzero(flat.ids == reader.mask_id) if masked else np.zeros(0, np.int64)
     owners = np.searchsorted(ends, masks, side="right")
-    if covered:
+    if masked:
         _cut_around(a, masks, owners, capacity)
     else:
         _cut_the_longer(a, b, capacity)
@@ -121,41 +121,41 @@ def encode_queries(
     return Queries(Examples(a, b, np.zeros(count, np.int32), np.ones(count, np.float32)), flat.ids, masks, owners, truncated, flat.units)
 
 
-def cover_one_by_one(queries: Queries, uncounted: Sequence[int], tokens: int) -> Iterator[tuple[np.ndarray, Queries]]:
-    """Copies of every text, each with another token covered, the longest text first.
+def mask_one_by_one(queries: Queries, uncounted: Sequence[int], tokens: int) -> Iterator[tuple[np.ndarray, Queries]]:
+    """Copies of every text, each with another token masked, the longest text first.
 
     Args:
         queries: the texts, without pairs.
-        uncounted: ids of tokens that are never covered.
+        uncounted: ids of tokens that are never masked.
         tokens: of the copies that are made at once, about.
 
     Returns:
-        Copies with one covered token each, and the index of the text that each is of, int64 [copies].
+        Copies with one masked token each, and the index of the text that each is of, int64 [copies].
     """
     begins, sizes = queries.examples.a[:, 0], queries.examples.a[:, 1] - queries.examples.a[:, 0]
     order = np.argsort(-sizes, kind="stable")
     ends = np.cumsum(sizes[order])
     texts = np.repeat(order, sizes[order])
-    covered = np.arange(len(texts)) + np.repeat(begins[order] - ends + sizes[order], sizes[order])
-    counted = ~np.isin(queries.tokens[covered], uncounted)
-    texts, covered = texts[counted], covered[counted]
+    masked = np.arange(len(texts)) + np.repeat(begins[order] - ends + sizes[order], sizes[order])
+    counted = ~np.isin(queries.tokens[masked], uncounted)
+    texts, masked = texts[counted], masked[counted]
     groups = np.cumsum(queries.examples.lengths[texts]) // tokens
     for members in np.split(np.arange(len(texts)), np.flatnonzero(np.diff(groups)) + 1):
         if len(members):
             copies = queries.examples.select(texts[members])
-            yield texts[members], Queries(copies, queries.tokens, covered[members], np.arange(len(members)), units=queries.units)
+            yield texts[members], Queries(copies, queries.tokens, masked[members], np.arange(len(members)), units=queries.units)
 
 
 def packed_batches(queries: Queries, special: MaskingTokens, shapes: BatchShapes) -> Iterator[PackedBatch]:
-    """All examples, the longest first, in batches of the given shapes; the covered tokens are [MASK]."""
+    """All examples, the longest first, in batches of the given shapes; the masked tokens are [MASK]."""
     placement, counts = _place(queries.examples.lengths, shapes)
     examples = _by_row(placement.rows, placement.slots)
     to_column = placement.offsets + 1 - queries.examples.a[:, 0]
-    covered = _by_row(placement.rows[queries.owners], to_column[queries.owners] + queries.covered)
+    masked = _by_row(placement.rows[queries.owners], to_column[queries.owners] + queries.masked)
     word_starts = np.ones(len(queries.tokens), np.bool_)  # which only masking reads
     first = 0
     for length, count in counts.items():
-        inside, asked = (located.between(first, first + count) for located in (examples, covered))
+        inside, asked = (located.between(first, first + count) for located in (examples, masked))
         here = Placement(inside.rows, inside.columns, placement.offsets[inside.indices], count)
         own = queries.examples.select(inside.indices)
         fields = assemble(own, here, queries.tokens, word_starts, special, length, _slots(length), "labels", queries.units)

@@ -64,15 +64,15 @@ class Forward:
         return lambda: _in_order([(own.indices, (own.rows, own.columns), answers) for own, answers in sent])
 
     def at_masked(self, queries: Queries, head: Callable[..., Any]) -> Finish[Any]:
-        """What `head` makes of all covered tokens [c, ...], some at a time.
+        """What `head` makes of all masked tokens [c, ...], some at a time.
 
-        It gets the hidden states of a batch and, int32 [S] each, the rows and columns of covered tokens, and which they are.
+        It gets the hidden states of a batch and, int32 [S] each, the rows and columns of masked tokens, and which they are.
         """
         sent = []
         for packed, batch in self._sent(queries):
             hidden = self.encode(batch)
             size = max(_PLACES, batch["tokens"].size // _TOKENS_A_PLACE)
-            which, rows, columns = packed.covered
+            which, rows, columns = packed.masked
             for begin in range(0, len(which), size):
                 # Repeated where there are fewer.
                 part = (np.resize(field[begin : begin + size], size).astype(np.int32) for field in (rows, columns, which))

@@ -1,6 +1,7 @@
 """Encoder and heads put together: the pre-training model and the classifier."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -57,20 +58,30 @@ class PretrainingModel(BertModel):
         self.masked_token = MaskedTokenHead(self.config, dtype)
         self.next_sentence = LinearHead(2, self.config)
 
-    def masked_token_scores(self, vectors: jax.Array) -> jax.Array:
-        """Scores of every token: [..., D] -> float32 [..., V]."""
+    def masked_token_logits(self, vectors: jax.Array) -> jax.Array:
+        """Logits of every token: [..., D] -> float32 [..., V]."""
         return self.masked_token(vectors, self.embeddings.table())
 
-    def next_sentence_scores(self, hidden: jax.Array, cls_positions: jax.Array) -> jax.Array:
-        """Scores of (not next, next): [B, L, D], [B, E] -> float32 [B, E, 2]."""
+    def next_sentence_logits(self, hidden: jax.Array, cls_positions: jax.Array) -> jax.Array:
+        """Logits of (not next, next): [B, L, D], [B, E] -> float32 [B, E, 2]."""
         return self.next_sentence(self.pooler(gather_positions(hidden, cls_positions)))
+
+    def masked_token_scores(self, vectors: jax.Array) -> jax.Array:
+        """The former name of `masked_token_logits`."""
+        warnings.warn("masked_token_scores is now masked_token_logits.", DeprecationWarning, stacklevel=2)
+        return self.masked_token_logits(vectors)
+
+    def next_sentence_scores(self, hidden: jax.Array, cls_positions: jax.Array) -> jax.Array:
+        """The former name of `next_sentence_logits`."""
+        warnings.warn("next_sentence_scores is now next_sentence_logits.", DeprecationWarning, stacklevel=2)
+        return self.next_sentence_logits(hidden, cls_positions)
 
     def __call__(self, batch: Batch, keys: jax.Array | None = None) -> PretrainingOutput:
         """Both heads over a batch that carries `masked_positions` [B, M]; keys of the rows [B] turn dropout on."""
         hidden, _ = self.encode(batch, keys)
         return PretrainingOutput(
-            self.masked_token_scores(gather_positions(hidden, batch["masked_positions"])),
-            self.next_sentence_scores(hidden, batch["cls_positions"]),
+            self.masked_token_logits(gather_positions(hidden, batch["masked_positions"])),
+            self.next_sentence_logits(hidden, batch["cls_positions"]),
         )
 
 

@@ -24,7 +24,7 @@ _REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation in float32 (Ba et al. 2016) of [B, ..., D], given back in the type of its input."""
+    """Layer normalization in float32 (Ba et al. 2016) of [B, ..., D], given back in the type of its input."""
 
     epsilon: float
 
@@ -33,13 +33,13 @@ class LayerNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         wide = x.astype(jnp.float32)
-        centred = wide - wide.mean(-1, keepdims=True)
-        variance = jnp.square(centred).mean(-1, keepdims=True)
-        return by_rows((centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype))
+        centered = wide - wide.mean(-1, keepdims=True)
+        variance = jnp.square(centered).mean(-1, keepdims=True)
+        return by_rows((centered * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype))
 
 
 class Embeddings(nn.Module):
-    """Token, position and segment tables, summed and normalised: int32 [B, L] x 3 -> [B, L, D]."""
+    """Token, position and segment tables, summed and normalized: int32 [B, L] x 3 -> [B, L, D]."""
 
     reads = ("tokens", "positions", "segments")
     """The fields of a batch that it is called with."""

@@ -3,11 +3,11 @@
 from bert_jax.config import EncoderConfig
 
 
-def forward_flops(encoder: EncoderConfig, vocab_size: int, rows: int, length: int, covered: int, examples: int) -> int:
+def forward_flops(encoder: EncoderConfig, vocab_size: int, rows: int, length: int, masked: int, examples: int) -> int:
     """Operations of the matrix products in one forward pass with the pre-training heads, a multiply and an add each.
 
     A product [m, k] x [k, n] is 2mkn. Attention is counted as it is computed, every position of a row with every other;
-    the vocabulary head at the covered positions alone. Norms, activations and softmaxes are left out, as is usual
+    the vocabulary head at the masked positions alone. Norms, activations and softmaxes are left out, as is usual
     (Chowdhery et al. 2022, appendix B).
 
     Args:
@@ -15,20 +15,20 @@ def forward_flops(encoder: EncoderConfig, vocab_size: int, rows: int, length: in
         vocab_size: V.
         rows: B, of `length` tokens each.
         length: L.
-        covered: M, the positions of a row at which the vocabulary head runs.
+        masked: M, the positions of a row at which the vocabulary head runs.
         examples: E, the examples of a row whose [CLS] goes through the pooler.
     """
     width, inner = encoder.width, encoder.feed_forward
     projections = 2 * length * (4 * width**2 + 2 * width * inner)
     attention = 2 * 2 * length**2 * width
-    masked_token = 2 * covered * (width**2 + width * vocab_size)
+    masked_token = 2 * masked * (width**2 + width * vocab_size)
     next_sentence = 2 * examples * (width**2 + 2 * width)
     return rows * (encoder.layers * (projections + attention) + masked_token + next_sentence)
 
 
-def training_flops(encoder: EncoderConfig, vocab_size: int, rows: int, length: int, covered: int, examples: int) -> int:
+def training_flops(encoder: EncoderConfig, vocab_size: int, rows: int, length: int, masked: int, examples: int) -> int:
     """Those of a training step: the backward pass takes two products for each of the forward pass. Arguments as above."""
-    return 3 * forward_flops(encoder, vocab_size, rows, length, covered, examples)
+    return 3 * forward_flops(encoder, vocab_size, rows, length, masked, examples)
 
 
 def classification_flops(encoder: EncoderConfig, classes: int, rows: int, length: int, examples: int, pooling: str) -> int:
@@ -36,4 +36,4 @@ def classification_flops(encoder: EncoderConfig, classes: int, rows: int, length
     width = encoder.width
     pooled = width**2 if pooling == "cls" else length * width
     head = 2 * examples * (pooled + width * classes)
-    return training_flops(encoder, 0, rows, length, covered=0, examples=0) + 3 * rows * head
+    return training_flops(encoder, 0, rows, length, masked=0, examples=0) + 3 * rows * head

@@ -57,7 +57,7 @@ def attend_to_neighbours(layers: Any, config: EncoderConfig) -> Any:
     usable = int((rates >= _SLOWEST_RATE).sum())
     pairs = min(usable, int(_SHARE * head_width) // 2)
     waves = np.linspace(0, usable - 1, pairs).round().astype(int)
-    # Tokens, positions and segments start with equal variances and are normalised, so a wave's amplitude is (2 / 3)^0.5.
+    # Tokens, positions and segments start with equal variances and are normalized, so a wave's amplitude is (2 / 3)^0.5.
     gain = (_PEAK_SCORE * head_width**0.5 / (pairs * 2 / 3)) ** 0.5
     query, key = (np.zeros((config.width, config.heads, 2 * pairs), np.float32) for _ in range(2))
     sines, cosines = waves, config.width // 2 + waves

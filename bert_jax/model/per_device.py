@@ -43,7 +43,7 @@ def on_each_device(function: Callable[..., Any], in_specs: tuple[PartitionSpec, 
 
 
 def _left(spec: PartitionSpec) -> PartitionSpec:
-    """Without the axes that the caller is already one place of, as it is of `data` in accumulation."""
+    """Without the axes that the caller is already one place of, as it is of `data` while gradients accumulate."""
     taken = jax.sharding.get_abstract_mesh().manual_axes
     named = ((axes,) if isinstance(axes, str) else axes or () for axes in spec)
     return PartitionSpec(*(tuple(axis for axis in axes if axis not in taken) or None for axes in named))

@@ -1,4 +1,4 @@
-"""Line charts as SVG text: thinned out, with readable ticks, coloured by the style sheet of the page that holds them."""
+"""Line charts as SVG text: thinned out, with readable ticks, colored by the style sheet of the page that holds them."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ Point = tuple[float, float]
 class Series:
     """One line: points (step, value) in order of steps.
 
-    `run` chooses the colour; held-out figures are drawn strong, with a mark at each measurement, and training figures thin.
+    `run` chooses the color; held-out figures are drawn strong, with a mark at each measurement, and training figures thin.
     """
 
     name: str

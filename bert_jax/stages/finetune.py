@@ -127,7 +127,7 @@ def _job(
     return Job(
         name=directory.name.replace("_", " "),
         directory=directory,
-        task=task.objective(model),
+        objective=task.objective(model),
         init=init,
         warm_start=warm_start,
         optimizer=make_optimizer(stage.optimizer, batches.steps),
@@ -135,7 +135,7 @@ def _job(
         mesh=mesh,
         seed=config.seed,
         steps=batches.steps,
-        accumulation=1,
+        microbatches=1,
         batches=batches,
         evaluation_batches=dev,
         score=task.score,

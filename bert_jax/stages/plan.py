@@ -88,7 +88,7 @@ class LaunchPlan:
     flops: float
     """Operations of the model's matrix products in a step, on each chip."""
     moved_bytes: float
-    """Between HBM and the chip, in a step, as the compiler counts them; with accumulation, as if it were one round."""
+    """Between HBM and the chip, in a step, as the compiler counts them; with microbatches, as if they were one."""
     collectives: list[Collective]
     compute_seconds: float
     memory_seconds: float
@@ -97,12 +97,13 @@ class LaunchPlan:
     """The longest of the three, as if the others hid behind it: no step is faster."""
     tokens_per_second: float
     """Of the whole slice, padding counted."""
-    utilisation: float
+    utilization: float
     """The model's operations as a share of the chips' peak (MFU), at that step time."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return dataclasses.asdict(self)
+        # Also under the key that earlier versions wrote.
+        return dataclasses.asdict(self) | {"utilisation": self.utilization}
 
     def __str__(self) -> str:
         """A table."""
@@ -125,7 +126,7 @@ class LaunchPlan:
                 *((f"  {c.kind}", f"{c.count}, {_size(c.sent_bytes)} sent by each chip") for c in self.collectives),
                 ("step time", f"at least {1e3 * self.step_seconds:.1f} ms"),
                 ("tokens a second", f"at most {self.tokens_per_second:,.0f}"),
-                ("MFU", f"at most {100 * self.utilisation:.0f} %"),
+                ("MFU", f"at most {100 * self.utilization:.0f} %"),
             ]
         width = max(len(name) for name, _ in lines)
         return "\n".join(f"{name:{width}}  {value}" for name, value in lines)
@@ -145,7 +146,7 @@ def plan_launch(config: RunConfig, topology: str, quick: bool = False) -> Launch
     package libtpu; nothing is run, and times are a roofline of published peaks.
 
     Args:
-        quick: let the compiler optimise little. It takes a quarter of the time, and finds a little more memory and
+        quick: let the compiler optimize little. It takes a quarter of the time, and finds a little more memory and
             communication than the program that would run.
 
     Raises:
@@ -160,7 +161,7 @@ def plan_launch(config: RunConfig, topology: str, quick: bool = False) -> Launch
     devices = topology_devices(topology)
     peak = published_flops(devices[0].device_kind)
     assert peak, devices[0].device_kind
-    mesh = make_mesh(config.mesh, stage.batch_size // stage.accumulation, devices)
+    mesh = make_mesh(config.mesh, stage.batch_size // stage.gradient_accumulation_steps, devices)
     lowered, state, batch = lower_step(config, stage, mesh)
     begun = time.perf_counter()
     problem, temporary, moved, found = "", 0, 0.0, list[Collective]()
@@ -201,7 +202,7 @@ def plan_launch(config: RunConfig, topology: str, quick: bool = False) -> Launch
         communication_seconds=times[2],
         step_seconds=max(times),
         tokens_per_second=rows * length / max(times),
-        utilisation=flops / max(times) / peak,
+        utilization=flops / max(times) / peak,
     )
 
 
@@ -237,7 +238,7 @@ def lower_step(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> tuple[An
 
     skip_above, ema = stage.optimizer.skip_above, stage.optimizer.ema
     state = planned_state(init, optimizer, mesh, track_loss=skip_above > 0, average=ema > 0)
-    train_step, _ = compile_steps(task, optimizer, state, mesh, config.seed, stage.accumulation, skip_above, ema)
+    train_step, _ = compile_steps(task, optimizer, state, mesh, config.seed, stage.gradient_accumulation_steps, skip_above, ema)
     return train_step.lower(state, batch), state, batch  # type: ignore[attr-defined]
 
 
@@ -251,7 +252,7 @@ def _moved_bytes(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> float:
     def moved(layers: int) -> float:
         encoder = dataclasses.replace(config.encoder, layers=layers)
         plain = dataclasses.replace(config, encoder=encoder, compute=dataclasses.replace(config.compute, scan_layers=False))
-        lowered, _, _ = lower_step(plain, dataclasses.replace(stage, accumulation=1), mesh)
+        lowered, _, _ = lower_step(plain, dataclasses.replace(stage, gradient_accumulation_steps=1), mesh)
         return float(lowered.compile(_LITTLE_EFFORT).cost_analysis()["bytes accessed"])
 
     one, two = moved(1), moved(2)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from bert_jax.config import PretrainConfig, RunConfig
-from bert_jax.data.pipeline import evaluation_batches, pretraining_batches
+from bert_jax.data.pipeline import Batches, evaluation_batches, pretraining_batches
 from bert_jax.data.reader import Reader
 from bert_jax.data.records.corpora import Prepared
 from bert_jax.errors import InputError
@@ -50,10 +50,10 @@ def pretrain(
         return result
     stage = config.pretrain
     assert stage is not None
-    mesh = make_mesh(config.mesh, stage.batch_size // stage.accumulation)
+    mesh = make_mesh(config.mesh, stage.batch_size // stage.gradient_accumulation_steps)
     parts = stage_parts(stage)
     if parts[1:]:
-        make_mesh(config.mesh, stage.long_rows.batch_size // stage.long_rows.accumulation)  # refused now rather than in days
+        make_mesh(config.mesh, stage.long_rows.batch_size // stage.long_rows.gradient_accumulation_steps)  # refused now rather than in days
     spare_rows = pretrained_description(resolve_path(stage.checkpoint), stage, modality).spare_rows if stage.checkpoint else 0
     entering = InputDescription.of(modality, reader)
     description = ModelDescription(
@@ -63,7 +63,7 @@ def pretrain(
         model_directory.write(directory, description, reader)
     compute = resolve_attention(config.compute, config.encoder, [part.rows.length for part in parts], platform(mesh))
     model = build(description, reader.vocab_size, compute)
-    task = PretrainingObjective(model, stage.masking, reader.special_ids, reader.mask_id, tuple(reader.ordinary_ids.tolist()))
+    objective = PretrainingObjective(model, stage.masking, reader.special_ids, reader.mask_id, tuple(reader.ordinary_ids.tolist()))
     held_out = [_held_out(part, prepared, reader, config.seed) for part in parts]
     slots = [masked_slots(part.rows.length, stage.masking) for part in parts]
     flops = [
@@ -76,7 +76,7 @@ def pretrain(
             Job(
                 name="pretrain",
                 directory=directory,
-                task=task,
+                objective=objective,
                 init=lambda: model.init(jax.random.key(config.seed), zero_row(entering.units))["params"],
                 warm_start=_warm_start(resolve_path(stage.checkpoint), stage, modality) if stage.checkpoint else None,
                 optimizer=make_optimizer(stage.optimizer, stage.steps),
@@ -84,7 +84,7 @@ def pretrain(
                 mesh=mesh,
                 seed=config.seed,
                 steps=stage.steps,
-                accumulation=stage.accumulation,
+                microbatches=stage.gradient_accumulation_steps,
                 batches=batches[0],
                 evaluation_batches=held_out[0],
                 score=lambda metrics: -metrics["loss"],
@@ -94,7 +94,7 @@ def pretrain(
                 skip_above=stage.optimizer.skip_above,
                 ema=stage.optimizer.ema,
                 flops=flops[0],
-                next_phase=Phase(parts[0].steps, parts[1].accumulation, batches[1], held_out[1], flops[1]) if parts[1:] else None,
+                next_phase=_next_phase(parts, batches, held_out, flops),
                 model=model_directory.identity(description, reader),
             )
         )
@@ -107,8 +107,17 @@ def pretrain(
     return result
 
 
+def _next_phase(
+    parts: Sequence[PretrainConfig], batches: Sequence[Batches], held_out: Sequence[list[HostBatch]], flops: Sequence[int]
+) -> Phase | None:
+    """The steps on long rows, where there are some."""
+    if not parts[1:]:
+        return None
+    return Phase(parts[0].steps, parts[1].gradient_accumulation_steps, batches[1], held_out[1], flops[1])
+
+
 def stage_parts(stage: PretrainConfig) -> list[PretrainConfig]:
-    """The stage, or its steps on short rows and those on long ones, each with rows, batch size and accumulation of its own."""
+    """The stage, or its steps on short rows and those on long ones, each with rows, batch size and microbatches of its own."""
     long = stage.long_rows
     steps = min(round(long.share * stage.steps), stage.steps - 1)
     if not steps:
@@ -116,7 +125,13 @@ def stage_parts(stage: PretrainConfig) -> list[PretrainConfig]:
     rows = dataclasses.replace(stage.rows, length=long.length, examples_per_row=long.examples_per_row)
     return [
         dataclasses.replace(stage, steps=stage.steps - steps),
-        dataclasses.replace(stage, steps=steps, rows=rows, batch_size=long.batch_size, accumulation=long.accumulation),
+        dataclasses.replace(
+            stage,
+            steps=steps,
+            rows=rows,
+            batch_size=long.batch_size,
+            gradient_accumulation_steps=long.gradient_accumulation_steps,
+        ),
     ]
 
 

@@ -272,7 +272,7 @@ class FinetuningTask(Task, Generic[O]):
         """Floating-point operations of a training step; by default those of the encoder."""
         from bert_jax.model.flops import training_flops
 
-        return training_flops(description.encoder, 0, stage.batch_size, stage.length, covered=0, examples=0)
+        return training_flops(description.encoder, 0, stage.batch_size, stage.length, masked=0, examples=0)
 
     def remarks(self, labelled: Labelled) -> tuple[str, ...]:
         """What a person should know of the labels, in sentences, before training."""

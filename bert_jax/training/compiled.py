@@ -33,7 +33,7 @@ class Collective:
 
 
 def collectives(text: str) -> list[Collective]:
-    """The collectives of an optimised HLO module, with what runs in loops counted as often as it runs.
+    """The collectives of an optimized HLO module, with what runs in loops counted as often as it runs.
 
     What a device sends is that of a ring of n devices: an all-reduce of s bytes 2 s (n - 1) / n, a gather to or a scatter
     from s bytes s (n - 1) / n (Patarasuk and Yuan 2009).

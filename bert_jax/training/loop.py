@@ -44,7 +44,7 @@ class Job:
 
     name: str
     directory: Path
-    task: Objective
+    objective: Objective
     init: Callable[[], Any]
     """Fresh parameters; runs inside jit."""
     warm_start: Callable[[Any], Any] | None
@@ -54,7 +54,7 @@ class Job:
     mesh: Mesh
     seed: int
     steps: int
-    accumulation: int
+    microbatches: int
     batches: Batches
     evaluation_batches: Sequence[HostBatch]
     score: Callable[[Mapping[str, float]], float]
@@ -79,7 +79,7 @@ class Phase:
     """What a job goes on with after its step `after`: batches of another shape, all else as it was."""
 
     after: int
-    accumulation: int
+    microbatches: int
     batches: Batches
     evaluation_batches: Sequence[HostBatch]
     flops: int = 0
@@ -101,9 +101,9 @@ class _Window:
         return {name: total / count for name, (total, count) in self.sums.items() if count}
 
 
-def total_loss(means: Mapping[str, float], task: Objective) -> float:
-    """The loss that a step minimises, from the means of its parts."""
-    return sum(means.get(name, 0.0) for name in task.losses)
+def total_loss(means: Mapping[str, float], objective: Objective) -> float:
+    """The loss that a step minimizes, from the means of its parts."""
+    return sum(means.get(name, 0.0) for name in objective.losses)
 
 
 def evaluate(
@@ -117,7 +117,7 @@ def evaluate(
         window.add(jax.device_get(step(params, place_batch(batch, job.mesh), jnp.int32(index))))
     means = window.means()
     means.pop("real_tokens", None)
-    return {"loss": total_loss(means, job.task), **means}
+    return {"loss": total_loss(means, job.objective), **means}
 
 
 def _merged(state: dict[str, Any]) -> dict[str, Any]:
@@ -162,12 +162,12 @@ class _Training:
 
     def _compiled(self) -> tuple[TrainStep, EvaluationStep]:
         job = self.job
-        return compile_steps(job.task, job.optimizer, self.state, job.mesh, job.seed, job.accumulation, job.skip_above, job.ema)
+        return compile_steps(job.objective, job.optimizer, self.state, job.mesh, job.seed, job.microbatches, job.skip_above, job.ema)
 
     def _start_phase(self, phase: Phase) -> None:
         self.job = dataclasses.replace(
             self.job,
-            accumulation=phase.accumulation,
+            microbatches=phase.microbatches,
             batches=phase.batches,
             evaluation_batches=phase.evaluation_batches,
             flops=phase.flops,
@@ -260,7 +260,7 @@ class _Training:
         # Its metrics stay out of the sums: one that is not finite would take those of the good steps with it.
         window = _Window()
         window.add(metrics)
-        numbers = {name: window.means().get(name, 0.0) for name in (*self.job.task.losses, "gradient_norm")}
+        numbers = {name: window.means().get(name, 0.0) for name in (*self.job.objective.losses, "gradient_norm")}
         finite = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
         self.skipped += 1
         self.skipped_in_a_row.append({"step": step, **finite, "batch": _merged(position)})
@@ -288,7 +288,7 @@ class _Training:
         speed = {"model_flops_per_second": model_flops} if self.job.flops else {}
         fields = {
             # Nothing is known of the loss where every update was skipped.
-            "loss": total_loss(means, self.job.task) if means else math.nan,
+            "loss": total_loss(means, self.job.objective) if means else math.nan,
             **{name: value for name, value in means.items() if name != "real_tokens"},
             # The optimizer does not count the updates that were skipped.
             "learning_rate": float(self.job.schedule(max(0, self.step - 1 - self.skipped))),

@@ -1,4 +1,4 @@
-"""Losses and counts. A metric is always a sum and a count, so it adds up over batches, accumulation and devices."""
+"""Losses and counts. A metric is always a sum and a count, so it adds up over batches, microbatches and devices."""
 
 from dataclasses import dataclass
 

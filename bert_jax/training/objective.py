@@ -1,7 +1,7 @@
 """What a training step computes.
 
-An objective turns a batch into sums and counts. Its loss is the sum over `losses` of total / normaliser, where the normalisers
-are counted over the whole batch before it is cut for accumulation, so accumulating changes no gradient.
+An objective turns a batch into sums and counts. Its loss is the sum over `losses` of total / normalizer, where the normalizers
+are counted over the whole batch before it is divided into microbatches, so accumulating gradients changes none of them.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class Objective(Protocol):
     def prepare(self, batch: Batch, key: jax.Array) -> Batch:
         """The batch as the model sees it (corrupted, for instance), drawn from `key`."""
 
-    def normalisers(self, batch: Batch) -> dict[str, jax.Array]:
+    def normalizers(self, batch: Batch) -> dict[str, jax.Array]:
         """The count of each loss over a prepared batch."""
 
     def metrics(self, params: Any, batch: Batch, keys: jax.Array | None) -> Metrics:
@@ -60,7 +60,7 @@ class ExampleObjective:
         del key
         return batch
 
-    def normalisers(self, batch: Batch) -> dict[str, jax.Array]:
+    def normalizers(self, batch: Batch) -> dict[str, jax.Array]:
         """Labelled examples in the batch."""
         return {"loss": batch["example_weights"].sum()}
 

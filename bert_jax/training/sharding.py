@@ -52,9 +52,9 @@ def make_mesh(config: MeshConfig, batch_size: int, devices: Sequence[jax.Device]
         )
     if batch_size % (data * config.fsdp):
         raise InputError(
-            f"A batch of {batch_size} rows (batch_size / accumulation) cannot be cut evenly over data={data} x fsdp={config.fsdp} "
-            "devices. "
-            f"Choose a batch_size that is a multiple of {data * config.fsdp} times the accumulation, or another mesh."
+            f"A batch of {batch_size} rows (batch_size / gradient_accumulation_steps) cannot be divided evenly over "
+            f"data={data} x fsdp={config.fsdp} devices. "
+            f"Choose a batch_size that is a multiple of {data * config.fsdp} times gradient_accumulation_steps, or another mesh."
         )
     if data * config.fsdp % processes:
         raise InputError(

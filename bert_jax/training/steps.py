@@ -36,17 +36,17 @@ def train_step(
     state: TrainState,
     batch: Batch,
     *,
-    task: Objective,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     seed: int,
-    accumulation: int = 1,
+    microbatches: int = 1,
     skip_above: float = 0.0,
     ema: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
     """One optimizer step on a global batch of B rows; everything random comes from (seed, state.step).
 
-    With accumulation the batch is taken in that many rounds of B / accumulation rows. The batch is prepared and its
-    normalisers are counted before it is cut, so the gradient is that of the whole batch.
+    The batch is divided into `microbatches` of B / microbatches rows. It is prepared and its
+    normalizers are counted before it is cut, so the gradient is that of the whole batch.
 
     Where the loss or the gradient is not finite, or the loss above `skip_above` (if not 0) times its running mean, the
     update is skipped: all but the step stays as it was, and the metric `skipped_updates` is 1.
@@ -55,26 +55,26 @@ def train_step(
     so that it forgets what training started from.
     """
     prepare_key, dropout_key = jax.random.split(_key(seed, _TRAINING_STREAM, state.step))
-    batch = task.prepare(batch, prepare_key)
-    normalisers = task.normalisers(batch)
+    batch = objective.prepare(batch, prepare_key)
+    normalizers = objective.normalizers(batch)
 
-    def normalised(metrics: Metrics) -> jax.Array:
+    def normalized(metrics: Metrics) -> jax.Array:
         # A batch with nothing to learn from one of the heads adds zero, not 0 / 0.
-        return sum((metrics[name].total / jnp.maximum(normalisers[name], 1.0) for name in task.losses), start=jnp.float32(0))
+        return sum((metrics[name].total / jnp.maximum(normalizers[name], 1.0) for name in objective.losses), start=jnp.float32(0))
 
     def loss(params: Any, part: Batch, keys: jax.Array) -> tuple[jax.Array, Metrics]:
-        metrics = task.metrics(params, part, keys)
-        return normalised(metrics), metrics
+        metrics = objective.metrics(params, part, keys)
+        return normalized(metrics), metrics
 
     gradients = jax.grad(loss, has_aux=True)
     keys = row_keys(dropout_key, batch["tokens"].shape[0])
-    if accumulation == 1:
+    if microbatches == 1:
         grads, metrics = gradients(state.params, batch, keys)
     else:
-        grads, metrics = _accumulate(gradients, state.params, batch, keys, accumulation)
+        grads, metrics = _accumulate(gradients, state.params, batch, keys, microbatches)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats, which a program may have forbidden
         updates, optimizer_state = optimizer.update(grads, state.optimizer_state, state.params)
-    total, norm = normalised(metrics), optax.tree.norm(grads)
+    total, norm = normalized(metrics), optax.tree.norm(grads)
     good = jnp.isfinite(total) & jnp.isfinite(norm)
     running_loss = state.running_loss
     if running_loss is not None:
@@ -96,12 +96,12 @@ def _averaged(average: Any, params: Any, ema: float, step: jax.Array) -> Any:
     return jax.tree.map(lambda mean, new: mean + rate.astype(mean.dtype) * (new - mean), average, params)
 
 
-def _accumulate(gradients: Gradients, params: Any, batch: Batch, keys: jax.Array, rounds: int) -> tuple[Any, Metrics]:
-    """Gradients and metrics summed over `rounds` cuts of the batch in a compiled loop, then once over the data axis of the mesh."""
+def _accumulate(gradients: Gradients, params: Any, batch: Batch, keys: jax.Array, microbatches: int) -> tuple[Any, Metrics]:
+    """Gradients and metrics summed over microbatches in a compiled loop, then once over the data axis of the mesh."""
 
     def cut(x: jax.Array) -> jax.Array:
-        # Round r takes rows r, r + rounds, ...: each device's rows stay on it.
-        return x.reshape(x.shape[0] // rounds, rounds, *x.shape[1:]).swapaxes(0, 1)
+        # Microbatch m takes rows m, m + microbatches, ...: each device's rows stay on it.
+        return x.reshape(x.shape[0] // microbatches, microbatches, *x.shape[1:]).swapaxes(0, 1)
 
     def own_sum(params: Any, batch: Batch, keys: jax.Array) -> tuple[Any, Metrics]:
         parts = jax.tree.map(cut, (batch, keys))
@@ -117,7 +117,7 @@ def _accumulate(gradients: Gradients, params: Any, batch: Batch, keys: jax.Array
         return jax.tree.map(lambda own: jax.lax.psum(own, "data"), own_sum(params, batch, keys))
 
     axes = jax.sharding.get_abstract_mesh().shape
-    # A loop over the whole mesh sums over its devices in every round. XLA's partitioner (jaxlib 0.10.2) dies of a loop for one
+    # A loop over the whole mesh sums over its devices in every microbatch. XLA's partitioner (jaxlib 0.10.2) dies of a loop for one
     # place on an axis where two others are left to it.
     if axes.get("data", 1) == 1 or min(axes["fsdp"], axes["tensor"]) > 1:
         grads, metrics = own_sum(params, batch, keys)
@@ -125,22 +125,22 @@ def _accumulate(gradients: Gradients, params: Any, batch: Batch, keys: jax.Array
         whole, rows = PartitionSpec(), PartitionSpec("data")
         summed = jax.shard_map(whole_sum, in_specs=(whole, rows, rows), out_specs=whole, axis_names={"data"}, check_vma=False)
         grads, metrics = summed(params, batch, keys)
-    # Real tokens are a sum over the step, not a mean over the rounds.
+    # Real tokens are a sum over the step, not a mean over microbatches.
     return grads, metrics | {"real_tokens": Mean(metrics["real_tokens"].total, jnp.float32(1))}
 
 
-def evaluation_step(params: Any, batch: Batch, index: jax.Array, *, task: Objective, seed: int) -> Metrics:
+def evaluation_step(params: Any, batch: Batch, index: jax.Array, *, objective: Objective, seed: int) -> Metrics:
     """Metrics of one evaluation batch without dropout; the masks depend on (seed, index) alone, so they are fixed."""
-    return task.metrics(params, task.prepare(batch, _key(seed, _EVALUATION_STREAM, index)), None)
+    return objective.metrics(params, objective.prepare(batch, _key(seed, _EVALUATION_STREAM, index)), None)
 
 
 def compile_steps(
-    task: Objective,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     state: TrainState,
     mesh: Mesh,
     seed: int,
-    accumulation: int = 1,
+    microbatches: int = 1,
     skip_above: float = 0.0,
     ema: float = 0.0,
 ) -> tuple[TrainStep, EvaluationStep]:
@@ -151,12 +151,12 @@ def compile_steps(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for kernels, which XLA cannot cut over devices
             return train_step(
-                state, batch, task=task, optimizer=optimizer, seed=seed, accumulation=accumulation, skip_above=skip_above, ema=ema
+                state, batch, objective=objective, optimizer=optimizer, seed=seed, microbatches=microbatches, skip_above=skip_above, ema=ema
             )
 
     def evaluate(params: Any, batch: Batch, index: jax.Array) -> Metrics:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return evaluation_step(params, batch, index, task=task, seed=seed)
+            return evaluation_step(params, batch, index, objective=objective, seed=seed)
 
     train = jax.jit(
         step, in_shardings=(state_shardings, batch_sharding), out_shardings=(state_shardings, replicated(mesh)), donate_argnums=0

@@ -40,12 +40,12 @@ def four(mesh: MeshConfig, batch_size: int) -> Mesh:
     return make_mesh(mesh, batch_size, jax.devices()[:4])
 
 
-def ten_steps(mesh: Mesh, accumulation: int) -> dict[str, Any]:
+def ten_steps(mesh: Mesh, microbatches: int) -> dict[str, Any]:
     optimizer = tiny.lenient(make_optimizer(OptimizerConfig(learning_rate=5e-3), 10))
     task = tiny.task(ENCODER)
     state = create_state(lambda: jax.tree.map(jnp.asarray, tiny.initial_parameters(ENCODER)), optimizer, mesh, average=True)
     born = shards(state.params)
-    train, _ = compile_steps(task, optimizer, state, mesh, seed=0, accumulation=accumulation, ema=0.9)
+    train, _ = compile_steps(task, optimizer, state, mesh, seed=0, microbatches=microbatches, ema=0.9)
     losses, rows = [], None
     for _ in range(10):
         batch = place_batch(tiny.batch(), mesh)
@@ -72,11 +72,11 @@ def ten_steps(mesh: Mesh, accumulation: int) -> dict[str, Any]:
     }
 
 
-def sent_by_a_device(mesh: Mesh, accumulation: int) -> float:
+def sent_by_a_device(mesh: Mesh, microbatches: int) -> float:
     """Bytes in one step."""
     optimizer, task = tiny.lenient(make_optimizer(OptimizerConfig(), 10)), tiny.task(ENCODER)
     state = create_state(lambda: jax.tree.map(jnp.asarray, tiny.initial_parameters(ENCODER)), optimizer, mesh)
-    train, _ = compile_steps(task, optimizer, state, mesh, seed=0, accumulation=accumulation)
+    train, _ = compile_steps(task, optimizer, state, mesh, seed=0, microbatches=microbatches)
     program = train.lower(state, place_batch(tiny.batch(16), mesh)).compile()  # type: ignore[attr-defined]
     return sum(found.sent_bytes for found in collectives(program.as_text()))
 

@@ -1,6 +1,6 @@
 """A process that trains the tiny model, alone or with others, and may be struck down on the way. Its argument is JSON.
 
-A step has two rounds of accumulation, and the parameters are averaged.
+A step has two microbatches, and the parameters are averaged.
 
 `runs` names the runs, one after the other: the directory, the number of steps, and perhaps `signal`, sent to itself
 before step `at`, once the checkpoint of step `after` is there, or without these before the first batch of an evaluation;
@@ -88,7 +88,7 @@ def main(arguments: dict[str, Any]) -> None:
             continue
         loop = LoopConfig(**arguments["loop"])
         wrap = lambda batches, run=run: Batches(batches, run)  # noqa: E731
-        job = tiny.job(directory, run["steps"], mesh, loop=loop, accumulation=2, ema=0.9, wrap=wrap)
+        job = tiny.job(directory, run["steps"], mesh, loop=loop, microbatches=2, ema=0.9, wrap=wrap)
         if after := run.get("short_until"):
             rows = dataclasses.replace(tiny.ROWS, length=40)
             wrap = lambda batches, run=run, after=after: Batches(batches, run, after)  # noqa: E731

@@ -89,7 +89,7 @@ def encode(documents: Iterable[tuple[Key, D]], encoder: Encoder[D]) -> Iterator[
                 yield from _joined(*_result(pending))
         except BrokenProcessPool as error:
             raise InputError(
-                "A process that tokenises the corpus was ended from outside. Either the memory ran out, or this was called from a script "
+                "A process that tokenizes the corpus was ended from outside. Either the memory ran out, or this was called from a script "
                 'that runs again in every new process: put its main part under `if __name__ == "__main__":`.'
             ) from error
         finally:

@@ -1,6 +1,6 @@
 """Encode much text fast: each distinct word once, and Chinese characters and punctuation by table.
 
-BERT's normaliser and pre-tokenizer let no token reach over white space, punctuation or a Chinese character. So what the
+BERT's normalizer and pre-tokenizer let no token reach over white space, punctuation or a Chinese character. So what the
 tokenizer says of these characters alone, and of the runs of other characters between them, holds wherever they stand.
 """
 

@@ -4,7 +4,7 @@ import re
 from typing import Literal
 
 WORD_MARK = "\u200b"
-"""Zero-width space: stands between words in text that carries its own segmentation; BERT's normaliser removes it."""
+"""Zero-width space: stands between words in text that carries its own segmentation; BERT's normalizer removes it."""
 
 _ENDS = ".!?…。！？｡"
 _CLAUSE_ENDS = ",;，；"

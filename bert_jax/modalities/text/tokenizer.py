@@ -1,6 +1,6 @@
 """WordPiece over Hugging Face `tokenizers`: load, encode with word starts, save; the training is in `vocabulary.py`.
 
-The normalisation is BERT's (Devlin et al. 2019, as in google-research/bert `tokenization.py`): control characters out, every
+The normalization is BERT's (Devlin et al. 2019, as in google-research/bert `tokenization.py`): control characters out, every
 Chinese character a word of its own, optionally lower case without accents, then a split at whitespace and punctuation.
 """
 
@@ -212,7 +212,7 @@ class Tokenizer:
         return ("\n".join(lines) + "\n").encode()
 
     def encode(self, text: str) -> Encoding:
-        """The tokens of one text; special tokens written in it are recognised, none are added."""
+        """The tokens of one text; special tokens written in it are recognized, none are added."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:

@@ -25,7 +25,7 @@ CHINESE_BLOCKS = (
     (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF),
     (0x20000, 0x2A6DF), (0x2A700, 0x2B81F), (0x2B920, 0x2CEAF), (0x2F800, 0x2FA1F),
 )  # fmt: skip
-"""First and last code points of what BERT's normaliser sets apart as Chinese characters."""
+"""First and last code points of what BERT's normalizer sets apart as Chinese characters."""
 
 CHINESE = "".join(f"{chr(first)}-{chr(last)}" for first, last in CHINESE_BLOCKS)
 """The same as the inside of a regular expression's set."""
@@ -80,7 +80,7 @@ def learn(texts: Iterable[str], config: VocabularyConfig, special_tokens: Sequen
 
 
 def learn_characters(texts: Iterable[str], config: VocabularyConfig, special_tokens: Sequence[str], show_progress: bool) -> Learned:
-    """The special tokens, then the most frequent normalised characters (ties by code point), `config.size` in all at most."""
+    """The special tokens, then the most frequent normalized characters (ties by code point), `config.size` in all at most."""
     raw: Counter[str] = Counter()
     decomposed: Counter[str] = Counter()
     words: Counter[str] = Counter()
@@ -157,7 +157,7 @@ def _normalizer(
 def _count_chunks(texts: Iterable[str], max_word_length: int, show_progress: bool) -> Counter[str]:
     """What stands between white space and Chinese characters, and these, as they are in the texts.
 
-    Normalising is slow and the same chunk comes again and again, so raw chunks are counted and each is normalised once.
+    Normalizing is slow and the same chunk comes again and again, so raw chunks are counted and each is normalized once.
     """
     longest = max(_LONGEST_CHUNK, 2 * max_word_length)
     split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str

@@ -47,7 +47,7 @@ class PretrainingTask(Task):
         perplexity = "" if loss is None else f"perplexity {math.exp(min(loss, 700)):.4g}"
         return [
             Figure("Masked tokens found", display.percent(display.number(result, "mlm_accuracy")), baseline),
-            Figure("Next sentences recognised", display.percent(display.number(result, "nsp_accuracy")), "50 % by chance"),
+            Figure("Next sentences recognized", display.percent(display.number(result, "nsp_accuracy")), "50 % by chance"),
             Figure("Masked-token loss", "" if loss is None else f"{loss:.3f}", perplexity),
             Figure("Tokens read", "" if tokens is None else count(tokens), f"in {display.integer(display.number(result, 'steps'))} steps"),
             Figure("Speed", "" if speed is None else count(speed), "real tokens per second"),
@@ -60,7 +60,7 @@ class PretrainingTask(Task):
             Curve("Loss", "loss"),
             Curve("Masked-token loss", "mlm_loss"),
             Curve("Masked tokens found", "mlm_accuracy", True, None if floor is None else ("always the commonest", floor)),
-            Curve("Next sentences recognised", "nsp_accuracy", True, ("chance", 0.5)),
+            Curve("Next sentences recognized", "nsp_accuracy", True, ("chance", 0.5)),
         ]
 
     def panels(self, examples: Mapping[str, Sequence[Json]]) -> list[Panel]:

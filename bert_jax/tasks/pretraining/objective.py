@@ -44,7 +44,7 @@ class PretrainingObjective:
             "masked_weights": masked.weights,
         }
 
-    def normalisers(self, batch: Batch) -> dict[str, jax.Array]:
+    def normalizers(self, batch: Batch) -> dict[str, jax.Array]:
         """Masked tokens and labelled pairs in the batch."""
         return {"mlm_loss": batch["masked_weights"].sum(), "nsp_loss": batch["example_weights"].sum()}
 

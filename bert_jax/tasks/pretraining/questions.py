@@ -100,7 +100,7 @@ class Score(Question):
         """Of each text the sum of the log-probabilities of its tokens, each masked alone."""
         import numpy as np
 
-        from bert_jax.data.queries import cover_one_by_one
+        from bert_jax.data.queries import mask_one_by_one
         from bert_jax.tasks.pretraining.answers import log_probabilities
 
         tokenizer, forward = model.tokenizer, model.forward
@@ -109,13 +109,13 @@ class Score(Question):
         head = partial(log_probabilities, forward.model, forward.params)
 
         def sums(count: int, texts: np.ndarray, copies: Queries) -> Finish[np.ndarray]:
-            tokens = copies.tokens[copies.covered]
+            tokens = copies.tokens[copies.masked]
             finish = forward.at_masked(copies, lambda hidden, rows, columns, which: head(hidden, rows, columns, tokens[which]))
             return lambda: np.bincount(texts, finish(), count)
 
         def start(queries: Queries) -> Finish[list[float]]:
             count = len(queries.examples)
-            started = (sums(count, *copied) for copied in cover_one_by_one(queries, uncounted, at_once))
+            started = (sums(count, *copied) for copied in mask_one_by_one(queries, uncounted, at_once))
             total: np.ndarray = sum(one_ahead(started), np.zeros(count))
             return total.tolist
 
