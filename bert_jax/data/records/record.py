@@ -1,6 +1,5 @@
 """What is in a record, and what is counted of them."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self
@@ -72,8 +71,8 @@ class Counts:
 
     def add(self, other: "Counts") -> None:
         """Adds the counts of others."""
-        for field in dataclasses.fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+        for name, count in vars(other).items():
+            setattr(self, name, getattr(self, name) + count)
 
 
 def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
