@@ -40,6 +40,8 @@ from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model import directory as model_directory
 from bert_jax.stages.verify import verify
 from bert_jax.storage.files import check_seal
+from bert_jax.tasks import find
+from bert_jax.tasks.stored import parameter_shapes
 from bert_jax.training.checkpoints import manifest
 from bert_jax.training.checkpoints.loading import load_parameters
 from bert_jax.training.checkpoints.saving import Checkpoints
@@ -178,7 +180,7 @@ class Uses:
         self._models = {stage: model_directory.read(workdir / stage) for stage in STAGES}
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         self._shapes = {
-            stage: jax.tree.map(lambda leaf: leaf.update(sharding=device), model_directory.parameter_shapes(model, tokenizer.vocab_size))
+            stage: jax.tree.map(lambda leaf: leaf.update(sharding=device), parameter_shapes(model, tokenizer.vocab_size))
             for stage, (model, tokenizer) in self._models.items()
         }
         self._parameters = {stage: self._load(stage) for stage in STAGES}
@@ -223,8 +225,9 @@ class Uses:
 
     def _load(self, stage: str) -> Any:
         model, tokenizer = model_directory.read(self._workdir / stage)
-        loaded = load_parameters(self._workdir / stage, self._shapes[stage], model_directory.identity(model, tokenizer), alone=True)
-        assert model_directory.identity(model, tokenizer) == model_directory.identity(*self._models[stage])
+        identity = model_directory.identity(model, tokenizer)
+        loaded = load_parameters(self._workdir / stage, self._shapes[stage], identity, find(model.kind).best, alone=True)
+        assert identity == model_directory.identity(*self._models[stage])
         return loaded
 
     def _resume(self, stage: str) -> bool:
@@ -233,11 +236,12 @@ class Uses:
         shutil.copytree(self._workdir / stage / "checkpoints", self._scratch / "checkpoints")
         steps = {int(path.name) for path in self._scratch.glob("checkpoints/*")}
         model, tokenizer = self._models[stage]
-        checkpoints = Checkpoints(self._scratch / "checkpoints", 9, model_directory.identity(model, tokenizer))
+        identity = model_directory.identity(model, tokenizer)
+        checkpoints = Checkpoints(self._scratch / "checkpoints", 9, identity)
         try:
             newest = checkpoints.latest
             assert newest is not None
-            restored = load_parameters(self._scratch, self._shapes[stage], model_directory.identity(model, tokenizer), alone=True)
+            restored = load_parameters(self._scratch, self._shapes[stage], identity, find(model.kind).best, alone=True)
         finally:
             checkpoints.close()
         if newest == max(steps) and stage == "pretrain":

@@ -1,7 +1,7 @@
 """Sentiment, or any classification, from your own labeled files: .tsv, .csv or .jsonl with a header.
 
     python train.py --config=configs/finetune_tsv.py --workdir=runs/mine --config.finetune.checkpoint=runs/demo/pretrain \
-        --config.finetune.data.train=train.tsv --config.finetune.data.text=text --config.finetune.data.label=label
+        --config.finetune.data.train=train.tsv --config.finetune.data.text=text --config.finetune.task.label=label
 
 Optional: --config.finetune.data.dev and .test name files of your own, .leaks=leave_out drops training examples that appear in them,
 .text_pair names a second column for pairs of texts, .labels=negative,positive fixes the order of the classes, and

@@ -1,8 +1,7 @@
 """The corpus, whatever it consists of."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 from bert_jax.config.checks import require
 
@@ -23,13 +22,6 @@ class CorpusOptions:
     """What is done about training documents that are in `valid_source` too: reported, left out of training, or not trained with."""
     data_dir: str = ""
     """Where prepared records are kept; empty means `data` inside the workdir."""
-
-    @classmethod
-    def unchecked(cls, values: Mapping[str, Any]) -> Self:
-        """Those of this class, where nobody says which others there are."""
-        from bert_jax.config.overrides import from_dict
-
-        return from_dict(cls, values, {cls: {cls.modality: cls}})
 
     def __post_init__(self) -> None:
         require(bool(self.source), "source", self.source, "name a folder, a glob, a tfds: name or demo.")

@@ -178,7 +178,7 @@ class _Parser:
             default = next(field.default for field in dataclasses.fields(cls) if field.name == cls.CHOSEN_BY)
             cls = self.chosen(cls, values.get(cls.CHOSEN_BY, default), (*at, cls.CHOSEN_BY))
             values = {name: value for name, value in values.items() if name != cls.CHOSEN_BY}
-        elif hasattr(cls, "CHOSEN_BY"):
+        elif hasattr(cls, "unchecked"):
             return self.made(lambda: cls.unchecked(values), at)
         hints = get_type_hints(cls)
         unknown = [name for name in values if name not in hints or get_origin(hints[name]) is ClassVar]

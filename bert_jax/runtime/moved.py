@@ -23,7 +23,6 @@ MODULES = {
     "data.demo": "modalities.text.demo",
     "data.encoding": "modalities.text.encoding",
     "data.files": "storage.streams",
-    "data.inspection": "modalities.text.inspection",
     "data.held_out": "data.records.held_out",
     "data.inspection": "modalities.text.inspection",
     "data.segmentation": "modalities.text.segmentation",
