@@ -64,7 +64,7 @@ def measure(config: RunConfig, pretrained: Path, size: int, seed: int) -> dict[s
     """Test accuracy of the three models on one sample of `size` labels."""
     stage = config.finetune
     assert stage is not None
-    labels = finetuning(stage.task).labels(stage.task)
+    labels = finetuning(stage.task).targets(stage.task)
     labelled = load_labelled(dataclasses.replace(stage.data, max_train_examples=size), labels, seed, Text.tables)
     examples = len(labelled.train)
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(EXAMPLES_SEEN / examples)))
@@ -94,8 +94,8 @@ def _linear(labelled: Labelled) -> float:
     from sklearn.pipeline import make_pipeline
 
     model = make_pipeline(TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000))
-    model.fit(labelled.train.texts, labelled.train.labels)
-    return float(model.score(labelled.test.texts, labelled.test.labels))
+    model.fit(labelled.train.texts, labelled.train.targets)
+    return float(model.score(labelled.test.texts, labelled.test.targets))
 
 
 def draw(lines: Sequence[dict[str, Any]], path: Path) -> None:
