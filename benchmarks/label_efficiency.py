@@ -64,7 +64,7 @@ def measure(config: RunConfig, pretrained: Path, size: int, seed: int) -> dict[s
     """Test accuracy of the three models on one sample of `size` labels."""
     stage = config.finetune
     assert stage is not None
-    labels = finetuning(stage.task).targets(stage.task)
+    labels = finetuning(stage.task).labels(stage.task)
     labelled = load_labelled(dataclasses.replace(stage.data, max_train_examples=size), labels, seed, Text.tables)
     examples = len(labelled.train)
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(EXAMPLES_SEEN / examples)))
