@@ -266,7 +266,7 @@ def _check_shapes(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tup
     for name, shape in wanted.items():
         if found[name] != shape:
             raise InputError(
-                f"The tensor {name} has the shape {found[name]}, but {file} asks for {shape}: they are from different models. "
+                f"The tensor {name} has the shape {found[name]} but {file} asks for {shape}: they are from different models. "
                 "Download both again."
             )
 
