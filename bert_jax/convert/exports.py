@@ -99,10 +99,10 @@ def _published(
             raise InputError(f"The model in {directory} has no {' and no '.join(missing)}, so it cannot be written as a {name}.")
         return requested, requested.parts
     # `BARE` also fits an encoder without its pooler.
-    found = next((row for row in (*rows, BARE) if row.parts == present), BARE if present == ENCODER else None)
-    if found is None or not set(present) <= family.parts(description.encoder).keys():
+    matching = next((row for row in (*rows, BARE) if row.parts == present), BARE if present == ENCODER else None)
+    if matching is None or not set(present) <= family.parts(description.encoder).keys():
         raise InputError(
             f"The model in {directory} has the parts {', '.join(present)}, and no transformers class has exactly these parts. Use "
             "--architecture to name a class that has some of them, or import the model with --initialize-missing."
         )
-    return found, present
+    return matching, present

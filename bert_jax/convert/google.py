@@ -29,17 +29,19 @@ class _Checkpoint:
 
     def __init__(self, index: Path, reader: Any, family: Family) -> None:
         self._index, self._reader = index, reader
-        found = {today(name, family): (name, tuple(shape)) for name, shape in reader.get_variable_to_shape_map().items()}
-        self._names = {name: theirs for name, (theirs, _) in found.items() if name is not None}
-        self.shapes = {name: shape[::-1] if self._names[name].endswith("kernel") else shape for name, (_, shape) in found.items() if name}
+        variables = {today(name, family): (name, tuple(shape)) for name, shape in reader.get_variable_to_shape_map().items()}
+        self._names = {name: variable for name, (variable, _) in variables.items() if name is not None}
+        self.shapes = {
+            name: shape[::-1] if self._names[name].endswith("kernel") else shape for name, (_, shape) in variables.items() if name
+        }
 
     def read(self, name: str) -> np.ndarray:
         """Return one tensor as float32."""
-        theirs = self._names[name]
+        variable = self._names[name]
         # Only here does TensorFlow open the .data file and verify the tensor's checksum.
         with _input_errors(self._index):
-            array = np.asarray(self._reader.get_tensor(theirs), np.float32)
-        return array.T if theirs.endswith("kernel") else array
+            array = np.asarray(self._reader.get_tensor(variable), np.float32)
+        return array.T if variable.endswith("kernel") else array
 
 
 def open_checkpoint(directory: Path, family: Family) -> _Checkpoint:

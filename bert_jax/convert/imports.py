@@ -107,7 +107,7 @@ def read_source(source: str | Path, initialize_missing: bool = False, families: 
             found = ", ".join(sorted(entry.name for entry in directory.iterdir())[:10]) or "nothing"
             raise InputError(f"{directory} has no {CONFIG}, which describes the model; it contains {found}. Download the missing file.")
     values = read_json(file)
-    # Read the configuration first: it is where an unsupported architecture is easiest to report.
+    # Read the configuration first, so that an unsupported architecture gets a clear error.
     family = family_of(values, file, families)
     config = encoder_config(family, values, file)
     embedding = embedding_config(source_directory)
@@ -262,8 +262,8 @@ def _check_names(found: Mapping[str, tuple[int, ...]], entries: Iterable[Entry],
         )
 
 
-def _check_shapes(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], file: Path) -> None:
-    for name, shape in wanted.items():
+def _check_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], file: Path) -> None:
+    for name, shape in expected.items():
         if found[name] != shape:
             raise InputError(
                 f"The tensor {name} has the shape {found[name]} but {file} asks for {shape}: they are from different models. "

@@ -45,14 +45,14 @@ def to_tensors(params: Mapping[str, Any], entries: Iterable[Entry]) -> dict[str,
 def tensor_shapes(shapes: Mapping[str, Any], entries: Iterable[Entry]) -> dict[str, tuple[int, ...]]:
     """Return the shape of each entry's tensor by name, from the parameter shapes (a tree of `jax.ShapeDtypeStruct`)."""
     known: dict[tuple[Layout, tuple[int, ...]], tuple[int, ...]] = {}
-    found = {}
+    result = {}
     for entry in entries:
         shape = _leaf(shapes, entry).shape
         shape = shape if entry.layer is None else shape[1:]
         if (entry.layout, shape) not in known:
             known[entry.layout, shape] = laid_out(shape, entry.layout.to_theirs)
-        found[entry.name] = known[entry.layout, shape]
-    return found
+        result[entry.name] = known[entry.layout, shape]
+    return result
 
 
 def laid_out(shape: tuple[int, ...], convert: Any) -> tuple[int, ...]:

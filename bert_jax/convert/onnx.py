@@ -72,12 +72,12 @@ def _outputs(model: PretrainingModel | ClassificationModel, batch: Batch) -> dic
     if isinstance(model, ClassificationModel):
         return {"scores": model(batch)}
     hidden, _ = model.encode(batch)
-    found = {"hidden": hidden}
+    outputs = {"hidden": hidden}
     if "masked_positions" in batch:
-        found["masked_tokens"] = model.masked_token_logits(gather_positions(hidden, batch["masked_positions"]))
+        outputs["masked_tokens"] = model.masked_token_logits(gather_positions(hidden, batch["masked_positions"]))
     if "cls_positions" in batch:
-        found["next_sentence"] = model.next_sentence_logits(hidden, batch["cls_positions"])
-    return found
+        outputs["next_sentence"] = model.next_sentence_logits(hidden, batch["cls_positions"])
+    return outputs
 
 
 @contextmanager

@@ -37,14 +37,14 @@ class TensorFiles:
         for file in _files(directory):
             with _opened(file) as tensors:
                 for name in tensors.keys():  # noqa: SIM118  # not a dict
-                    found = tensors.get_slice(name)
+                    tensor = tensors.get_slice(name)
                     current = rename(name, family.renames)
                     if current in self._locations:
                         raise InputError(
                             f"The tensor {current} is in both {self._locations[current][0]} and {file}. Download the files again."
                         )
                     self._locations[current] = file, name
-                    self.shapes[current] = tuple(found.get_shape())
+                    self.shapes[current] = tuple(tensor.get_shape())
         for tied in family.tied.values():
             for name, other in tied.items():
                 if name in self._locations and other not in self._locations:
@@ -52,14 +52,14 @@ class TensorFiles:
 
     def read(self, name: str) -> np.ndarray:
         """Return one tensor as float32."""
-        file, theirs = self._locations[name]
+        file, stored_name = self._locations[name]
         with _opened(file) as tensors:
-            dtype = tensors.get_slice(theirs).get_dtype()
+            dtype = tensors.get_slice(stored_name).get_dtype()
             if dtype not in _DTYPES:
                 raise InputError(
-                    f"The tensor {theirs} in {file} has type {dtype}; only {', '.join(_DTYPES)} are supported. Save it as float32."
+                    f"The tensor {stored_name} in {file} has type {dtype}; only {', '.join(_DTYPES)} are supported. Save it as float32."
                 )
-            return np.asarray(tensors.get_tensor(theirs)).astype(np.float32)
+            return np.asarray(tensors.get_tensor(stored_name)).astype(np.float32)
 
 
 def _files(directory: Path) -> list[Path]:

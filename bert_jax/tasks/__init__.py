@@ -48,11 +48,11 @@ def choices(others: Iterable[Task] = (), modalities: Iterable[Modality[Any, Any]
     """Return the options classes of all fine-tuning tasks and modalities, by the names that a configuration may use for them."""
     from bert_jax.modalities import choices as of_modalities
 
-    found: dict[str, type] = {}
+    options: dict[str, type] = {}
     for task in (*TASKS, *others):
         if isinstance(task, FinetuningTask):
-            found |= {task.name: task.options, task.kind: task.options}
-    return {TaskOptions: found, **of_modalities(modalities)}
+            options |= {task.name: task.options, task.kind: task.options}
+    return {TaskOptions: options, **of_modalities(modalities)}
 
 
 def checked(config: RunConfig, others: Iterable[Task] = (), modalities: Iterable[Modality[Any, Any]] = ()) -> RunConfig:

@@ -62,7 +62,7 @@ def stored_parameters(
 ) -> dict[str, Any]:
     """Load the verified parameters of a model directory, or only those of the given `parts`; see `load_model`."""
     shapes = parameter_shapes(description, tokenizer.vocab_size, others)
-    wanted = {part: shapes[part] for part in parts or shapes}
-    placed = jax.tree.map(lambda leaf: leaf.update(sharding=sharding), wanted)
+    selected = {part: shapes[part] for part in parts or shapes}
+    placed = jax.tree.map(lambda leaf: leaf.update(sharding=sharding), selected)
     identity, best = model_directory.identity(description, tokenizer), tasks.find(description.kind, others).best
     return dict(load_parameters(directory, placed, identity, best, alone=True))

@@ -18,5 +18,5 @@ def class_probabilities(model: ClassificationModel, params: Any, batch: Any) -> 
 
 def measure(scores: jax.Array, batch: Batch) -> Metrics:
     """Return the cross-entropy loss and accuracy of logits [B, E, C]."""
-    found = classification_metrics("class", scores, batch["labels"], batch["example_weights"])
-    return {"loss": found["class_loss"], "accuracy": found["class_accuracy"]}
+    metrics = classification_metrics("class", scores, batch["labels"], batch["example_weights"])
+    return {"loss": metrics["class_loss"], "accuracy": metrics["class_accuracy"]}

@@ -47,8 +47,8 @@ def largest_confusions(labels: np.ndarray, predicted: np.ndarray, names: Sequenc
     pairs, counts = np.unique(labels[wrong].astype(np.int64) * len(names) + predicted[wrong], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:_MAX_CONFUSIONS]
     return [
-        {"label": names[true], "predicted": names[found], "count": count, "of": int(examples[true])}
-        for (true, found), count in zip((divmod(pair, len(names)) for pair in pairs[order].tolist()), counts[order].tolist(), strict=True)
+        {"label": names[true], "predicted": names[other], "count": count, "of": int(examples[true])}
+        for (true, other), count in zip((divmod(pair, len(names)) for pair in pairs[order].tolist()), counts[order].tolist(), strict=True)
     ]
 
 
