@@ -78,7 +78,7 @@ def test_remarks() -> None:
     full = np.full(3, 9)
     assert remarks("abc", {"train": full, "test": full}) == ()
     assert remarks(("No", "no", "yes"), {"train": full, "test": full}) == (
-        "the labels 'No', 'no' differ only in case and are classes of their own.",
+        "the labels 'No', 'no' differ only in case but are treated as different classes.",
     )
     many = [f"class {i}" for i in range(1500)]
     (message, _) = remarks(many, dict.fromkeys(("train", "test"), np.zeros(1500, np.int64)))

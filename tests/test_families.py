@@ -168,7 +168,7 @@ def test_the_toys_rows_are_as_strict(tmp_path: Path) -> None:
     assert_same(imported.params, whole)
     assert imported.unused == ("more",)
     rewrite(tmp_path / "toy", lambda found: found | {"blanks.table": table + 1})
-    with pytest.raises(InputError, match=r"blanks.table .* tied to in Toy, trunk.tokens_table"):
+    with pytest.raises(InputError, match=r"blanks.table .* differs from trunk.tokens_table, to which Toy ties it"):
         read_source(tmp_path / "toy", families=[TOY])
     rewrite(tmp_path / "toy", lambda found: found | {"blanks.table": table, "old_trunk.block2.up.weight": table})
     with pytest.raises(InputError, match=r"trunk.block2.up.weight has the shape .* asks for \(64, 32\)"):

@@ -95,7 +95,7 @@ def workdir(tmp_path):
 
 def test_the_whole_run_is_shown(workdir):
     shown = page(workdir)
-    for text in ["27.0 %", "5.0 % by always guessing", "68.0 %", "9.8M", "2\u202f000 steps"]:
+    for text in ["27.0 %", "5.0 % by always predicting the most frequent token", "68.0 %", "9.8M", "2\u202f000 steps"]:
         assert text in shown.text
     for text in ["79.1 %", "+4.0 points", "75.1 %", "1\u202f741", "712", "81.8 %", "encoder.layers"]:
         assert text in shown.text
