@@ -72,13 +72,13 @@ def test_a_repair_costs_no_more_than_a_look_at_every_example() -> None:
 def test_remarks() -> None:
     counts = {"train": np.array([3, 0, 2]), "test": np.array([1, 1, 0])}
     assert remarks("abc", counts) == (
-        "1 of the 3 classes has no training example, so the classifier cannot learn to answer them: 'b'.",
-        "1 of the 3 classes has no test example, so the figures say nothing of them: 'c'.",
+        "1 of the 3 classes has no training example, so the classifier cannot learn to predict them: 'b'.",
+        "1 of the 3 classes has no test example, so the scores say nothing about them: 'c'.",
     )
     full = np.full(3, 9)
     assert remarks("abc", {"train": full, "test": full}) == ()
     assert remarks(("No", "no", "yes"), {"train": full, "test": full}) == (
-        "the labels 'No', 'no' differ only in case and are classes of their own.",
+        "the labels 'No', 'no' differ only in case but are treated as different classes.",
     )
     many = [f"class {i}" for i in range(1500)]
     (message, _) = remarks(many, dict.fromkeys(("train", "test"), np.zeros(1500, np.int64)))
@@ -87,7 +87,7 @@ def test_remarks() -> None:
 
 def test_a_column_of_texts_or_numbers_is_no_column_of_classes() -> None:
     """scikit-learn warns at the same share."""
-    told = "training examples have {} labels; finetune.task.label may name a column that holds no classes."
+    told = "training examples have {} labels; finetune.task.label may name a column that does not contain classes."
     for classes, wanted in ((30, [f"30 {told.format(30)}"]), (16, [f"30 {told.format(16)}"]), (15, [])):
         counts = np.bincount(np.arange(30) % classes)
         assert list(remarks([str(i) for i in range(classes)], {"train": counts, "test": counts})) == wanted

@@ -76,7 +76,7 @@ def test_the_other_answers(tiny_pretrained, tiny_classifier, capsys):
     found = np.array([answer["embedding"] for answer in json_lines(capsys.readouterr().out)])
     np.testing.assert_allclose(found, bert.embed(["房间", "很好"], "cls"), atol=1e-5)
     ok("embed", tiny_pretrained, "房间")
-    assert "(32 numbers" in capsys.readouterr().out
+    assert "(32 values" in capsys.readouterr().out
 
 
 def test_blanks_are_filled_from_some_words(tiny_pretrained, capsys):

@@ -44,9 +44,9 @@ def test_a_trained_model_survives_the_way_there_and_back(tiny_pretrained: Path, 
     assert "BertForPreTraining" in capsys.readouterr().out
     assert_same(read_source(tmp_path / "out").params, jax.device_get(bert_jax.load(tiny_pretrained).params))
     card = (tmp_path / "out" / "README.md").read_text()
-    assert card.startswith("---\n") and "license: cc-by-sa-4.0" in card and "class 0 says that B follows A" in card
+    assert card.startswith("---\n") and "license: cc-by-sa-4.0" in card and "class 0 means that B follows A" in card
     assert main(["export", str(tiny_pretrained), str(tmp_path / "out")]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main(["export", str(tiny_pretrained), str(tmp_path / "other"), "--architecture", "BertForMasked"]) == 2
     assert "choose one of BertForPreTraining, BertForMaskedLM" in capsys.readouterr().err
     assert main(["export", str(tiny_pretrained.parent), str(tmp_path / "other")]) == 2
@@ -85,7 +85,7 @@ def test_the_card_tells_what_was_trained(tmp_path: Path, tiny_pretrained: Path) 
     card = (tmp_path / "out" / "README.md").read_text()
     for text in ("python train.py --config=mine.py", "mine-0123456789abcdef", '"seed": 7', "| mlm loss, valid, at step 30 | 2.125 |"):
         assert text in card
-    assert "1,234,567" in card and "0.0625" in card and "license was not named" in card
+    assert "1,234,567" in card and "0.0625" in card and "No license was given" in card
     assert bert_jax.load(run / "pretrain").tokenizer.fingerprint in card
 
 

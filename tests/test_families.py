@@ -115,7 +115,7 @@ def test_the_message_for_another_model_names_the_families_there_are() -> None:
     assert family_of({"model_type": "toy"}, "config.json", (*FAMILIES, TOY)) is TOY
     assert family_of({}, "config.json", (*FAMILIES, TOY)) is FAMILIES[0], "older files have no model_type"
     for name in ("gpt2", ["bert"]):
-        with pytest.raises(InputError, match=r"config.json .* \(model_type\). Only BERT and Toy are read: `bert`, .*; `toy`\."):
+        with pytest.raises(InputError, match=r"\(model_type\). Only BERT and Toy are supported: `bert` \(includes .*\); `toy`\."):
             family_of({"model_type": name}, "config.json", (*FAMILIES, TOY))
 
 
@@ -148,7 +148,7 @@ def test_a_toy_family_is_written_and_read(tmp_path: Path, kind: str, absent: tup
         export_model(tmp_path / way, tmp_path / f"bert from {way}")
     ways = [(tmp_path / f"bert from {way}" / "model.safetensors").read_bytes() for way in ("ours", "back")]
     assert ways[0] == ways[1], "the way through the toy changes nothing"
-    with pytest.raises(InputError, match=r"architecture 'toy'.*Only BERT is read"):
+    with pytest.raises(InputError, match=r"architecture 'toy'.*Only BERT is supported"):
         read_source(tmp_path / "toy")
 
 
@@ -168,7 +168,7 @@ def test_the_toys_rows_are_as_strict(tmp_path: Path) -> None:
     assert_same(imported.params, whole)
     assert imported.unused == ("more",)
     rewrite(tmp_path / "toy", lambda found: found | {"blanks.table": table + 1})
-    with pytest.raises(InputError, match=r"blanks.table .* tied to in Toy, trunk.tokens_table"):
+    with pytest.raises(InputError, match=r"blanks.table .* differs from trunk.tokens_table, to which Toy ties it"):
         read_source(tmp_path / "toy", families=[TOY])
     rewrite(tmp_path / "toy", lambda found: found | {"blanks.table": table, "old_trunk.block2.up.weight": table})
     with pytest.raises(InputError, match=r"trunk.block2.up.weight has the shape .* asks for \(64, 32\)"):
@@ -182,13 +182,13 @@ def test_the_toys_rows_are_as_strict(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             read_source(tmp_path / "toy", families=[TOY])
     (tmp_path / "toy" / "config.json").write_text(json.dumps({name: value for name, value in values.items() if name != "depth"}))
-    with pytest.raises(InputError, match="no depth: it is not a whole configuration of a Toy model"):
+    with pytest.raises(InputError, match="no depth: it is not a complete configuration of a Toy model"):
         read_source(tmp_path / "toy", families=[TOY])
 
 
 def test_a_part_that_the_family_does_not_name_is_not_written(tmp_path: Path) -> None:
     write_model(tmp_path / "ours", DESCRIPTIONS["pretraining"])
-    with pytest.raises(InputError, match=r"parts .*next_sentence, and no class of transformers has just these"):
+    with pytest.raises(InputError, match=r"parts .*next_sentence, and no transformers class has exactly these parts"):
         export_model(tmp_path / "ours", tmp_path / "toy", family=TOY)
     with pytest.raises(InputError, match=r"choose one of ToyForMaskedLM, ToyForSequenceClassification, ToyModel\."):
         export_model(tmp_path / "ours", tmp_path / "toy", architecture="ToyForPreTraining", family=TOY)

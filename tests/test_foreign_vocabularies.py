@@ -113,7 +113,7 @@ def test_tokens_without_a_row_are_named_with_their_files(tmp_path: Path, files: 
     foreign.write(tmp_path)
     for name, values in files.items():
         change(tmp_path, name, **values)
-    with pytest.raises(InputError, match=rf"no row in the token table: '\[E1\]' in {where}\. Fetch") as error:
+    with pytest.raises(InputError, match=rf"no row in the token table: '\[E1\]' in {where}\. Download") as error:
         read_source(tmp_path)
     assert "\n" not in str(error.value)
     with_rows(tmp_path, 1)
@@ -128,7 +128,7 @@ def test_a_table_that_was_cut_short_names_tokens_of_the_vocabulary(tmp_path: Pat
     with_rows(tmp_path, -5)
     last = foreign.tokenizer().vocab_size - 5
     token = foreign.tokenizer().tokens([last])[0]
-    with pytest.raises(InputError, match=rf"'{token}' in tokenizer.json and vocab.txt; .* and 2 more\. Fetch the weights"):
+    with pytest.raises(InputError, match=rf"'{token}' in tokenizer.json and vocab.txt; .* and 2 more\. Download the weights"):
         read_source(tmp_path)
 
 

@@ -174,7 +174,7 @@ def test_a_score_is_the_sum_over_tokens_covered_one_by_one(bert):
 def test_scores_of_many_texts_are_made_in_groups(bert, monkeypatch):
     texts = ["很" * size for size in (1, 40, 3, 46)] + ["好[MASK]"]
     wanted = [bert.score(text) for text in texts]
-    monkeypatch.setattr(pretrained_questions, "_SCORED_BATCHES", 1)
+    monkeypatch.setattr(pretrained_questions, "_BATCHES_PER_CHUNK", 1)
     monkeypatch.setattr(bert_room, "CHUNK", 3)
     np.testing.assert_allclose(bert.score(iter(texts)), wanted, rtol=1e-5)
     assert bert.score("[MASK]") == 0

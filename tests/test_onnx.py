@@ -94,7 +94,7 @@ def test_a_model_directory_from_the_command_line(tiny_classifier: Path, tmp_path
     np.testing.assert_allclose(np.asarray(jax.nn.softmax(scores[0, 0])), wanted, atol=1e-5)
     capsys.readouterr()
     assert main(arguments) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_without_the_package_the_error_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def workdir(tmp_path):
 
 def test_the_whole_run_is_shown(workdir):
     shown = page(workdir)
-    for text in ["27.0 %", "5.0 % by always guessing", "68.0 %", "9.8M", "2\u202f000 steps"]:
+    for text in ["27.0 %", "5.0 % by always predicting the most frequent token", "68.0 %", "9.8M", "2\u202f000 steps"]:
         assert text in shown.text
     for text in ["79.1 %", "+4.0 points", "75.1 %", "1\u202f741", "712", "81.8 %", "encoder.layers"]:
         assert text in shown.text
@@ -103,7 +103,7 @@ def test_the_whole_run_is_shown(workdir):
         assert text in shown.text
     titles = re.findall(r'aria-label="([^;"]+);', (workdir / "report.html").read_text(encoding="utf-8"))
     how_it_ran = ["Learning rate", "Share of padding"]
-    assert titles == ["Loss", "Masked tokens found", *how_it_ran, "Accuracy", "Loss", *how_it_ran]
+    assert titles == ["Loss", "Masked-token accuracy", *how_it_ran, "Accuracy", "Loss", *how_it_ran]
     # Fine-tuning: training and held-out curves of both runs on one chart.
     accuracy = json.loads(next(figure["data-series"] for figure in shown.of("figure") if "from scratch" in figure["data-series"]))
     names = ["pre-trained, training", "pre-trained, held out", "from scratch, training", "from scratch, held out"]

@@ -115,19 +115,19 @@ def test_joined_modes_by_hand(encoder: Path) -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"pooling": {"pooling_mode": "attention"}}, "pools by attention: supported are cls, max"),
-    ({"pooling": {"pooling_mode_attention": True}}, "pools by pooling_mode_attention"),
-    ({"pooling": {"pooling_mode": [["mean"]]}}, "pools by"),
+    ({"pooling": {"pooling_mode": "attention"}}, "unsupported pooling attention; supported are cls, max"),
+    ({"pooling": {"pooling_mode_attention": True}}, "unsupported pooling pooling_mode_attention"),
+    ({"pooling": {"pooling_mode": [["mean"]]}}, "unsupported pooling"),
     ({"more": ["Dense"]}, "Transformer, Pooling, Dense"),
-    ({"config_sentence_transformers": {"prompts": [1]}}, "prompts that are not texts by name"),
-    ({"config_sentence_transformers": {"default_prompt_name": "passage"}}, "default_prompt_name='passage', and its prompts are none"),
+    ({"config_sentence_transformers": {"prompts": [1]}}, "prompts that are not a mapping from names to strings"),
+    ({"config_sentence_transformers": {"default_prompt_name": "passage"}}, "default_prompt_name='passage', but its prompts are none"),
     ({"config_sentence_transformers": {"truncate_dim": 0}}, "truncate_dim=0"),
     ({"sentence_bert_config": {"max_seq_length": 1}}, "max_seq_length=1"),
     ({"sentence_bert_config": {"processing_kwargs": {"text": {"max_length": 8}}}}, "processing_kwargs"),
     ({"sentence_bert_config": {"transformer_task": "fill-mask"}}, "transformer_task='fill-mask'"),
     ({"sentence_bert_config": {"tokenizer_args": {"strip_accents": False}}}, "tokenizer's strip_accents"),
-    ({"path": "../1_Pooling"}, "refused"),
-    ({"first": "0_Transformer"}, "keeps its encoder in .*0_Transformer, which is not there"),
+    ({"path": "../1_Pooling"}, "rejected"),
+    ({"first": "0_Transformer"}, "keeps its encoder in .*0_Transformer, which does not exist"),
 ]
 
 
@@ -144,7 +144,7 @@ def test_modules_of_an_author_are_not_run(directory: Path) -> None:
     modules = json.loads((directory / "modules.json").read_text())
     modules[1]["type"] = "modeling.Pooling"
     (directory / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(InputError, match=r"modeling\.Pooling, which is a program of its author"):
+    with pytest.raises(InputError, match=r"modeling\.Pooling, which is custom code and is not executed"):
         read_source(directory)
 
 

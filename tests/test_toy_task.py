@@ -156,7 +156,7 @@ def test_the_run_goes_on_and_its_report_shows_the_task(workdir: Path, capsys: py
     shown = capsys.readouterr().out
     assert "is done" in shown and "Test correlation" in shown and "Test texts and their predictions:" in shown
     report = write_report(workdir, TASKS).read_text(encoding="utf-8")
-    assert "Test correlation" in report and "Labelled examples" in report and report.count("<svg") > 5
+    assert "Test correlation" in report and "Labeled examples" in report and report.count("<svg") > 5
 
 
 def test_the_task_is_short() -> None:

@@ -119,7 +119,7 @@ def test_a_description_says_what_enters_only_where_it_is_not_text() -> None:
     assert digits.stored()["input"] == {"modality": "digits", "embedding": "tokens", "units": 3}
     assert "input" not in ModelDescription("pretraining", encoder, 8).stored()
     assert parameter_shapes(digits, 15)["embeddings"]["tokens"].shape == (15, 8)
-    with pytest.raises(InputError, match="no embedding 'patches'; there are tokens"):
+    with pytest.raises(InputError, match=r"no embedding 'patches'\. The embeddings are tokens"):
         build(replace(digits, input=InputDescription(embedding="patches")), 15, ComputeConfig())
 
 

@@ -1,4 +1,4 @@
-"""A model directory -> a directory that `transformers` loads, with a model card."""
+"""Exports a model directory to a directory that `transformers` can load, with a model card."""
 
 import shutil
 from pathlib import Path
@@ -26,25 +26,25 @@ from bert_jax.tasks.stored import stored_parameters
 def export_model(
     directory: str | Path, out: str | Path, license_name: str = "", architecture: str = "", family: Family = FAMILIES[0]
 ) -> str:
-    """Writes the model in `directory` (the newest checkpoint, of a classifier the best) to the new directory `out`.
+    """Write the model in `directory` (its newest checkpoint, or its best one for a classifier) to the new directory `out`.
 
     Args:
-        architecture: one of the family's classes, to write the parts that it has alone; empty writes all that there are.
-        family: whose names the files have; the first is what our encoder computes.
+        architecture: one of the family's classes, to write only the parts that it has; if empty, all parts of the model are written.
+        family: the family whose naming the files use; the default is BERT, the first of `FAMILIES`.
 
     Returns:
-        The name of the `transformers` class whose weights these are.
+        The name of the `transformers` class that the weights belong to.
 
     Raises:
-        InputError: there is no model, `out` is not empty, the architecture is unknown, or the model has no equivalent in `transformers`.
+        InputError: `directory` has no model, `out` is not empty, the architecture is unknown, or `transformers` has no such model.
     """
     directory, out = resolve_path(directory), on_disk(out, "OUT")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists already and is not an empty directory: name another one.")
+        raise InputError(f"{out} already exists and is not an empty directory: choose another one.")
     description, tokenizer = model_directory.read(directory)
     classes = _classes(family, description)
     if architecture and architecture not in classes:
-        raise InputError(f"There is no architecture {architecture!r} to write: choose one of {', '.join(classes)}.")
+        raise InputError(f"The architecture {architecture!r} cannot be written: choose one of {', '.join(classes)}.")
     published, parts = _published(directory, description, family, classes.get(architecture))
     architecture = family.prefix + published.suffix
     device = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
@@ -57,7 +57,7 @@ def export_model(
     if description.labels:
         values["id2label"] = {str(index): label for index, label in enumerate(description.labels)}
         values["label2id"] = {label: index for index, label in enumerate(description.labels)}
-    # Whole or not there at all.
+    # Write to a temporary directory and rename it, so that `out` is either complete or absent.
     unfinished = out.with_name(out.name + ".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     tokenizer.save(unfinished, description.tokenizer_length or description.encoder.max_positions)
@@ -74,35 +74,35 @@ def export_model(
 
 
 def _classes(family: Family, description: ModelDescription) -> dict[str, Published]:
-    """The classes of `transformers` that can be written: those of which the family names every part."""
+    """Return the `transformers` classes that can be written: those whose parts all have names in the family."""
     named = family.parts(description.encoder).keys()
     rows = (*(row for task in TASKS for row in task.published), BARE)
     return {family.prefix + row.suffix: row for row in rows if named >= set(row.parts)}
 
 
 def _published(
-    directory: Path, description: ModelDescription, family: Family, wanted: Published | None
+    directory: Path, description: ModelDescription, family: Family, requested: Published | None
 ) -> tuple[Published, tuple[str, ...]]:
-    """The class of `transformers` with these heads, or the wanted one, and the parts of the model that it holds."""
+    """Return the `transformers` class to write (`requested`, or the one that matches the model's heads) and the parts that it holds."""
     task = find(description.kind)
     rows = task.published
-    if not rows or (fault := task.unpublished(description)):
-        raise InputError(f"The model in {directory} {fault if rows else 'is of a task that transformers has no class for'}")
-    # Trained without the next-sentence task, its head and the pooler are still the random numbers they began as.
+    if not rows or (reason := task.unpublished(description)):
+        raise InputError(f"The model in {directory} {reason if rows else 'is for a task that transformers has no class for.'}")
+    # Without the next-sentence task, its head and the pooler still have their random initial values.
     untrained = "next_sentence" in rows[0].parts and description.next_sentence == "none" and not description.absent
     left_out = ("pooler", "next_sentence") if untrained else description.absent
-    there = tuple(part for part in rows[0].parts if part not in left_out)
-    if wanted:
-        missing = [part for part in wanted.parts if part not in there]
+    present = tuple(part for part in rows[0].parts if part not in left_out)
+    if requested:
+        missing = [part for part in requested.parts if part not in present]
         if missing:
-            name = family.prefix + wanted.suffix
+            name = family.prefix + requested.suffix
             raise InputError(f"The model in {directory} has no {' and no '.join(missing)}, so it cannot be written as a {name}.")
-        return wanted, wanted.parts
-    # A bare encoder is a model with or without its pooler.
-    found = next((row for row in (*rows, BARE) if row.parts == there), BARE if there == ENCODER else None)
-    if found is None or not set(there) <= family.parts(description.encoder).keys():
+        return requested, requested.parts
+    # `BARE` also fits an encoder without its pooler.
+    matching = next((row for row in (*rows, BARE) if row.parts == present), BARE if present == ENCODER else None)
+    if matching is None or not set(present) <= family.parts(description.encoder).keys():
         raise InputError(
-            f"The model in {directory} has the parts {', '.join(there)}, and no class of transformers has just these. Name one that has "
-            "some of them with --architecture, or import the model with --initialize-missing."
+            f"The model in {directory} has the parts {', '.join(present)}, and no transformers class has exactly these parts. Use "
+            "--architecture to name a class that has some of them, or import the model with --initialize-missing."
         )
-    return found, there
+    return matching, present

@@ -1,4 +1,4 @@
-"""A model from elsewhere: a Hugging Face directory, a name on its hub, or Google's original checkpoint -> ours."""
+"""Imports models from a Hugging Face directory, the Hugging Face Hub, or one of Google's original checkpoints."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ CONFIG, ORIGIN, ADAPTER = "config.json", "import.json", "adapter_config.json"
 
 
 class Tensors(Protocol):
-    """Tensors by the names that `transformers` gives them, read one at a time."""
+    """Tensors by their `transformers` names, read one at a time."""
 
     shapes: dict[str, tuple[int, ...]]
 
@@ -45,13 +45,13 @@ class Tensors(Protocol):
 
 @dataclass(frozen=True)
 class Imported:
-    """A model from elsewhere.
+    """An imported model.
 
     Attributes:
-        description, tokenizer: as in a model directory of ours.
-        params: the parameters, float32 numpy arrays.
-        unused: tensors of the source that no part of the model takes.
-        initialized: parts of the model that the source lacks and that start from random numbers.
+        description, tokenizer: as in a bert_jax model directory.
+        params: the parameters, float32 NumPy arrays.
+        unused: names of the source's tensors that no part of the model uses.
+        initialized: parts of the model that the source lacks and that were initialized randomly.
     """
 
     description: ModelDescription
@@ -62,39 +62,41 @@ class Imported:
 
 
 def is_foreign(source: str | Path) -> bool:
-    """Whether this names a model from elsewhere: a directory with files of one, or a name on the hub."""
+    """Return whether `source` is a model to import: a directory with model files of another library, or a name on the Hub."""
     directory = resolve_path(source)
     if not directory.is_dir():
         return not directory.exists() and hub.is_name(str(source))
     if (directory / model_directory.FILE).exists():
         return False
-    of_one = (SINGLE, INDEX, *PICKLES, MODULES, ADAPTER, google.CONFIG, "*.ckpt.index")
-    if any(next(directory.glob(pattern), None) for pattern in of_one):
+    patterns = (SINGLE, INDEX, *PICKLES, MODULES, ADAPTER, google.CONFIG, "*.ckpt.index")
+    if any(next(directory.glob(pattern), None) for pattern in patterns):
         return True
     return (directory / CONFIG).is_file() and not read_json(directory / CONFIG).keys().isdisjoint(("model_type", "architectures"))
 
 
 def read_source(source: str | Path, initialize_missing: bool = False, families: Sequence[Family] = FAMILIES) -> Imported:
-    """Reads a model from elsewhere; heads that it lacks are `description.absent`, or start from random numbers if asked.
+    """Read a model to import. Heads that it lacks are listed in `description.absent`, or initialized randomly on request.
 
     Args:
-        families: one of these the model must belong to.
+        source: a directory, or a name on the Hugging Face Hub.
+        initialize_missing: whether to initialize missing heads randomly.
+        families: the supported families; the model must belong to one of them.
 
     Raises:
-        InputError: files are missing, damaged or pickles; another architecture; an adapter; tensors that contradict the
-            configuration; tokens without a row of the token table, or a vocabulary far smaller; part of a head only; the hub
-            cannot be reached.
+        InputError: files are missing, damaged or pickles; the architecture is not supported; the source is a PEFT adapter; tensors
+            contradict the configuration; tokens have no row in the token table, or the vocabulary is much smaller than the table;
+            a head is incomplete; or the Hub cannot be reached.
     """
-    source_directory = on_disk(source, "A model from elsewhere,")
+    source_directory = on_disk(source, "A model to import,")
     if not source_directory.is_dir():
         source_directory = hub.fetch(str(source))
     directory = encoder_directory(source_directory)
     if not directory.is_dir():
-        raise InputError(f"{source_directory} keeps its encoder in {directory}, which is not there. Fetch that folder too.")
+        raise InputError(f"{source_directory} keeps its encoder in {directory}, which does not exist. Download that folder too.")
     if (directory / ADAPTER).exists():
         raise InputError(
-            f"{directory} holds an adapter of PEFT ({ADAPTER}), which changes the model's weights and is not read. Merge it with peft's "
-            "merge_and_unload(), save the whole model and name that directory."
+            f"{directory} has a PEFT adapter ({ADAPTER}), which changes the model's weights and is not supported. Merge it with PEFT's "
+            "merge_and_unload(), save the complete model and import that directory."
         )
     open_tensors: Callable[[Path, Family], Tensors]
     if (directory / google.CONFIG).is_file() and not (directory / CONFIG).is_file():
@@ -103,13 +105,13 @@ def read_source(source: str | Path, initialize_missing: bool = False, families: 
         file, open_tensors = directory / CONFIG, TensorFiles
         if not file.is_file():
             found = ", ".join(sorted(entry.name for entry in directory.iterdir())[:10]) or "nothing"
-            raise InputError(f"{directory} has no {CONFIG}, which says what model it is; it holds {found}. Fetch the missing file.")
+            raise InputError(f"{directory} has no {CONFIG}, which describes the model; it contains {found}. Download the missing file.")
     values = read_json(file)
-    # The configuration comes first: it says in one word that this is another architecture.
+    # Read the configuration first, so that an unsupported architecture gets a clear error.
     family = family_of(values, file, families)
     config = encoder_config(family, values, file)
     embedding = embedding_config(source_directory)
-    imported = _assembled(_Source(directory, file, values, family, config, open_tensors(directory, family)), initialize_missing)
+    imported = _assemble(_Source(directory, file, values, family, config, open_tensors(directory, family)), initialize_missing)
     if embedding is None:
         return imported
     tokenizer = imported.tokenizer.behind_lower_case() if lowers_case(directory) else imported.tokenizer
@@ -119,14 +121,14 @@ def read_source(source: str | Path, initialize_missing: bool = False, families: 
 def import_model(
     source: str | Path, directory: str | Path, initialize_missing: bool = False, families: Sequence[Family] = FAMILIES
 ) -> Imported:
-    """Writes a model from elsewhere into `directory` as a model directory like those of training.
+    """Import a model into `directory`, as a model directory like those that training writes.
 
     Raises:
-        InputError: `directory` is not empty; see `read_source`.
+        InputError: `directory` is not empty; see also `read_source`.
     """
     directory = resolve_path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise InputError(f"{directory} exists already and is not an empty directory: name another one.")
+        raise InputError(f"{directory} already exists and is not an empty directory: choose another one.")
     check_name(directory)
     imported = read_source(source, initialize_missing, families)
     checkpoints = Checkpoints(directory / "checkpoints", keep=1, model=model_directory.identity(imported.description, imported.tokenizer))
@@ -134,7 +136,7 @@ def import_model(
     checkpoints.save(0, state, {"imported": str(source)})
     checkpoints.close()
     write_json(directory / ORIGIN, {"source": str(source), "initialized": imported.initialized, "unused": imported.unused})
-    # Last: what makes it a model.
+    # Written last: this file is what makes the directory a model.
     model_directory.write(directory, imported.description, imported.tokenizer)
     seal(directory)
     return imported
@@ -142,7 +144,7 @@ def import_model(
 
 @dataclass(frozen=True)
 class _Source:
-    """What a directory holds: the configuration `values` of `file`, read as `config`, and the tensors beside it."""
+    """The contents of a source directory: the configuration `values` of `file`, parsed as `config`, and the tensors."""
 
     directory: Path
     file: Path
@@ -152,56 +154,56 @@ class _Source:
     tensors: Tensors
 
 
-def _assembled(source: _Source, initialize_missing: bool) -> Imported:
+def _assemble(source: _Source, initialize_missing: bool) -> Imported:
     family, config, file, tensors = source.family, source.config, source.file, source.tensors
     tokenizer = _tokenizer(source.directory, family)
     vocab_size = vocabulary_size(family, source.values, file)
     _check_vocabulary(tokenizer, vocab_size, source.directory, file)
     task, parts = _task_and_parts(source)
-    whole, entries = task.published[0].parts, family.entries(config, parts)
+    all_parts, entries = task.published[0].parts, family.entries(config, parts)
     _check_names(tensors.shapes, entries, file)
     description = ModelDescription(
         task.kind,
         config,
         config.max_positions,
-        next_sentence="nsp" if "next_sentence" in (whole if initialize_missing else parts) else "none",
+        next_sentence="nsp" if "next_sentence" in (all_parts if initialize_missing else parts) else "none",
         labels=_labels(source, task.published[0], entries),
         spare_rows=vocab_size - tokenizer.vocab_size,
         tokenizer_length=tokenizer_length(source.directory, config.max_positions),
     )
     shapes = tensor_shapes(parameter_shapes(description, tokenizer.vocab_size), entries)
     _check_shapes(tensors.shapes, shapes, file)
-    missing = tuple(part for part in whole if part not in parts)
+    missing = tuple(part for part in all_parts if part not in parts)
     params = to_parameters(_Reader(tensors), entries)
     unused = _unused(source, parts, entries)
     if not initialize_missing:
         return Imported(replace(description, absent=missing), tokenizer, params, unused, ())
-    fresh = _fresh_parameters(description, tokenizer.vocab_size) if missing else {}
-    return Imported(description, tokenizer, params | {part: fresh[part] for part in missing}, unused, missing)
+    initialized = _random_parameters(description, tokenizer.vocab_size) if missing else {}
+    return Imported(description, tokenizer, params | {part: initialized[part] for part in missing}, unused, missing)
 
 
 def _task_and_parts(source: _Source) -> tuple[Task, tuple[str, ...]]:
-    """The task of the model, and those of its parts that the source holds; embeddings and encoder always count.
+    """Return the model's task and the parts that the source has; embeddings and encoder are always included.
 
-    The classes that the configuration names come first, because the heads of several tasks have tensors of the same names: the
-    head of a class that no task publishes is not read. Without a class, or under that of a bare encoder, the tensors decide.
+    The classes that the configuration names take precedence, because the heads of several tasks share tensor names: the head of
+    a class that no task publishes is not read. If no class is named, or only a bare encoder, the tensors determine the task.
     """
-    every = source.family.parts(source.config)
-    there = {part for part, entries in every.items() if any(entry.name in source.tensors.shapes for entry in entries)}
+    all_parts = source.family.parts(source.config)
+    present = {part for part, entries in all_parts.items() if any(entry.name in source.tensors.shapes for entry in entries)}
     named = architectures(source.values, source.file)
 
     def is_named(rows: Iterable[Published]) -> bool:
         return any(source.family.prefix + row.suffix in named for row in rows)
 
     first, *others = (task for task in TASKS if task.published)
-    free = not named or is_named([BARE])
-    found = (task for task in others if free or is_named(task.published))
-    task = next((task for task in found if there & set(task.published[0].parts) - set(BARE.parts)), first)
-    return task, tuple(part for part in task.published[0].parts if part in (*ENCODER, *there))
+    any_task = not named or is_named([BARE])
+    candidates = (task for task in others if any_task or is_named(task.published))
+    task = next((task for task in candidates if present & set(task.published[0].parts) - set(BARE.parts)), first)
+    return task, tuple(part for part in task.published[0].parts if part in (*ENCODER, *present))
 
 
 def _labels(source: _Source, published: Published, entries: Iterable[Entry]) -> tuple[str, ...]:
-    """The names of the classes, as many as the head's tensor says."""
+    """Return the names of the classes; their number is read from the head's tensor."""
     head = [entry for entry in entries if entry.path[:1] == published.labels[:1]]
     if not head:
         return ()
@@ -210,7 +212,7 @@ def _labels(source: _Source, published: Published, entries: Iterable[Entry]) -> 
 
 
 class _Reader(Mapping[str, np.ndarray]):
-    """Tensors as a mapping that holds none of them."""
+    """A mapping that reads each tensor on access and keeps none in memory."""
 
     def __init__(self, tensors: Tensors) -> None:
         self._tensors = tensors
@@ -229,23 +231,24 @@ def _tokenizer(directory: Path, family: Family) -> Tokenizer:
     if not any((directory / name).is_file() for name in family.vocabulary_files):
         found = ", ".join(sorted(entry.name for entry in directory.iterdir())[:10])
         names = " nor ".join(family.vocabulary_files)
-        raise InputError(f"{directory} has neither {names}; it holds {found}. Fetch one of them.")
+        raise InputError(f"{directory} has neither {names}; it contains {found}. Download one of them.")
     return Tokenizer.load(directory)
 
 
 def _check_vocabulary(tokenizer: Tokenizer, rows: int, directory: Path, file: Path) -> None:
-    """That every token has a row of the token table, and that the rows behind them are what a table is padded by."""
+    """Check that every token has a row in the token table, and that the table has no more extra rows than padding explains."""
     if tokenizer.vocab_size + MOST_SPARE_ROWS < rows:
         raise InputError(
-            f"The vocabulary in {directory} has {tokenizer.vocab_size:,} tokens and {file} says vocab_size={rows:,}: they are not of one "
-            "model. Fetch the tokenizer's files that belong to the weights."
+            f"The vocabulary in {directory} has {tokenizer.vocab_size:,} tokens and {file} says vocab_size={rows:,}: they are from "
+            "different models. Download the tokenizer files that belong to the weights."
         )
-    if without := tokenizer.token_lines().decode().split("\n")[rows : min(tokenizer.vocab_size, rows + 3)]:
-        shown = "; ".join(f"{token!r} in {' and '.join(declarations(directory, token)) or 'its files'}" for token in without)
+    if rowless := tokenizer.token_lines().decode().split("\n")[rows : min(tokenizer.vocab_size, rows + 3)]:
+        shown = "; ".join(f"{token!r} in {' and '.join(declarations(directory, token)) or 'its files'}" for token in rowless)
         more = f" and {tokenizer.vocab_size - rows - 3:,} more" if tokenizer.vocab_size > rows + 3 else ""
         raise InputError(
-            f"The tokenizer in {directory} has {tokenizer.vocab_size:,} tokens and {file} says vocab_size={rows:,}, so these have no row "
-            f"in the token table: {shown}{more}. Fetch the weights that belong to this tokenizer, or take the tokens out of its files."
+            f"The tokenizer in {directory} has {tokenizer.vocab_size:,} tokens and {file} says vocab_size={rows:,}, so these tokens have "
+            f"no row in the token table: {shown}{more}. Download the weights that belong to this tokenizer, or remove the tokens from its "
+            "files."
         )
 
 
@@ -254,44 +257,45 @@ def _check_names(found: Mapping[str, tuple[int, ...]], entries: Iterable[Entry],
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise InputError(
-            f"The weights beside {file} lack {', '.join(missing[:3])}{more}, which its configuration asks for: the files are not whole, or "
-            "not of one model. Fetch them again."
+            f"The weights next to {file} lack {', '.join(missing[:3])}{more}, which its configuration requires: the files are incomplete "
+            "or from different models. Download them again."
         )
 
 
-def _check_shapes(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], file: Path) -> None:
-    for name, shape in wanted.items():
+def _check_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], file: Path) -> None:
+    for name, shape in expected.items():
         if found[name] != shape:
             raise InputError(
-                f"The tensor {name} has the shape {found[name]} and {file} asks for {shape}: they are not of one model. Fetch both again."
+                f"The tensor {name} has the shape {found[name]} but {file} asks for {shape}: they are from different models. "
+                "Download both again."
             )
 
 
 def _unused(source: _Source, parts: Iterable[str], entries: Iterable[Entry]) -> tuple[str, ...]:
-    """The names that no part takes; the copies of tied tensors, which must be copies, are not among them."""
+    """Return the tensors that no part uses, except copies of tied tensors; raise `InputError` if a copy differs from its original."""
     family, tensors = source.family, source.tensors
     tied = {name: other for part in parts for name, other in family.tied.get(part, {}).items()}
     for name, other in tied.items():
         if name in tensors.shapes and not np.array_equal(tensors.read(name), tensors.read(other)):
             raise InputError(
-                f"The tensor {name} in {source.directory} is not equal to what it is tied to in {family.title}, {other}: this model has a "
-                "vocabulary head of its own, which is not supported."
+                f"The tensor {name} in {source.directory} differs from {other}, to which {family.title} ties it: this model has an untied "
+                "vocabulary head, which is not supported."
             )
-    taken = {entry.name for entry in entries} | set(family.ignored) | set(tied)
-    return tuple(name for name in tensors.shapes if name not in taken)
+    used = {entry.name for entry in entries} | set(family.ignored) | set(tied)
+    return tuple(name for name in tensors.shapes if name not in used)
 
 
-def _fresh_parameters(description: ModelDescription, vocab_size: int) -> dict[str, Any]:
+def _random_parameters(description: ModelDescription, vocab_size: int) -> dict[str, Any]:
     model = build(description, vocab_size, ComputeConfig())
     return dict(jax.device_get(jax.jit(model.init)(jax.random.key(0), zero_row())["params"]))
 
 
 def summary(imported: Imported) -> str:
-    """What was read, in a few lines: sizes, heads, what is missing and what is not used."""
+    """Return a summary of a few lines: sizes, heads, missing parts and unused tensors."""
     description = imported.description
     config = description.encoder
     count = sum(leaf.size for leaf in jax.tree.leaves(imported.params))
-    heads = _words(part for part in imported.params if part not in ENCODER)
+    heads = _names(part for part in imported.params if part not in ENCODER)
     lines = [
         f"{config.layers} layers of width {config.width}, {imported.tokenizer.vocab_size:,} tokens"
         + (f" and {description.spare_rows:,} spare rows" if description.spare_rows else "")
@@ -301,13 +305,13 @@ def summary(imported: Imported) -> str:
     if description.labels:
         lines.append(f"classes: {', '.join(description.labels)}")
     if description.absent:
-        lines.append(f"missing: {_words(description.absent)} (--initialize-missing starts them from random numbers)")
+        lines.append(f"missing: {_names(description.absent)} (--initialize-missing initializes them randomly)")
     if imported.initialized:
-        lines.append(f"started from random numbers: {_words(imported.initialized)}")
+        lines.append(f"initialized randomly: {_names(imported.initialized)}")
     if imported.unused:
-        lines.append(f"not used: {', '.join(imported.unused)}")
+        lines.append(f"unused tensors: {', '.join(imported.unused)}")
     return "\n".join(lines)
 
 
-def _words(parts: Iterable[str]) -> str:
+def _names(parts: Iterable[str]) -> str:
     return ", ".join(part.replace("_", " ") for part in parts)

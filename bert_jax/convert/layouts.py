@@ -1,4 +1,4 @@
-"""A family's entries put to work: tensors -> parameters, parameters -> tensors, and the shapes that tensors must have."""
+"""Converts tensors to parameters and back by a family's entries, and computes the shapes that tensors must have."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from bert_jax.families.base import Entry, Layout
 
 
 def to_parameters(tensors: Mapping[str, np.ndarray], entries: Iterable[Entry]) -> dict[str, Any]:
-    """The parameter tree of some entries from the tensors of a state dict.
+    """Build the parameter tree of some entries from the tensors of a state dict.
 
     Raises:
         KeyError: a tensor is missing; the key is its name.
@@ -33,7 +33,7 @@ def to_parameters(tensors: Mapping[str, np.ndarray], entries: Iterable[Entry]) -
 
 
 def to_tensors(params: Mapping[str, Any], entries: Iterable[Entry]) -> dict[str, np.ndarray]:
-    """The inverse of `to_parameters`."""
+    """Return the tensors of some entries; the inverse of `to_parameters`."""
     tensors = {}
     for entry in entries:
         leaf = _leaf(params, entry)
@@ -43,21 +43,21 @@ def to_tensors(params: Mapping[str, Any], entries: Iterable[Entry]) -> dict[str,
 
 
 def tensor_shapes(shapes: Mapping[str, Any], entries: Iterable[Entry]) -> dict[str, tuple[int, ...]]:
-    """The shape of each entry's tensor, by its name, from the shapes of the parameters (a tree of `jax.ShapeDtypeStruct`)."""
+    """Return the shape of each entry's tensor by name, from the parameter shapes (a tree of `jax.ShapeDtypeStruct`)."""
     known: dict[tuple[Layout, tuple[int, ...]], tuple[int, ...]] = {}
-    found = {}
+    result = {}
     for entry in entries:
         shape = _leaf(shapes, entry).shape
         shape = shape if entry.layer is None else shape[1:]
         if (entry.layout, shape) not in known:
             known[entry.layout, shape] = laid_out(shape, entry.layout.to_theirs)
-        found[entry.name] = known[entry.layout, shape]
-    return found
+        result[entry.name] = known[entry.layout, shape]
+    return result
 
 
-def laid_out(shape: tuple[int, ...], turn: Any) -> tuple[int, ...]:
-    """The shape after one half of a layout, without an array."""
-    return tuple(jax.eval_shape(turn, jax.ShapeDtypeStruct(shape, jnp.float32)).shape)
+def laid_out(shape: tuple[int, ...], convert: Any) -> tuple[int, ...]:
+    """Return the shape that one direction of a layout gives, without computing an array."""
+    return tuple(jax.eval_shape(convert, jax.ShapeDtypeStruct(shape, jnp.float32)).shape)
 
 
 def _leaf(tree: Any, entry: Entry) -> Any:

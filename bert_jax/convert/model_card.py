@@ -1,4 +1,4 @@
-"""The model card of an exported model: what was trained, on what, how well, and with which command."""
+"""Writes the model card of an exported model: architecture, training data, command and scores."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from bert_jax.tasks.published import Published
 def model_card(
     directory: Path, description: ModelDescription, tokenizer: Tokenizer, family: Family, published: Published, license_name: str
 ) -> str:
-    """A README.md with the front matter of the Hugging Face hub, from what the run in `directory` left behind."""
+    """Return a README.md with Hugging Face Hub front matter, from the files of the run that `directory` belongs to."""
     front = ["library_name: transformers", f"license: {license_name or 'other'}", "tags:", f"- {family.name}", "- bert_jax"]
     if published.pipeline_tag:
         front.append(f"pipeline_tag: {published.pipeline_tag}")
@@ -23,15 +23,15 @@ def model_card(
     lines = [
         "---", *front, "---", "", f"# {directory.resolve().parent.name}/{directory.resolve().name}", "",
         f"A `{architecture}`: {encoder.layers} layers of width {encoder.width}, {encoder.heads} heads, {encoder.max_positions} positions, "
-        f"{tokenizer.vocab_size:,} tokens ({'lower case' if tokenizer.lowercase else 'case kept'}).",
-        "", f"The vocabulary's sha256 is `{tokenizer.fingerprint}`.",
+        f"{tokenizer.vocab_size:,} tokens ({'uncased' if tokenizer.lowercase else 'cased'}).",
+        "", f"The SHA-256 of the vocabulary is `{tokenizer.fingerprint}`.",
     ]  # fmt: skip
     if not license_name:
-        lines += ["", "**The license was not named at export. Fill in `license` above before you publish this.**"]
+        lines += ["", "**No license was given at export. Fill in `license` above before publishing this model.**"]
     lines += ["", "## Origin", "", "\n\n".join(_origin(directory))]
     lines += ["", "## Scores", "", *_scores(directory), "", "## Use", "", *_use(architecture, published.pipeline_tag)]
     if "next_sentence" in published.parts:
-        lines += ["", "The next-sentence classes are those of transformers: class 0 says that B follows A."]
+        lines += ["", "The next-sentence classes follow transformers: class 0 means that B follows A."]
     return "\n".join(lines) + "\n"
 
 
@@ -41,16 +41,16 @@ def _origin(directory: Path) -> Iterator[str]:
         values: dict[str, Any] = read_json(imported)
         yield f"Imported from `{values['source']}`."
         if values["initialized"]:
-            yield f"Started from random numbers and not trained: {', '.join(values['initialized'])}."
+            yield f"Randomly initialized and not trained: {', '.join(values['initialized'])}."
     run = directory.parent
     command = run / "command.txt"
     if command.is_file():
         yield f"Trained with\n\n```\n{command.read_text(encoding='utf-8').strip()}\n```"
     data = sorted((run / "data").glob("documents/*/1.*/dataset_info.json"))
     for info in data:
-        yield f"Text, as prepared: `{info.parent.parent.name}` (the name ends in a hash of the text and of its settings)."
+        yield f"Prepared text: `{info.parent.parent.name}` (the name ends with a hash of the text and its settings)."
     if (run / "config.json").is_file():
-        yield f"The whole configuration:\n\n```json\n{json.dumps(read_json(run / 'config.json'), ensure_ascii=False, indent=1)}\n```"
+        yield f"The complete configuration:\n\n```json\n{json.dumps(read_json(run / 'config.json'), ensure_ascii=False, indent=1)}\n```"
 
 
 def _scores(directory: Path) -> Iterator[str]:
@@ -62,9 +62,9 @@ def _scores(directory: Path) -> Iterator[str]:
         rows |= {f"{name.replace('_', ' ')}, {split}, at step {last['step']:,}": value for name, value in last.items() if _shown(name)}
     rows |= {name.replace("_", " "): value for name, value in result.items() if isinstance(value, int | float)}
     if not rows:
-        yield "None were measured."
+        yield "No scores were recorded."
         return
-    yield "| what | value |\n| --- | --- |"
+    yield "| score | value |\n| --- | --- |"
     for name, value in rows.items():
         yield f"| {name} | {value:,} |" if isinstance(value, int) else f"| {name} | {value:.4g} |"
 
@@ -76,7 +76,7 @@ def _shown(name: str) -> bool:
 def _use(architecture: str, pipeline_tag: str) -> Iterator[str]:
     yield "```python"
     if pipeline_tag:
-        yield f'from transformers import pipeline\n\npipe = pipeline("{pipeline_tag}", "PATH OF THIS DIRECTORY")'
+        yield f'from transformers import pipeline\n\npipe = pipeline("{pipeline_tag}", "PATH TO THIS DIRECTORY")'
     else:
-        yield f'from transformers import AutoTokenizer, {architecture}\n\nmodel = {architecture}.from_pretrained("PATH OF THIS DIRECTORY")'
+        yield f'from transformers import AutoTokenizer, {architecture}\n\nmodel = {architecture}.from_pretrained("PATH TO THIS DIRECTORY")'
     yield "```"

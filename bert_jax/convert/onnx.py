@@ -1,4 +1,4 @@
-"""A model as an ONNX graph, which ONNX Runtime and others run without JAX; it takes the package jax2onnx."""
+"""Exports a model as an ONNX graph, which ONNX Runtime and other runtimes execute without JAX. Needs the package jax2onnx."""
 
 import logging
 from collections.abc import Iterator
@@ -23,21 +23,21 @@ _HEAD_FIELDS = {"masked_token": "masked_positions", "next_sentence": "cls_positi
 
 
 def export_onnx(model: PretrainingModel | ClassificationModel, params: Any, path: str | Path) -> None:
-    """Writes a model as one ONNX file that takes batches of any number of rows of any length.
+    """Write a model as a single ONNX file that accepts batches of any size and sequence length.
 
-    The graph's inputs are fields of the one batch shape (docs/architecture.md), all int32: `tokens`, `example_ids`,
-    `positions`, `segments`, and what the heads read, `cls_positions` and `masked_positions`. Its outputs are float32: of a
-    classifier `scores` [B, E, C]; of a pre-training model `hidden` [B, L, D], and `masked_tokens` [B, M, V] and
-    `next_sentence` [B, E, 2] of the heads that are in `params`. It computes in float32, without dropout.
+    The graph's inputs are fields of the batch layout (docs/architecture.md#one-batch-shape), all int32: `tokens`, `example_ids`,
+    `positions`, `segments`, and the positions that the heads read, `cls_positions` and `masked_positions`. Its outputs are
+    float32: `scores` [B, E, C], the logits of a classifier; or, for a pre-training model, `hidden` [B, L, D] and the logits
+    `masked_tokens` [B, M, V] and `next_sentence` [B, E, 2] of the heads that are in `params`. It computes in float32, without dropout.
 
     Raises:
         InputError: jax2onnx is not installed.
     """
     try:
-        with _only_errors():
+        with _errors_only():
             from jax2onnx import to_onnx
     except ImportError as error:
-        raise InputError("Writing ONNX needs the package jax2onnx, which is not installed: pip install jax2onnx.") from error
+        raise InputError("ONNX export needs the package jax2onnx, which is not installed: pip install jax2onnx.") from error
     model = model.clone(compute=ComputeConfig())
     params = jax.tree.map(jnp.asarray, jax.device_get(params))
     names = dict.fromkeys((*ENCODER_FIELDS, *(field for head, field in _HEAD_FIELDS.items() if head in params)))
@@ -48,22 +48,22 @@ def export_onnx(model: PretrainingModel | ClassificationModel, params: Any, path
     def outputs(*arrays: jax.Array) -> dict[str, jax.Array]:
         return model.apply({"params": params}, dict(zip(names, arrays, strict=True)), method=_outputs)
 
-    # Traced beforehand: jax2onnx changes functions of jax.numpy while it traces, which Flax's check of parameters does not survive.
+    # Trace first: jax2onnx patches jax.numpy functions while it traces, which breaks Flax's parameter check.
     traced, shapes = jax.make_jaxpr(outputs, return_shape=True)(*inputs)
-    with _only_errors():
+    with _errors_only():
         graph = to_onnx(jaxpr_as_fun(traced), inputs, input_names=list(names), output_names=list(shapes))
     Path(path).write_bytes(graph.SerializeToString())
 
 
 def export_model_to_onnx(directory: str | Path, path: str | Path) -> None:
-    """`export_onnx` for the model in a directory.
+    """Apply `export_onnx` to the model in a directory.
 
     Raises:
-        InputError: there is no model, the file exists, or jax2onnx is not installed.
+        InputError: the directory has no model, the file already exists, or jax2onnx is not installed.
     """
     directory, path = resolve_path(directory), on_disk(path, "OUT")
     if path.exists():
-        raise InputError(f"{path} exists already: name another file.")
+        raise InputError(f"{path} already exists: choose another file name.")
     description, tokenizer, params = load_model(directory, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
     export_onnx(build(description, tokenizer.vocab_size, ComputeConfig()), params, path)
 
@@ -72,17 +72,17 @@ def _outputs(model: PretrainingModel | ClassificationModel, batch: Batch) -> dic
     if isinstance(model, ClassificationModel):
         return {"scores": model(batch)}
     hidden, _ = model.encode(batch)
-    found = {"hidden": hidden}
+    outputs = {"hidden": hidden}
     if "masked_positions" in batch:
-        found["masked_tokens"] = model.masked_token_logits(gather_positions(hidden, batch["masked_positions"]))
+        outputs["masked_tokens"] = model.masked_token_logits(gather_positions(hidden, batch["masked_positions"]))
     if "cls_positions" in batch:
-        found["next_sentence"] = model.next_sentence_logits(hidden, batch["cls_positions"])
-    return found
+        outputs["next_sentence"] = model.next_sentence_logits(hidden, batch["cls_positions"])
+    return outputs
 
 
 @contextmanager
-def _only_errors() -> Iterator[None]:
-    # At length they tell of plugins for other libraries that do not load, and of shapes that they do not write down.
+def _errors_only() -> Iterator[None]:
+    # Below ERROR, these loggers are verbose about plugins of other libraries that fail to load and shapes that are not recorded.
     loggers = [logging.getLogger(name) for name in ("jax2onnx", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""What a family of models is: how other libraries name its configuration, its tensors and its classes. Names only, no Flax."""
+"""The interface of a model family: how other libraries name its configuration keys, tensors and classes. No Flax code."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,9 +9,9 @@ from bert_jax.config import EncoderConfig
 
 
 class Layout(NamedTuple):
-    """What turns their array into ours, and ours into theirs.
+    """A pair of functions that convert an array from the other library's layout to ours, and back.
 
-    Both use methods and slices of the array alone, so that they can be traced for shapes.
+    Both may only use methods and slices of the array, so that they can be traced for shapes.
     """
 
     to_ours: Callable[[Any], Any]
@@ -23,7 +23,7 @@ TRANSPOSED = Layout(lambda theirs: theirs.T, lambda ours: ours.T)
 
 
 class Entry(NamedTuple):
-    """One tensor of theirs and where it is in our tree; of a stacked array it is the slice `layer`."""
+    """One tensor of the other library and its path in our parameter tree; `layer` is its index in an array stacked over layers."""
 
     name: str
     path: tuple[str, ...]
@@ -32,23 +32,23 @@ class Entry(NamedTuple):
 
 
 def linear(name: str, *path: str, layer: int | None = None) -> Iterator[Entry]:
-    """A linear layer: its weight is [out, in] in PyTorch and [in, out] here."""
+    """Yield the entries of a linear layer, whose weight is [out, in] in PyTorch and [in, out] here."""
     yield Entry(f"{name}.weight", (*path, "kernel"), TRANSPOSED, layer)
     yield Entry(f"{name}.bias", (*path, "bias"), SAME, layer)
 
 
 def norm(name: str, *path: str, layer: int | None = None) -> Iterator[Entry]:
-    """A layer norm."""
+    """Yield the entries of a layer norm."""
     yield Entry(f"{name}.weight", (*path, "scale"), SAME, layer)
     yield Entry(f"{name}.bias", (*path, "bias"), SAME, layer)
 
 
 Renames = tuple[tuple[str, str], ...]
-"""Regular expressions and their replacements, applied one after the other."""
+"""Regular expressions and their replacements, applied in order."""
 
 
 def rename(name: str, renames: Renames) -> str:
-    """The name after all replacements."""
+    """Return the name after all replacements."""
     for pattern, replacement in renames:
         name = re.sub(pattern, replacement, name)
     return name
@@ -56,24 +56,24 @@ def rename(name: str, renames: Renames) -> str:
 
 @dataclass(frozen=True)
 class Family:
-    """How `transformers` names and lays out what our encoder computes.
+    """How `transformers` names and lays out the configuration and tensors of our encoder.
 
     Attributes:
         name: `model_type` in a `config.json`.
         title: the family's name in messages.
-        prefix: what the names of its classes start with; a task's suffix follows (`Bert` + `ForMaskedLM`).
-        base: what the names of the encoder's tensors start with, except in the class without a head.
-        covers: published models of the family that go by other names, for the message that refuses all others.
-        fields: keys of a `config.json` -> fields of `EncoderConfig`. A key that is left out has our default.
-        required: keys that must be there.
-        fixed: keys and the values that our encoder can compute; another value is another architecture.
-        written: further keys of a `config.json` that is written.
-        parts: the tensors of each part of the model (a top-level name of our parameters) under a configuration.
-        tied: by part, second names of tensors -> the names that the part's entries, or those of the embeddings, have.
-        ignored: tensors that hold nothing learned.
-        renames: from older names of tensors, and those without `base`, to today's.
-        tensorflow: from names in the family's original TensorFlow checkpoints to today's.
-        vocabulary_files: one of these says what the tokens are.
+        prefix: the prefix of its class names; a task's suffix follows (`Bert` + `ForMaskedLM`).
+        base: the prefix of the encoder's tensor names, absent in the class without a head.
+        covers: published models of the family that have other names, for the message that rejects unsupported models.
+        fields: mapping from keys of a `config.json` to fields of `EncoderConfig`. A missing key takes our default.
+        required: keys that must be present.
+        fixed: keys and the values that our encoder supports; any other value is a different architecture.
+        written: additional keys of an exported `config.json`.
+        parts: function from a configuration to the tensors of each part of the model (a top-level name of our parameters).
+        tied: for each part, mapping from the second names of tied tensors to their names in the entries of the part or the embeddings.
+        ignored: tensors that are not learned.
+        renames: from older tensor names, and names without `base`, to current ones.
+        tensorflow: from the names in the family's original TensorFlow checkpoints to current ones.
+        vocabulary_files: the files that can define the tokens; one of them must be present.
     """
 
     name: str
@@ -93,10 +93,10 @@ class Family:
     covers: str = ""
 
     def entries(self, config: EncoderConfig, parts: Iterable[str]) -> tuple[Entry, ...]:
-        """Every tensor of some parts.
+        """Return the entries of all tensors of the given parts.
 
         Raises:
             KeyError: the family has no such part.
         """
-        every = self.parts(config)
-        return tuple(entry for part in parts for entry in every[part])
+        entries = self.parts(config)
+        return tuple(entry for part in parts for entry in entries[part])

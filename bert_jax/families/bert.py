@@ -1,11 +1,11 @@
-"""BERT (Devlin et al. 2019), as `transformers` and google-research/bert name it."""
+"""BERT (Devlin et al. 2019), with the names used by `transformers` and google-research/bert."""
 
 from collections.abc import Iterator
 
 from bert_jax.config import EncoderConfig
 from bert_jax.families.base import SAME, Entry, Family, Layout, linear, norm
 
-# The next-sentence classes are swapped: class 0 there is "B follows A", here class 1 is.
+# The next-sentence classes are swapped: "B follows A" is class 0 in `transformers` and class 1 here.
 _CLASSES_SWAPPED = Layout(lambda theirs: theirs[::-1], lambda ours: ours[::-1])
 _TRANSPOSED_AND_SWAPPED = Layout(lambda theirs: theirs[::-1].T, lambda ours: ours.T[::-1])
 

@@ -1,4 +1,4 @@
-"""What models learn, a module or folder for each task; `TASKS` lists them all."""
+"""The tasks that models are trained for, one module or folder per task; `TASKS` lists the built-in ones."""
 
 from __future__ import annotations
 
@@ -21,51 +21,51 @@ OF_EVERY_MODEL: tuple[Question, ...] = (Embed(),)
 
 
 def find(kind: str, others: Iterable[Task] = ()) -> Task:
-    """The task of this kind, out of the given ones and those that come along.
+    """Return the task of this kind, from the built-in tasks and `others`.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such task.
     """
     tasks = {task.kind: task for task in (*TASKS, *others)}
     if kind not in tasks:
-        raise InputError(f"There is no task of the kind {kind!r}. The kinds are {', '.join(tasks)}; others are handed in as objects.")
+        raise InputError(f"There is no task of the kind {kind!r}. The kinds are {', '.join(tasks)}; pass other tasks as objects.")
     return tasks[kind]
 
 
 def finetuning(options: TaskOptions, others: Iterable[Task] = ()) -> FinetuningTask[Any]:
-    """The task that options are for."""
+    """Return the task that the options belong to."""
     task = find(options.name, others)
     assert isinstance(task, FinetuningTask)
     return task
 
 
 def questions(others: Iterable[Task] = ()) -> Iterator[tuple[Task, Question]]:
-    """Every question of a task, with the task whose models answer it."""
+    """Yield every question of the tasks, with the task whose models answer it."""
     return ((task, question) for task in (*TASKS, *others) for question in task.questions)
 
 
 def choices(others: Iterable[Task] = (), modalities: Iterable[Modality[Any, Any]] = ()) -> Choices:
-    """The options of every task to fine-tune and of every modality, by the names that a configuration may give them."""
+    """Return the options classes of all fine-tuning tasks and modalities, by the names that a configuration may use for them."""
     from bert_jax.modalities import choices as of_modalities
 
-    found: dict[str, type] = {}
+    options: dict[str, type] = {}
     for task in (*TASKS, *others):
         if isinstance(task, FinetuningTask):
-            found |= {task.name: task.options, task.kind: task.options}
-    return {TaskOptions: found, **of_modalities(modalities)}
+            options |= {task.name: task.options, task.kind: task.options}
+    return {TaskOptions: options, **of_modalities(modalities)}
 
 
 def checked(config: RunConfig, others: Iterable[Task] = (), modalities: Iterable[Modality[Any, Any]] = ()) -> RunConfig:
-    """The configuration with the options of its task and its modality checked by these.
+    """Return the configuration after validating the options of its task and modality.
 
     Raises:
-        InputError: there is no such task or modality, or it does not take these options.
+        InputError: there is no such task or modality, or it does not accept these options.
     """
     return from_dict(RunConfig, to_dict(config), choices(others, modalities))
 
 
 def configured(path: str, overrides: Sequence[str], others: Iterable[Task] = ()) -> RunConfig:
-    """The configuration of a file with the overrides of a command line, `a.b=value`.
+    """Load a configuration file and apply command-line overrides of the form `a.b=value`.
 
     Raises:
         InputError: see `bert_jax.config.overrides`.

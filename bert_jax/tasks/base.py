@@ -1,7 +1,7 @@
-"""The interface of a task: what a model learns, what it answers, and what is shown of it.
+"""The interface of a task: what a model learns, which questions it answers, and how its results are displayed.
 
-`bert_jax.tasks.TASKS` lists those that come along; a program hands in others (`load(path, tasks=[...])`). Importing a task imports
-neither JAX nor Flax, so that `--help` and configurations stay fast; its functions do, where they need them.
+`bert_jax.tasks.TASKS` lists the built-in tasks; a program passes its own with `load(path, tasks=[...])`. Importing a task must not
+import JAX or Flax, so that `--help` and configurations load quickly; its functions import them where needed.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ if TYPE_CHECKING:
 O = TypeVar("O", bound=TaskOptions)  # noqa: E741
 Lines = Sequence[Json]
 Answers: TypeAlias = "Sequence[Any] | np.ndarray"
-"""One for each text."""
+"""One answer per text."""
 
 
 class Forward(Protocol):
-    """A model on its devices: `bert_jax.inference.forward.Forward`."""
+    """A model placed on its devices; implemented by `bert_jax.inference.forward.Forward`."""
 
     model: Any
     params: Any
     shapes: BatchShapes
 
     def of_examples(self, queries: Queries, work: Callable[[Any], Any]) -> Finish[np.ndarray]:
-        """What `work` makes of a batch [B, E, ...], for each example [n, ...]."""
+        """Apply `work` to each batch and return its outputs [B, E, ...] per example, [n, ...]."""
 
     def vectors(self, queries: Queries, modes: tuple[str, ...], layer: int | None, skipped: int = 0) -> Finish[np.ndarray]:
-        """Pooled hidden states of each example, float32 [n, D * modes]."""
+        """Return the pooled hidden states of each example, float32 [n, D * modes]."""
 
     def at_masked(self, queries: Queries, head: Callable[..., Any]) -> Finish[Any]:
-        """What `head(hidden, rows, columns, which)` makes of the masked tokens, for each of them [c, ...]."""
+        """Apply `head(hidden, rows, columns, which)` to the masked tokens and return its outputs per masked token, [c, ...]."""
 
     def encode(self, batch: Any) -> Any:
-        """The hidden states [B, L, D] of a batch."""
+        """Return the hidden states [B, L, D] of a batch."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A trained model as a question sees it."""
+    """A trained model, as passed to a question."""
 
     forward: Forward
     tokenizer: Tokenizer
@@ -63,7 +63,7 @@ class Loaded:
 
 
 class Ask(Protocol):
-    """Works on texts chunk by chunk: what `start` makes of each chunk, end to end."""
+    """Processes texts in chunks and returns the answers that `start` produces for each chunk, in order."""
 
     def __call__(
         self,
@@ -76,17 +76,17 @@ class Ask(Protocol):
 
 
 class Question(ABC):
-    """Something that a model answers about texts: a method of the loaded model, and a command.
+    """A question that a model answers about texts, available as a method of the loaded model and as a command.
 
     Attributes:
-        name: of the method; the command has dashes.
-        help: what the command does.
-        examples: arguments of the command, for its help.
-        parts: the heads that it needs, by the top-level names of their parameters.
-        pairs: whether each text has a second one.
-        masked: texts are asked about their [MASK]s, around which they are cut.
-        options: names of its own keyword arguments, which `add_options` adds to the command.
-        vectors: its answers are vectors, which a .npy file can hold.
+        name: the method name; the command uses dashes instead of underscores.
+        help: a description of the command.
+        examples: example arguments, for the command's help.
+        parts: the heads that the question needs, by the top-level names of their parameters.
+        pairs: whether each text is paired with a second one.
+        masked: whether the question is about the [MASK] tokens of a text; long texts are then truncated around them.
+        options: names of the question's own keyword arguments, which `add_options` adds to the command.
+        vectors: whether the answers are vectors, which can be stored in a .npy file.
     """
 
     name: ClassVar[str]
@@ -99,53 +99,53 @@ class Question(ABC):
     vectors: ClassVar[bool] = False
 
     def add_options(self, command: argparse.ArgumentParser) -> None:  # noqa: B027  # most have none
-        """Adds the flags of its options to its command."""
+        """Add the flags of the question's options to its command."""
 
     def fault(self, description: ModelDescription) -> str:
-        """Why a model of its task, with the heads that it needs, cannot answer it all the same; empty where it can."""
+        """Return why a model cannot answer the question even though it has the task and heads that it needs; empty if it can."""
         del description
         return ""
 
     @abstractmethod
     def start(self, model: Loaded, **options: Any) -> Callable[[Queries], Finish[Answers]]:
-        """Checks the options, and gives what sends a chunk of texts to the devices.
+        """Check the options and return a function that starts the computation for a chunk of texts on the devices.
 
         Raises:
-            InputError: an option that the model cannot follow.
+            InputError: the model does not support an option.
         """
 
     def ask(self, model: Loaded, ask: Ask, texts: Iterable[str], pairs: Iterable[str] | None, **options: Any) -> Answers:
-        """The answers of all texts, in their order."""
+        """Return the answers for all texts, in input order."""
         return [answer for chunk in ask(texts, pairs, self.start(model, **options), masked=self.masked) for answer in chunk]
 
     @abstractmethod
     def record(self, answer: Any) -> dict[str, Any]:
-        """An answer as JSON values, for a line of a file."""
+        """Return an answer as JSON values, for a line of an output file."""
 
     @abstractmethod
     def show(self, records: Sequence[dict[str, Any]]) -> list[str]:
-        """Lines for a person about records, which hold `text` and, of pairs, `text_pair` too."""
+        """Return human-readable lines for records, which contain `text` and, for pairs, `text_pair`."""
 
     def width(self, model: Loaded, **options: Any) -> int:
-        """How many numbers each of its vectors has."""
+        """Return the size of the answer vectors; 0 if the answers are not vectors."""
         del model, options
         return 0
 
     def most_tokens(self, model: Loaded) -> int:
-        """The tokens to which it cuts a text."""
+        """Return the maximum number of tokens per text, beyond which texts are truncated."""
         return model.description.encoder.max_positions
 
 
 class Task(ABC):
-    """What a model has learned.
+    """A task that a model is trained for.
 
     Attributes:
-        kind: its name in files.
-        noun: a model of it, for messages, such as "a classifier".
-        stage: the folder of a run where such a model is.
-        best: whether the model is its best checkpoint, not its newest.
-        questions: what its models answer.
-        published: the classes of `transformers` that its models can be written as and read from; the first has all of its parts.
+        kind: the task's name in files.
+        noun: a noun phrase for its models in messages, such as "a classifier".
+        stage: the folder of a run that contains its models.
+        best: whether the best checkpoint is used as the model, instead of the newest.
+        questions: the questions that its models answer.
+        published: the `transformers` classes that its models can be exported to and imported from; the first one has all parts.
     """
 
     kind: ClassVar[str]
@@ -157,59 +157,59 @@ class Task(ABC):
 
     @abstractmethod
     def model(self, description: ModelDescription, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0) -> Any:
-        """The Flax module for a token table of so many rows."""
+        """Return the Flax module for a token table with `vocab_size` rows."""
 
     def unpublished(self, description: ModelDescription) -> str:
-        """Why no class of `transformers` computes what this model does, as the end of a sentence about it; empty where one does."""
+        """Return why no `transformers` class is equivalent to this model, as the predicate of a sentence; empty if there is one."""
         del description
         return ""
 
     def figures(self, result: Json) -> list[Figure]:
-        """The numbers of a finished stage (`result.json`)."""
+        """Return the main results of a finished stage (`result.json`)."""
         del result
         return []
 
     def curves(self, result: Json) -> list[Curve]:
-        """What to draw of its metrics."""
+        """Return the metrics to plot."""
         del result
         return [Curve("Loss", "loss")]
 
     def tables(self, result: Json) -> list[Table | Matrix]:
-        """Tables below the curves."""
+        """Return the tables shown below the curves."""
         del result
         return []
 
     def panels(self, examples: Mapping[str, Lines]) -> list[Panel]:
-        """The examples of a run (`examples.json`), as far as they are its own."""
+        """Return the task's own examples from those of a run (`examples.json`)."""
         del examples
         return []
 
     def example_lines(self, examples: Mapping[str, Lines]) -> list[str]:
-        """The same as lines of a terminal."""
+        """Return the task's own examples as lines for the terminal."""
         del examples
         return []
 
     def summary_lines(self, result: Json) -> list[str]:
-        """The numbers of a finished stage as lines of a terminal."""
+        """Return the main results of a finished stage as lines for the terminal."""
         shown = [figure for figure in self.figures(result) if figure.value]
         return [f"{figure.name:20}{figure.value}" + f" ({figure.beside})" * bool(figure.beside) for figure in shown]
 
 
 class Scorer(Protocol):
-    """Takes in predictions of test examples, batch by batch."""
+    """Accumulates predictions for the test examples, batch by batch."""
 
     def add(self, examples: np.ndarray, found: np.ndarray) -> None:
-        """Predictions [k, ...] of some examples, int64 [k]."""
+        """Add the predictions `found` [k, ...] for the examples with the indices `examples`, int64 [k]."""
 
     def result(self) -> dict[str, Any]:
-        """The scores, as JSON values."""
+        """Return the scores as JSON values."""
 
     def line(self, example: int) -> dict[str, Any]:
-        """What `predictions.jsonl` says of an example, beside its text."""
+        """Return the fields of an example's line in `predictions.jsonl`, other than its text."""
 
 
 class Need(NamedTuple):
-    """A head of the pre-trained model, the option that asks for it, and an override that does without."""
+    """A required head of the pre-trained model, the option that requires it, and an override that avoids it."""
 
     part: str
     option: str
@@ -217,13 +217,13 @@ class Need(NamedTuple):
 
 
 class FinetuningTask(Task, Generic[O]):
-    """What an encoder is fine-tuned for, on labelled texts or pairs of texts.
+    """A task for which an encoder is fine-tuned on labeled texts or pairs of texts.
 
     Attributes:
-        name: on the command line, as `finetune.task=NAME`.
-        options: its options.
-        scores: names of the scores that are compared with training from scratch; the first is the one it is judged by.
-        metric: the held-out metric by which the best checkpoint is chosen, unless `score` says otherwise.
+        name: the task's name on the command line (`finetune.task=NAME`).
+        options: the class of the task's options.
+        scores: names of the scores that are compared with training from scratch; the first is the primary score.
+        metric: the held-out metric that selects the best checkpoint, unless `score` is overridden.
     """
 
     name: ClassVar[str]
@@ -235,75 +235,75 @@ class FinetuningTask(Task, Generic[O]):
 
     @abstractmethod
     def labels(self, options: O) -> LabelReader:
-        """Reads its labels out of the columns of a table."""
+        """Return the reader that extracts the labels from the columns of a table."""
 
     @abstractmethod
     def describe(self, options: O, labels: Sequence[str]) -> dict[str, Any]:
-        """The fields of `ModelDescription` that are its own; `labels` are the names of the labels, if they have names."""
+        """Return the task's own fields of `ModelDescription`; `labels` are the label names, if any."""
 
     @abstractmethod
     def measure(self, predictions: Any, batch: Any) -> Any:
-        """The metric `loss`, and others, of what the model gives for a batch; see `bert_jax.training.objective.ExampleObjective`."""
+        """Return `loss` and other metrics of the model's output for a batch; see `bert_jax.training.objective.ExampleObjective`."""
 
     def objective(self, model: Any) -> Objective:
-        """What a training step computes; by default `measure` over the labelled examples."""
+        """Return the training objective; by default, `measure` over the labeled examples."""
         from bert_jax.training.objective import ExampleObjective
 
         return ExampleObjective(model, self.measure)
 
     def predict(self, model: Any, params: Any, batch: Any) -> Any:
-        """Predictions [B, E, ...] for the examples of a batch, inside jit; by default the model's output."""
+        """Return predictions [B, E, ...] for the examples of a batch; called inside jit. By default, the model's output."""
         return model.apply({"params": params}, batch)
 
     def score(self, held_out: Mapping[str, float]) -> float:
-        """How good held-out metrics are; higher is better."""
+        """Return the score that selects the best checkpoint from held-out metrics; higher is better."""
         return held_out[self.metric]
 
     @abstractmethod
     def scorer(self, labelled: Labelled, options: O) -> Scorer:
-        """Compares predictions with the targets of the test examples."""
+        """Return the scorer that compares predictions with the targets of the test examples."""
 
     def needs(self, options: O) -> tuple[Need, ...]:
-        """Heads of the pre-trained model that training starts from, such as the pooler."""
+        """Return the heads that the pre-trained model must have, such as the pooler."""
         del options
         return ()
 
     def flops(self, description: ModelDescription, stage: FinetuneConfig) -> int:
-        """Floating-point operations of a training step; by default those of the encoder."""
+        """Return the FLOPs of a training step; by default, those of the encoder."""
         from bert_jax.model.flops import training_flops
 
         return training_flops(description.encoder, 0, stage.batch_size, stage.length, masked=0, examples=0)
 
     def remarks(self, labelled: Labelled) -> tuple[str, ...]:
-        """What a person should know of the labels, in sentences, before training."""
+        """Return remarks about the labels, as sentences, to report before training."""
         del labelled
         return ()
 
     def about_data(self, labelled: Labelled) -> dict[str, Any]:
-        """What `result.json` says of the labels, beside the scores."""
+        """Return fields about the labels to add to the scores in `result.json`."""
         del labelled
         return {}
 
     def figures(self, result: Json) -> list[Figure]:
-        """Every score, with what pre-training gave, and how many examples there were."""
-        found = []
+        """Return every score, compared with training from scratch, and the number of examples."""
+        figures = []
         for name in self.scores:
             score, scratch = number(result, name), number(result, f"from_scratch_{name}")
-            beside = "" if score is None or scratch is None else f"from scratch {scratch:.3f}"
-            found.append(Figure(f"Test {name.replace('_', ' ')}", "" if score is None else f"{score:.3f}", beside))
+            comparison = "" if score is None or scratch is None else f"from scratch {scratch:.3f}"
+            figures.append(Figure(f"Test {name.replace('_', ' ')}", "" if score is None else f"{score:.3f}", comparison))
         examples = integer(number(result, "train_examples"))
-        return [*found, Figure("Labelled examples", examples, f"tested on {integer(number(result, 'test_examples'))}")]
+        return [*figures, Figure("Labeled examples", examples, f"tested on {integer(number(result, 'test_examples'))}")]
 
     def curves(self, result: Json) -> list[Curve]:
-        """The metric by which the best checkpoint is chosen, and the loss."""
+        """Return the metric that selects the best checkpoint, and the loss."""
         return [Curve(self.metric.replace("_", " ").capitalize(), self.metric), *super().curves(result)]
 
     def example(self, line: Json) -> dict[str, Any]:
-        """A line of `predictions.jsonl` as an example of `examples.json`."""
-        return {name: value for name, value in line.items() if name != "text_pair"} | {"text": _both(line)}
+        """Convert a line of `predictions.jsonl` to an example of `examples.json`."""
+        return {name: value for name, value in line.items() if name != "text_pair"} | {"text": _full_text(line)}
 
     def example_lines(self, examples: Mapping[str, Lines]) -> list[str]:
-        """What was predicted of each example."""
+        """Return each example with its prediction."""
         lines = [
             f"  {'  '.join(f'{name} {value}' for name, value in one.items() if name != 'text')}  {shortened(str(one['text']))}"
             for one in examples.get(self.name, ())
@@ -311,5 +311,5 @@ class FinetuningTask(Task, Generic[O]):
         return ["", "Test texts and their predictions:", *lines] if lines else []
 
 
-def _both(line: Json) -> str:
+def _full_text(line: Json) -> str:
     return str(line["text"]) + (f" | {line['text_pair']}" if "text_pair" in line else "")

@@ -1,4 +1,4 @@
-"""What is shown of a task, as values that the report draws and the terminal prints."""
+"""The results of a task as plain values, which the report renders and the terminal prints."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """A number: what it is, its value (empty where it was not measured), and what to compare it with."""
+    """A named result: its formatted value (empty if it was not measured) and a note to compare it with (`beside`)."""
 
     name: str
     value: str
@@ -19,7 +19,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric over the steps of training, on the training batches and held out, and perhaps a level to compare it with."""
+    """A metric over the training steps, on training and held-out data, with an optional named baseline (`level`)."""
 
     title: str
     metric: str
@@ -29,7 +29,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Guess:
-    """An answer with its probability; `correct` where the truth is known, and a `note` to it."""
+    """An answer and its probability; `correct` is None if the true answer is not known, and `note` is an optional remark."""
 
     name: str
     probability: float
@@ -39,7 +39,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Example:
-    """A text, or several, and what the model made of it: a list of guesses for each thing that was asked."""
+    """One or more texts and the model's answers: a list of guesses for each question."""
 
     texts: Sequence[str]
     guesses: Sequence[Sequence[Guess]]
@@ -47,7 +47,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Panel:
-    """Examples of one kind."""
+    """A titled group of examples of the same kind."""
 
     title: str
     examples: Sequence[Example]
@@ -55,7 +55,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under the names of their columns; the first cell names the row."""
+    """A table of strings with column names; the first cell of each row is its name."""
 
     title: str
     columns: Sequence[str]
@@ -64,7 +64,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Counts [C, C] of what was predicted (columns) for what is true (rows)."""
+    """A confusion matrix: counts [C, C] with true classes as rows and predicted classes as columns."""
 
     title: str
     caption: str
@@ -73,27 +73,27 @@ class Matrix:
 
 
 def number(values: Json, key: str) -> float | None:
-    """A finite number, if there is one."""
+    """Return `values[key]` as a float, or None if it is missing or not a finite number."""
     value = values.get(key)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def probability(value: Any) -> float:
-    """A number between 0 and 1; 0 for what is none."""
+    """Return a value clipped to [0, 1]; 0 if it is not a finite number."""
     return min(max(float(value), 0.0), 1.0) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
 def percent(value: float | None) -> str:
-    """`79.8 %`, or nothing."""
+    """Format a fraction as `79.8 %`; None becomes an empty string."""
     return "" if value is None else f"{100 * value:.1f} %"
 
 
 def integer(value: float | None) -> str:
-    """`1 200` with a narrow space, or nothing."""
+    """Format a number as `1 200`, with a narrow no-break space; None becomes an empty string."""
     return "" if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
 def shortened(text: str, length: int = 60) -> str:
-    """The beginning of a text, for a line of a terminal."""
+    """Truncate a text to at most `length` characters, for a line of the terminal."""
     text = text.replace("\u200b", "")
     return text if len(text) <= length else text[: length - 1] + "…"

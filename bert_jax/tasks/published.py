@@ -1,6 +1,6 @@
-"""The classes of `transformers` that a model of each task can be written as, and is read from.
+"""The `transformers` classes that the models of each task can be exported to and imported from.
 
-A class is named by its family's prefix and the suffix here: `Bert` + `ForMaskedLM`.
+A class name is a family's prefix followed by the suffix defined here: `Bert` + `ForMaskedLM`.
 """
 
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """A class of `transformers`, whatever its family.
+    """A `transformers` class, independent of the family.
 
     Attributes:
-        suffix: the end of its name.
-        parts: the parts of the model (top-level names of its parameters) that it holds.
-        pipeline_tag: the pipeline of `transformers` that runs it; empty for none.
-        labels: the path of the parameter whose last axis has a place for each label of the model; empty where there are none.
+        suffix: the end of the class name.
+        parts: the parts of the model (top-level names of its parameters) that the class has.
+        pipeline_tag: the `transformers` pipeline that runs the class; empty if there is none.
+        labels: the path of the parameter whose last axis has one entry per label of the model; empty if it has no labels.
     """
 
     suffix: str
@@ -27,4 +27,4 @@ ENCODER = ("embeddings", "encoder")
 """The parts that every model has."""
 
 BARE = Published("Model", (*ENCODER, "pooler"))
-"""The encoder without a head, as which a model of any task can be written. A model may lack the pooler."""
+"""The encoder without a head, a class that a model of any task can be exported to. The pooler may be absent."""

@@ -1,4 +1,4 @@
-"""Models out of directories: built by the task that their description names."""
+"""Builds stored models, using the task that their description names, and loads their parameters."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,19 +22,19 @@ from bert_jax.training.checkpoints.loading import load_parameters
 def build(
     description: ModelDescription, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0, others: Iterable[Task] = ()
 ) -> Any:
-    """The Flax module of a described model, for a vocabulary of so many tokens.
+    """Return the Flax module of a described model for a vocabulary of `vocab_size` tokens.
 
     Raises:
-        InputError: there is no such task or embedding.
+        InputError: the task or the embedding is unknown.
     """
     if (embedding := description.input.embedding) not in EMBEDDINGS:
-        raise InputError(f"There is no embedding {embedding!r}; there are {', '.join(EMBEDDINGS)}.")
+        raise InputError(f"There is no embedding {embedding!r}. The embeddings are {', '.join(EMBEDDINGS)}.")
     task = tasks.find(description.kind, others)
     return task.model(description, vocab_size + description.spare_rows, compute, head_dropout)
 
 
 def parameter_shapes(description: ModelDescription, vocab_size: int, others: Iterable[Task] = ()) -> Any:
-    """The shapes and types of the parameters that the checkpoints of a described model hold."""
+    """Return the shapes and dtypes of the parameters in the checkpoints of a described model."""
     model = build(description, vocab_size, ComputeConfig(), others=others)
     params = jax.eval_shape(model.init, jax.random.key(0), zero_row(description.input.units))["params"]
     return {part: params[part] for part in params if part not in description.absent}
@@ -43,10 +43,10 @@ def parameter_shapes(description: ModelDescription, vocab_size: int, others: Ite
 def load_model(
     directory: Path, sharding: jax.sharding.Sharding, others: Iterable[Task] = (), modalities: Sequence[Modality[Any, Any]] = ()
 ) -> tuple[ModelDescription, Any, dict[str, Any]]:
-    """The description, the vocabulary and the verified parameters of a model directory, read by this process alone.
+    """Load the description, the tokenizer and the verified parameters of a model directory, in this process only.
 
     Raises:
-        InputError: there is no model in the directory, no checkpoint, or one that is damaged or does not fit.
+        InputError: the directory has no model or no checkpoint, or the checkpoint is damaged or does not match the model.
     """
     description, tokenizer = model_directory.read(directory, modalities)
     return description, tokenizer, stored_parameters(directory, description, tokenizer, sharding, others=others)
@@ -60,9 +60,9 @@ def stored_parameters(
     parts: Iterable[str] = (),
     others: Iterable[Task] = (),
 ) -> dict[str, Any]:
-    """The verified parameters of a model directory, or of these `parts` of it; as `load_model`."""
+    """Load the verified parameters of a model directory, or only those of the given `parts`; see `load_model`."""
     shapes = parameter_shapes(description, tokenizer.vocab_size, others)
-    wanted = {part: shapes[part] for part in parts or shapes}
-    placed = jax.tree.map(lambda leaf: leaf.update(sharding=sharding), wanted)
+    selected = {part: shapes[part] for part in parts or shapes}
+    placed = jax.tree.map(lambda leaf: leaf.update(sharding=sharding), selected)
     identity, best = model_directory.identity(description, tokenizer), tasks.find(description.kind, others).best
     return dict(load_parameters(directory, placed, identity, best, alone=True))

@@ -31,33 +31,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassificationOptions(TaskOptions):
-    """One class of several for each example."""
+    """Options of single-label classification: each example has exactly one of several classes."""
 
     name: Literal["classification"] = field(default="classification", init=False)
     label: str = "label"
-    """Name of the column that holds the class."""
+    """Name of the column that contains the class."""
     labels: tuple[str, ...] = ()
-    """The values of the label column in class order; empty takes them, sorted, from the training file, where `1` beside `1.0` is refused
-    as one label in two spellings. `true` and `"true"` of a .jsonl file are one label."""
+    """The values of the label column, in class order. If empty, they are taken from the training file and sorted; labels such as `1` and
+    `1.0` in the same file are then rejected as two spellings of one label. In a .jsonl file, `true` and `"true"` are the same label."""
     pooling: Literal["cls", "mean"] = "cls"
-    """What of the encoder is classified: [CLS] through the pooler, or the mean of all tokens."""
+    """Input of the classifier: [CLS] through the pooler, or the mean over all tokens."""
 
     def __post_init__(self) -> None:
-        require(len(self.labels) != 1, "labels", self.labels, "name at least two labels, or none to take the file's.")
+        require(len(self.labels) != 1, "labels", self.labels, "name at least two labels, or none to use those in the file.")
         for label in self.labels:
             require(bool(label.strip()), "labels", label, "every class needs a name.")
-            require(label == label.strip(), "labels", label, "remove the white space around it; the labels of a file are read without.")
-        twice = [label for label, count in Counter(self.labels).items() if count > 1]
-        require(not twice, "labels", ", ".join(twice), "name each class once.")
+            require(label == label.strip(), "labels", label, "remove the surrounding whitespace; labels are read from files without it.")
+        repeated = [label for label, count in Counter(self.labels).items() if count > 1]
+        require(not repeated, "labels", ", ".join(repeated), "name each class once.")
 
     def columns(self) -> Mapping[str, str]:
-        """The column of the class."""
+        """Return the column of the class."""
         return {"label": self.label}
 
 
 @dataclass(frozen=True)
 class Classification:
-    """The most probable class of a text, and the probability of each."""
+    """The most probable class of a text, and the probability of every class."""
 
     label: str
     probability: float
@@ -65,7 +65,7 @@ class Classification:
 
 
 class Classify(Question):
-    """The class of each text, or of each text with its pair."""
+    """The class of each text, or of each pair of texts."""
 
     name = "classify"
     help = "classify texts"
@@ -77,7 +77,7 @@ class Classify(Question):
     pairs = "optional"
 
     def start(self, model: Loaded, **options: Any) -> Callable[[Queries], Finish[list[Classification]]]:
-        """Classes, by their probabilities."""
+        """Return a function that classifies a chunk of texts."""
         from bert_jax.tasks.classification.objective import class_probabilities
 
         labels, forward = model.description.labels, model.forward
@@ -94,11 +94,11 @@ class Classify(Question):
         return start
 
     def record(self, answer: Classification) -> dict[str, Any]:
-        """`label` and `probabilities`."""
+        """Return a record with `label` and `probabilities`."""
         return {"label": answer.label, "probabilities": {label: round(p, 6) for label, p in answer.probabilities.items()}}
 
     def show(self, records: Sequence[dict[str, Any]]) -> list[str]:
-        """The class, its probability and the text."""
+        """Return the class, its probability and the text, one line per record."""
         columns = max(width(label) for label in records[0]["probabilities"])
         return [
             f"{padded(one['label'], columns)}  {percent(one['probabilities'][one['label']])}  {one['text']}"
@@ -108,7 +108,7 @@ class Classify(Question):
 
 
 class ClassificationTask(FinetuningTask[ClassificationOptions]):
-    """Cross entropy over the classes of each example (Devlin et al. 2019, section 4.1)."""
+    """Classification with cross-entropy loss (Devlin et al. 2019, section 4.1)."""
 
     name, kind, noun = "classify", "classification", "a classifier"
     options = ClassificationOptions
@@ -123,7 +123,7 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
     def model(
         self, description: ModelDescription, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0
     ) -> ClassificationModel:
-        """A linear layer over [CLS] or the mean of an example."""
+        """Return an encoder with a linear layer over [CLS] or the mean over the tokens of each example."""
         from bert_jax.model.bert import ClassificationModel
 
         return ClassificationModel(
@@ -132,49 +132,49 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
         )  # fmt: skip
 
     def unpublished(self, description: ModelDescription) -> str:
-        """It reads the mean of all tokens."""
+        """Return the reason if the model pools by the mean, which `transformers` classifiers do not support."""
         if description.pooling == "cls":
             return ""
         return (
-            f"reads the mean of all tokens (finetune.task.pooling={description.pooling}), and those of transformers read [CLS] only, "
-            "so it cannot be exported. Fine-tune with --config.finetune.task.pooling=cls."
+            f"classifies the mean of all tokens (finetune.task.pooling={description.pooling}), but transformers classifiers use [CLS] "
+            "only, so it cannot be exported. Fine-tune with --config.finetune.task.pooling=cls."
         )
 
     def labels(self, options: ClassificationOptions) -> ClassLabels:
-        """The classes of a column."""
+        """Return the reader that extracts classes from the label column."""
         from bert_jax.tasks.classification.labels import ClassLabels
 
         return ClassLabels(options.label, options.labels)
 
     def describe(self, options: ClassificationOptions, labels: Sequence[str]) -> dict[str, Any]:
-        """The names of the classes, and what is classified."""
+        """Return the class names and the pooling."""
         return {"labels": tuple(labels), "pooling": options.pooling}
 
     def needs(self, options: ClassificationOptions) -> tuple[Need, ...]:
-        """[CLS] is read through the pooler."""
+        """Return the pooler, which is needed for pooling by [CLS]."""
         need = Need("pooler", "finetune.task.pooling=cls", "--config.finetune.task.pooling=mean")
         return (need,) if options.pooling == "cls" else ()
 
     def measure(self, predictions: Any, batch: Any) -> Any:
-        """Cross entropy and accuracy."""
+        """Return cross-entropy loss and accuracy."""
         from bert_jax.tasks.classification.objective import measure
 
         return measure(predictions, batch)
 
     def predict(self, model: Any, params: Any, batch: Any) -> Any:
-        """The probability of each class, float32 [B, E, C]."""
+        """Return the probability of each class, float32 [B, E, C]."""
         from bert_jax.tasks.classification.objective import class_probabilities
 
         return class_probabilities(model, params, batch)
 
     def scorer(self, labelled: Labelled, options: ClassificationOptions) -> ClassScorer:
-        """Accuracy, macro F1 and confusions."""
+        """Return a scorer for accuracy, macro F1 and confusions."""
         from bert_jax.tasks.classification.scores import ClassScorer
 
         return ClassScorer(labelled.test.targets, labelled.label_names)
 
     def flops(self, description: ModelDescription, stage: FinetuneConfig) -> int:
-        """Those of the encoder and the classifier."""
+        """Return the FLOPs of a training step of the encoder and the classifier."""
         from bert_jax.model.flops import classification_flops
 
         return classification_flops(
@@ -182,7 +182,7 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
         )
 
     def remarks(self, labelled: Labelled) -> tuple[str, ...]:
-        """Labels that differ only in case, classes without training or test examples."""
+        """Report labels that differ only in case, and classes without training or test examples."""
         from bert_jax.tasks.classification.labels import class_counts, remarks
 
         names = labelled.label_names
@@ -190,45 +190,49 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
         return remarks(names, counts)
 
     def about_data(self, labelled: Labelled) -> dict[str, Any]:
-        """The classes without a training example."""
+        """Return the classes without a training example."""
         from bert_jax.tasks.classification.labels import absent, class_counts
 
         untrained = absent(labelled.label_names, class_counts(labelled.train.targets, len(labelled.label_names)))
         return {"untrained_classes": untrained} if untrained else {}
 
-    # --- What is shown ---
+    # --- Display ---
 
     def figures(self, result: Json) -> list[Figure]:
-        """Accuracy, also from scratch, and macro F1."""
+        """Return accuracy, accuracy from scratch, macro F1 and the number of examples."""
         accuracy, scratch = display.number(result, "accuracy"), display.number(result, "from_scratch_accuracy")
-        gain = "" if accuracy is None or scratch is None else f"{100 * (accuracy - scratch):+.1f} points by pre-training"
+        gain = "" if accuracy is None or scratch is None else f"{100 * (accuracy - scratch):+.1f} points from pre-training"
         tested = f"tested on {display.integer(display.number(result, 'test_examples'))}"
         return [
             Figure("Test accuracy", display.percent(accuracy), gain),
-            Figure("Test accuracy from scratch", display.percent(scratch), "the same training from random parameters"),
+            Figure("Test accuracy from scratch", display.percent(scratch), "same fine-tuning, random initialization"),
             Figure("Macro F1", display.percent(display.number(result, "macro_f1")), "mean over the classes that occur"),
-            Figure("Labelled examples", display.integer(display.number(result, "train_examples")), tested),
+            Figure("Labeled examples", display.integer(display.number(result, "train_examples")), tested),
         ]
 
     def curves(self, result: Json) -> list[Curve]:
-        """Accuracy and loss."""
+        """Return accuracy and loss."""
         return [Curve("Accuracy", "accuracy", percent=True), Curve("Loss", "loss")]
 
     def tables(self, result: Json) -> list[Table | Matrix]:
-        """The confusion matrix, or the largest confusions of many classes."""
+        """Return the confusion matrix or, if there are many classes, the largest confusions."""
         from bert_jax.tasks.classification.scores import FEW_CLASSES, confusions_of_matrix
 
         rows = result.get("confusion") or []
         labels = [str(label) for label in result.get("labels") or range(len(rows))]
         if rows and len(rows) <= FEW_CLASSES:
-            return [Matrix("Confusion matrix", "Rows: the true class. Columns: the predicted one.", labels, rows)]
-        # Earlier versions stored the matrix of many classes too.
+            return [Matrix("Confusion matrix", "Rows: true classes. Columns: predicted classes.", labels, rows)]
+        # Earlier versions stored the matrix even for many classes.
         largest = confusions_of_matrix(rows, labels) if rows else result.get("largest_confusions") or []
         title = f"Largest confusions of {display.integer(len(labels))} classes"
-        return [Table(title, ("true class", "predicted", "texts", "share of the class"), list(map(_confusion, largest)))] if largest else []
+        return (
+            [Table(title, ("true class", "predicted class", "texts", "share of true class"), list(map(_confusion, largest)))]
+            if largest
+            else []
+        )
 
     def example(self, line: Json) -> dict[str, Any]:
-        """The predicted class, its probability and the true one."""
+        """Return an example with the predicted class, its probability and the true class."""
         return {
             "text": super().example(line)["text"],
             "label": line["predicted"],
@@ -237,30 +241,30 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
         }
 
     def panels(self, examples: Mapping[str, Sequence[Json]]) -> list[Panel]:
-        """Texts with their predicted classes."""
+        """Return texts with their predicted classes."""
 
         def example(values: Json) -> Example:
             expected, label = values.get("expected"), str(values.get("label", ""))
             correct = None if expected is None else str(expected) == label
-            note = f" (is {expected})" if correct is False else ""
+            note = f" (true class: {expected})" if correct is False else ""
             guess = Guess(label, display.probability(values.get("probability")), correct, note)
             return Example((str(values.get("text", "")),), ((guess,),))
 
-        return [Panel("Texts classified", [example(values) for values in examples.get("classify") or []])]
+        return [Panel("Classified texts", [example(values) for values in examples.get("classify") or []])]
 
     def example_lines(self, examples: Mapping[str, Sequence[Json]]) -> list[str]:
-        """Texts with their predicted classes."""
+        """Return texts with their predicted classes, one line per text."""
         lines = []
         for one in examples.get("classify", ()):
-            verdict = "right" if one["label"] == one["expected"] else "wrong"
+            verdict = "correct" if one["label"] == one["expected"] else "wrong"
             lines.append(f"  {one['label']} {one['probability']:.0%} ({verdict})  {display.shortened(one['text'])}")
-        return ["", "Test texts and their predicted class:", *lines] if lines else []
+        return ["", "Test texts and their predicted classes:", *lines] if lines else []
 
     def summary_lines(self, result: Json) -> list[str]:
-        """Accuracy, also from scratch, and what was left out."""
-        scratch = f" (the same from scratch: {result['from_scratch_accuracy']:.1%})" if "from_scratch_accuracy" in result else ""
+        """Return accuracy, accuracy from scratch and the number of classes without a training example."""
+        scratch = f" (from scratch: {result['from_scratch_accuracy']:.1%})" if "from_scratch_accuracy" in result else ""
         lines = [
-            f"Classification      {result['accuracy']:.1%} right on {result['test_examples']:,} test texts, "
+            f"Classification      {result['accuracy']:.1%} accuracy on {result['test_examples']:,} test texts, "
             f"trained on {result['train_examples']:,}{scratch}"
         ]
         if untrained := result.get("untrained_classes"):
@@ -269,9 +273,9 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
 
 
 def _confusion(one: Json) -> tuple[str, ...]:
-    """A row of the largest confusions."""
-    count, of = display.number(one, "count"), display.number(one, "of")
-    share = display.percent(count / of if count is not None and of else None)
+    """Return a row of the table of largest confusions."""
+    count, examples = display.number(one, "count"), display.number(one, "of")
+    share = display.percent(count / examples if count is not None and examples else None)
     return str(one.get("label", "")), str(one.get("predicted", "")), display.integer(count), share
 
 

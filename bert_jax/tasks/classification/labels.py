@@ -1,4 +1,4 @@
-"""Classes out of the label column of a table: their names, draws that keep every class, classes without examples."""
+"""Reads classes from the label column of a table, keeps every class when sampling, and reports classes without examples."""
 
 import re
 import unicodedata
@@ -11,34 +11,34 @@ import numpy as np
 from bert_jax.data.labelled import Parsed
 from bert_jax.errors import InputError
 
-_NAMED = 20
-"""Classes that a message names at most."""
-_ENOUGH = 20
-"""Examples above which half as many labels are a reason to ask whether they are classes."""
+_MAX_LISTED = 20
+"""Maximum number of classes that a message lists."""
+_MIN_EXAMPLES = 20
+"""With more examples than this, warn if the number of labels exceeds half the number of examples."""
 _NUMBER = re.compile(r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?")
 
 
 @dataclass(frozen=True)
 class ClassLabels:
-    """Reads classes out of a column; see `bert_jax.data.labelled.LabelReader`.
+    """Reads classes from a column; see `bert_jax.data.labelled.LabelReader`.
 
     Args:
-        column: its name.
-        names: those of the classes, in their order; empty takes the labels of the training table, sorted.
+        column: the name of the column.
+        names: the class names, in order; if empty, the labels of the training table, sorted.
     """
 
     column: str
     names: tuple[str, ...] = ()
 
     def columns(self) -> Mapping[str, str]:
-        """The one column."""
+        """Return the label column, by the option that names it."""
         return {"finetune.task.label": self.column}
 
     def parse(self, values: Sequence[str], where: str) -> str:
-        """The label of a row, without the white space around it.
+        """Return the label of a row, without surrounding whitespace.
 
         Raises:
-            InputError: there is none.
+            InputError: the label is empty.
         """
         label = values[0].strip()
         if not label:
@@ -46,15 +46,17 @@ class ClassLabels:
         return label
 
     def targets(self, parsed: Mapping[str, Parsed]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-        """The class of each example, int32 [n], and the names of the classes.
+        """Return the class of each example, int32 [n], and the class names.
 
         Raises:
-            InputError: an unknown label, a label in two spellings, or one label alone.
+            InputError: a label is unknown, a label has two spellings, or all examples have the same label.
         """
         train = parsed["train"]
         names = self.names or class_names(train.values, train.lines, train.source)
         if len(names) < 2:
-            raise InputError(f"Every example of {train.source} has the label {names[0]!r}, so nothing to learn: check finetune.task.label.")
+            raise InputError(
+                f"Every example of {train.source} has the label {names[0]!r}: there is nothing to learn. Check finetune.task.label."
+            )
         return {role: self._numbers(part, names, train.source) for role, part in parsed.items()}, names
 
     def _numbers(self, parsed: Parsed, names: Sequence[str], train: str) -> np.ndarray:
@@ -69,61 +71,60 @@ class ClassLabels:
         return np.array([index[label] for label in parsed.values], np.int32)
 
     def keep(self, kept: np.ndarray, rest: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A draw with one example of every class at least, where so many allow it."""
+        """Adjust a sample so that it has at least one example of every class, if its size allows it."""
         return keep_every_class(kept, rest, targets)
 
 
 def class_names(labels: Sequence[str], lines: Sequence[int], source: str) -> tuple[str, ...]:
-    """The distinct labels of a file, sorted.
+    """Return the distinct labels of a file, sorted.
 
     Args:
         labels: the label of each example.
-        lines: the line of each example.
-        source: the file.
+        lines: the line number of each example.
+        source: the name of the file.
 
     Raises:
-        InputError: two labels are the same number, or differ only in white space, in characters that nobody sees or in how Unicode
-            spells them.
+        InputError: two labels are the same number, or differ only in whitespace, invisible characters or Unicode normalization.
     """
     first: dict[str, int] = {}
     for label, line in zip(labels, lines, strict=True):
         first.setdefault(label, line)
     seen: dict[str | Decimal, str] = {}
     for label, line in first.items():
-        other = seen.setdefault(_meaning(label), label)
+        other = seen.setdefault(_normalized(label), label)
         if other != label:
             raise InputError(
-                f"{source} spells a label in two ways: {_spelled(other)} in line {first[other]:,} and {_spelled(label)} in line {line:,}. "
+                f"{source} spells a label in two ways: {_quoted(other)} in line {first[other]:,} and {_quoted(label)} in line {line:,}. "
                 "Write one of them throughout, or name all labels in finetune.task.labels if they are two classes."
             )
     return tuple(sorted(first))
 
 
-def _meaning(label: str) -> str | Decimal:
+def _normalized(label: str) -> str | Decimal:
     if _NUMBER.fullmatch(label):
         return Decimal(label)
     visible = "".join(character for character in unicodedata.normalize("NFC", label) if unicodedata.category(character) != "Cf")
     return " ".join(visible.split())
 
 
-def _spelled(label: str) -> str:
+def _quoted(label: str) -> str:
     return repr(label) if label.isascii() else ascii(label)
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first of some names, for a message."""
-    return ", ".join(map(repr, names[:_NAMED])) + f" and {len(names) - _NAMED:,} more" * (len(names) > _NAMED)
+    """Format names for a message, abbreviating long lists."""
+    return ", ".join(map(repr, names[:_MAX_LISTED])) + f" and {len(names) - _MAX_LISTED:,} more" * (len(names) > _MAX_LISTED)
 
 
 def keep_every_class(kept: np.ndarray, rest: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A draw of examples, repaired where it leaves a class without any.
+    """Adjust a sample of examples so that it includes every class.
 
-    Examples of classes that are only in `rest` change places with the last ones of `kept` whose class has others there, as long as
-    there are such. A draw that has every class stays as it is.
+    Each class that occurs only in `rest` gets one example in `kept`, swapped with the last example of `kept` whose class has others
+    there, as long as there is one. A sample that already includes every class is returned unchanged.
 
     Args:
-        kept: int64 [k], indices of the examples that were drawn.
-        rest: int64 [r], those of the others.
+        kept: int64 [k], indices of the sampled examples.
+        rest: int64 [r], indices of the other examples.
         labels: int32 [n], the class of each example.
     """
     kept, rest = kept.copy(), rest.copy()
@@ -142,37 +143,41 @@ def keep_every_class(kept: np.ndarray, rest: np.ndarray, labels: np.ndarray) -> 
 
 
 def remarks(names: Sequence[str], counts: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """What a person should know of the classes, in sentences.
+    """Return remarks about the classes, as sentences.
 
     Args:
-        names: those of the C classes.
-        counts: of `train` and `test`, int64 [C], the examples of each class.
+        names: the names of the C classes.
+        counts: for `train` and `test`, the number of examples of each class, int64 [C].
     """
-    found = []
+    sentences = []
     by_case: dict[str, list[str]] = {}
     for name in names:
         by_case.setdefault(name.casefold(), []).append(name)
     if same := next((alike for alike in by_case.values() if len(alike) > 1), None):
-        found.append(f"the labels {listed(same)} differ only in case and are classes of their own.")
+        sentences.append(f"the labels {listed(same)} differ only in case but are treated as different classes.")
     examples, kinds = int(counts["train"].sum()), int(np.count_nonzero(counts["train"]))
-    if examples > _ENOUGH and 2 * kinds > examples:
-        found.append(f"{examples:,} training examples have {kinds:,} labels; finetune.task.label may name a column that holds no classes.")
+    if examples > _MIN_EXAMPLES and 2 * kinds > examples:
+        sentences.append(
+            f"{examples:,} training examples have {kinds:,} labels; finetune.task.label may name a column that does not contain classes."
+        )
     if missing := absent(names, counts["train"]):
-        found.append(f"{_of(missing, names)} no training example, so the classifier cannot learn to answer them: {listed(missing)}.")
+        sentences.append(
+            f"{_share(missing, names)} no training example, so the classifier cannot learn to predict them: {listed(missing)}."
+        )
     if missing := absent(names, counts["test"]):
-        found.append(f"{_of(missing, names)} no test example, so the figures say nothing of them: {listed(missing)}.")
-    return tuple(found)
+        sentences.append(f"{_share(missing, names)} no test example, so the scores say nothing about them: {listed(missing)}.")
+    return tuple(sentences)
 
 
 def class_counts(targets: np.ndarray, classes: int) -> np.ndarray:
-    """int64 [C]: the examples of each class."""
+    """Return the number of examples of each class, int64 [C]."""
     return np.bincount(targets, minlength=classes)
 
 
 def absent(names: Sequence[str], counts: np.ndarray) -> list[str]:
-    """The classes without an example, of the number of each one's examples, int [C]."""
+    """Return the classes without an example; `counts`, int [C], is the number of examples of each class."""
     return [name for name, count in zip(names, counts.tolist(), strict=True) if not count]
 
 
-def _of(part: Sequence[str], whole: Sequence[str]) -> str:
-    return f"{len(part):,} of the {len(whole):,} classes {'has' if len(part) == 1 else 'have'}"
+def _share(part: Sequence[str], all_names: Sequence[str]) -> str:
+    return f"{len(part):,} of the {len(all_names):,} classes {'has' if len(part) == 1 else 'have'}"

@@ -1,4 +1,4 @@
-"""Classification: one class of several for each example."""
+"""The loss, metrics and probabilities of classification."""
 
 from functools import partial
 from typing import Any
@@ -12,11 +12,11 @@ from bert_jax.training.objective import Metrics
 
 @partial(jax.jit, static_argnames="model")
 def class_probabilities(model: ClassificationModel, params: Any, batch: Any) -> jax.Array:
-    """Float32 [B, E, C]; compiled once for each architecture and shape, whatever the parameters."""
+    """Return the class probabilities, float32 [B, E, C]. Compiled once per architecture and batch shape, for any parameters."""
     return jax.nn.softmax(model.apply({"params": params}, batch), axis=-1)
 
 
 def measure(scores: jax.Array, batch: Batch) -> Metrics:
-    """Cross entropy and accuracy over the classes, of logits [B, E, C]."""
-    found = classification_metrics("class", scores, batch["labels"], batch["example_weights"])
-    return {"loss": found["class_loss"], "accuracy": found["class_accuracy"]}
+    """Return the cross-entropy loss and accuracy of logits [B, E, C]."""
+    metrics = classification_metrics("class", scores, batch["labels"], batch["example_weights"])
+    return {"loss": metrics["class_loss"], "accuracy": metrics["class_accuracy"]}

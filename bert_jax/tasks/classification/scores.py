@@ -1,4 +1,4 @@
-"""How right a classifier's answers are: accuracy, macro F1 and what it confuses."""
+"""The test scores of a classifier: accuracy, macro F1 and confusions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,54 +6,54 @@ from typing import Any
 import numpy as np
 
 FEW_CLASSES = 40
-"""With more classes than these, the largest confusions stand for the whole matrix, and the most probable classes of a text for all."""
+"""With more classes than this, only the largest confusions and the most probable classes of each text are kept."""
 KEPT_CLASSES = 10
-_CONFUSIONS = 50
+_MAX_CONFUSIONS = 50
 
 
 def score_classes(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """The figures of a classifier, as JSON values, by scikit-learn.
+    """Compute the scores of a classifier with scikit-learn, as JSON values.
 
     Args:
         labels: int32 [n], the true classes.
-        predicted: int32 [n], the classes that were predicted.
-        names: those of all C classes.
+        predicted: int32 [n], the predicted classes.
+        names: the names of all C classes.
 
     Returns:
-        `accuracy`; `macro_f1`, the mean over the classes that occur in `labels` or `predicted`; `labels`, the names; and `confusion`
-        [C, C], whose rows are the true classes, or with more than 40 classes `largest_confusions`, see `largest_confusions`.
+        `accuracy`; `macro_f1`, the mean over the classes that occur in `labels` or `predicted`; `labels`, the names; and either
+        `confusion` [C, C], whose rows are the true classes, or, with more than 40 classes, the result of `largest_confusions`.
     """
-    # It takes a second to import, and most commands score nothing.
+    # Importing it takes a second, and most commands compute no scores.
     from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-    figures: dict[str, Any] = {
+    scores: dict[str, Any] = {
         "accuracy": float(accuracy_score(labels, predicted)),
         "macro_f1": float(f1_score(labels, predicted, average="macro")),
         "labels": list(names),
     }
     if len(names) > FEW_CLASSES:
-        return figures | {"largest_confusions": largest_confusions(labels, predicted, names)}
-    return figures | {"confusion": confusion_matrix(labels, predicted, labels=np.arange(len(names))).tolist()}
+        return scores | {"largest_confusions": largest_confusions(labels, predicted, names)}
+    return scores | {"confusion": confusion_matrix(labels, predicted, labels=np.arange(len(names))).tolist()}
 
 
 def largest_confusions(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The pairs of a class and another that was predicted for most of its examples, 50 at most, the largest first.
+    """Return the most frequent pairs of a true class and a different predicted class: at most 50, largest count first.
 
-    Each has `label` and `predicted`, their `count`, and `of`, the examples of the class. Memory and time grow with the examples, not
-    with the pairs of classes.
+    Each has `label`, `predicted`, their `count`, and `of`, the number of examples of the true class. Memory and time grow with the
+    number of examples, not with the number of pairs of classes.
     """
     examples = np.bincount(labels, minlength=len(names))
     wrong = labels != predicted
     pairs, counts = np.unique(labels[wrong].astype(np.int64) * len(names) + predicted[wrong], return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:_CONFUSIONS]
+    order = np.argsort(-counts, kind="stable")[:_MAX_CONFUSIONS]
     return [
-        {"label": names[true], "predicted": names[found], "count": count, "of": int(examples[true])}
-        for (true, found), count in zip((divmod(pair, len(names)) for pair in pairs[order].tolist()), counts[order].tolist(), strict=True)
+        {"label": names[true], "predicted": names[other], "count": count, "of": int(examples[true])}
+        for (true, other), count in zip((divmod(pair, len(names)) for pair in pairs[order].tolist()), counts[order].tolist(), strict=True)
     ]
 
 
 def confusions_of_matrix(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The same of a whole matrix [C, C]."""
+    """Return the largest confusions of a complete confusion matrix [C, C]."""
     confusion = np.array(matrix, np.int64)
     labels, predicted = np.nonzero(confusion)
     counts = confusion[labels, predicted]
@@ -61,8 +61,11 @@ def confusions_of_matrix(matrix: Sequence[Sequence[int]], names: Sequence[str]) 
 
 
 def top_classes(probabilities: np.ndarray) -> np.ndarray:
-    """The classes of each text whose probabilities are worth keeping, of float32 [n, C]: int [n, C], all of them in their order, or with
-    more than 40 classes int [n, 10], the most probable first."""
+    """Return the classes to keep for each text, given probabilities float32 [n, C].
+
+    Returns:
+        int [n, C], all classes in order, or, with more than 40 classes, int [n, 10], the most probable first.
+    """
     classes = probabilities.shape[-1]
     if classes > FEW_CLASSES:
         return np.argsort(-probabilities, axis=-1, kind="stable")[:, :KEPT_CLASSES]
@@ -70,11 +73,11 @@ def top_classes(probabilities: np.ndarray) -> np.ndarray:
 
 
 class ClassScorer:
-    """Compares predicted with true classes; of many classes only the most probable of each example are kept.
+    """Compares predicted with true classes. If there are many classes, only the most probable ones of each example are kept.
 
     Args:
         labels: int32 [n], the true classes.
-        names: those of all C classes.
+        names: the names of all C classes.
     """
 
     def __init__(self, labels: np.ndarray, names: Sequence[str]) -> None:
@@ -83,21 +86,21 @@ class ClassScorer:
         self._classes, self._probabilities = np.zeros((len(labels), kept), np.int32), np.zeros((len(labels), kept), np.float32)
 
     def add(self, examples: np.ndarray, found: np.ndarray) -> None:
-        """The probabilities of the classes, float32 [k, C], of some examples, int64 [k]."""
+        """Add the class probabilities `found`, float32 [k, C], of the examples with indices `examples`, int64 [k]."""
         self._classes[examples] = top_classes(found)
         self._probabilities[examples] = np.take_along_axis(found, self._classes[examples], -1)
 
     @property
     def predicted(self) -> np.ndarray:
-        """int32 [n]: the most probable class of each example."""
+        """The most probable class of each example, int32 [n]."""
         return np.take_along_axis(self._classes, self._probabilities.argmax(-1, keepdims=True), -1)[:, 0]
 
     def result(self) -> dict[str, Any]:
-        """See `score_classes`."""
+        """Return the scores; see `score_classes`."""
         return score_classes(self._labels, self.predicted, self._names)
 
     def line(self, example: int) -> dict[str, Any]:
-        """The true class, the predicted one, and the probability of every class, or of the most probable where there are many."""
+        """Return the true class, the predicted class and the probabilities of the kept classes of an example."""
         shares = zip(self._classes[example].tolist(), self._probabilities[example].tolist(), strict=True)
         best = self._classes[example, self._probabilities[example].argmax()]
         return {

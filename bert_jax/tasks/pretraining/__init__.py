@@ -1,4 +1,4 @@
-"""Pre-training: masked tokens and the next sentence."""
+"""Pre-training: masked language modeling and next-sentence prediction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["PRETRAINING", "Prediction", "PretrainingTask"]
 
 
 class PretrainingTask(Task):
-    """Masked language model and next-sentence prediction (Devlin et al. 2019, section 3.1)."""
+    """Masked language modeling and next-sentence prediction (Devlin et al. 2019, section 3.1)."""
 
     kind, noun, stage = "pretraining", "a pre-trained model", "pretrain"
     best = False
@@ -34,37 +34,39 @@ class PretrainingTask(Task):
     )
 
     def model(self, description: ModelDescription, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0) -> PretrainingModel:
-        """An encoder with both heads."""
+        """Return an encoder with both heads."""
         from bert_jax.model.bert import PretrainingModel
 
         return PretrainingModel(vocab_size, description.encoder, compute, embedding=description.input.embedding)
 
     def figures(self, result: Json) -> list[Figure]:
-        """Accuracy of both heads beside what guessing gives, the loss, and how fast it went."""
+        """Return the accuracy of both heads compared with guessing, the loss, and the number of tokens and throughput."""
         floor, loss, tokens = (display.number(result, name) for name in ("mlm_accuracy_floor", "mlm_loss", "real_tokens"))
         speed = display.number(result, "real_tokens_per_second")
-        baseline = "" if floor is None else f"{display.percent(floor)} by always guessing the commonest token"
+        baseline = "" if floor is None else f"{display.percent(floor)} by always predicting the most frequent token"
         perplexity = "" if loss is None else f"perplexity {math.exp(min(loss, 700)):.4g}"
         return [
-            Figure("Masked tokens found", display.percent(display.number(result, "mlm_accuracy")), baseline),
-            Figure("Next sentences recognized", display.percent(display.number(result, "nsp_accuracy")), "50 % by chance"),
+            Figure("Masked-token accuracy", display.percent(display.number(result, "mlm_accuracy")), baseline),
+            Figure("Next-sentence accuracy", display.percent(display.number(result, "nsp_accuracy")), "50 % by chance"),
             Figure("Masked-token loss", "" if loss is None else f"{loss:.3f}", perplexity),
-            Figure("Tokens read", "" if tokens is None else count(tokens), f"in {display.integer(display.number(result, 'steps'))} steps"),
-            Figure("Speed", "" if speed is None else count(speed), "real tokens per second"),
+            Figure(
+                "Training tokens", "" if tokens is None else count(tokens), f"in {display.integer(display.number(result, 'steps'))} steps"
+            ),
+            Figure("Throughput", "" if speed is None else count(speed), "tokens/s, without padding"),
         ]
 
     def curves(self, result: Json) -> list[Curve]:
-        """Losses and accuracies of both heads."""
+        """Return the losses and accuracies of both heads."""
         floor = display.number(result, "mlm_accuracy_floor")
         return [
             Curve("Loss", "loss"),
             Curve("Masked-token loss", "mlm_loss"),
-            Curve("Masked tokens found", "mlm_accuracy", True, None if floor is None else ("always the commonest", floor)),
-            Curve("Next sentences recognized", "nsp_accuracy", True, ("chance", 0.5)),
+            Curve("Masked-token accuracy", "mlm_accuracy", True, None if floor is None else ("most frequent token", floor)),
+            Curve("Next-sentence accuracy", "nsp_accuracy", True, ("chance", 0.5)),
         ]
 
     def panels(self, examples: Mapping[str, Sequence[Json]]) -> list[Panel]:
-        """Blanks with the most probable tokens, and pairs with the probability that they follow each other."""
+        """Return blanks with the most probable tokens, and sentence pairs with the probability that B follows A."""
 
         def filled(values: Json) -> Example:
             masks = values.get("masks") or []
@@ -79,18 +81,18 @@ class PretrainingTask(Task):
             return Example((str(values.get("a", "")), str(values.get("b", ""))), ((guess,),))
 
         return [
-            Panel("Blanks filled in", [filled(values) for values in examples.get("fill_mask") or []]),
+            Panel("Filled-in blanks", [filled(values) for values in examples.get("fill_mask") or []]),
             Panel("Does the second sentence follow?", [paired(values) for values in examples.get("next_sentence") or []]),
         ]
 
     def example_lines(self, examples: Mapping[str, Sequence[Json]]) -> list[str]:
-        """Blanks and pairs."""
+        """Return blanks with their predictions, and sentence pairs, as lines for the terminal."""
         lines = []
         for blank in examples.get("fill_mask", ()):
             lines.append(f"  {shortened(blank['text'])}")
             lines += ["      " + "  ".join(f"{p['token']} {p['probability']:.0%}" for p in mask) for mask in blank["masks"]]
         if lines:
-            lines.insert(0, "Blanks filled in:")
+            lines.insert(0, "Filled-in blanks:")
         if examples.get("next_sentence"):
             lines += ["", "Does B follow A?"]
             for pair in examples["next_sentence"]:
@@ -99,16 +101,16 @@ class PretrainingTask(Task):
         return lines
 
     def summary_lines(self, result: Json) -> list[str]:
-        """How much was trained, how fast, and the accuracy of both heads."""
+        """Return training length, throughput and the accuracy of both heads."""
         lines = [
             f"Pre-training        {result['steps']:,} steps, {result['real_tokens']:,} real tokens, "
-            f"{result['real_tokens_per_second']:,.0f} a second"
-            + (f"; {result['skipped_updates']:,} updates skipped" if result.get("skipped_updates") else ""),
-            f"Masked tokens       {result['mlm_accuracy']:.1%} right "
-            f"(always guessing the commonest token: {result['mlm_accuracy_floor']:.1%})",
+            f"{result['real_tokens_per_second']:,.0f} tokens/s"
+            + (f"; {result['skipped_updates']:,} skipped updates" if result.get("skipped_updates") else ""),
+            f"Masked tokens       {result['mlm_accuracy']:.1%} accuracy "
+            f"(always predicting the most frequent token: {result['mlm_accuracy_floor']:.1%})",
         ]
         if result["nsp_accuracy"] is not None:
-            lines.append(f"Next sentence       {result['nsp_accuracy']:.1%} right (guessing: 50.0%)")
+            lines.append(f"Next sentence       {result['nsp_accuracy']:.1%} accuracy (chance: 50.0%)")
         return lines
 
 

@@ -1,4 +1,4 @@
-"""The heads of a pre-trained model at chosen positions, compiled once for each architecture and shape, whatever the parameters."""
+"""Applies the heads of a pre-trained model at given positions; compiled once per architecture and shape, for any parameters."""
 
 from functools import partial
 from typing import Any
@@ -11,20 +11,26 @@ import jax.numpy as jnp
 def top_tokens(
     model: Any, params: Any, hidden: jax.Array, rows: jax.Array, columns: jax.Array, allowed: jax.Array, top_k: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Probabilities float32 [S, top_k] and ids int32 [S, top_k] of allowed tokens [V] at S positions of [B, L, D]."""
-    scores = model.apply({"params": params}, hidden[rows, columns], method="masked_token_logits")
-    return jax.lax.top_k(jnp.where(allowed, jax.nn.softmax(scores, axis=-1), -1.0), top_k)
+    """Return the probabilities, float32 [S, top_k], and ids, int32 [S, top_k], of the most probable allowed tokens.
+
+    Args:
+        hidden: hidden states [B, L, D].
+        rows, columns: the S positions in `hidden`.
+        allowed: which tokens may be predicted, bool [V].
+    """
+    logits = model.apply({"params": params}, hidden[rows, columns], method="masked_token_logits")
+    return jax.lax.top_k(jnp.where(allowed, jax.nn.softmax(logits, axis=-1), -1.0), top_k)
 
 
 @partial(jax.jit, static_argnames="model")
 def log_probabilities(model: Any, params: Any, hidden: jax.Array, rows: jax.Array, columns: jax.Array, tokens: jax.Array) -> jax.Array:
-    """The natural logarithms float32 [S] of the probabilities of tokens [S] at S positions of [B, L, D]."""
-    scores = model.apply({"params": params}, hidden[rows, columns], method="masked_token_logits")
-    return jnp.take_along_axis(jax.nn.log_softmax(scores, axis=-1), tokens[:, None], axis=1)[:, 0]
+    """Return the log probabilities, float32 [S], of `tokens` [S] at S positions of `hidden` [B, L, D]."""
+    logits = model.apply({"params": params}, hidden[rows, columns], method="masked_token_logits")
+    return jnp.take_along_axis(jax.nn.log_softmax(logits, axis=-1), tokens[:, None], axis=1)[:, 0]
 
 
 @partial(jax.jit, static_argnames="model")
 def follows(model: Any, params: Any, hidden: jax.Array, cls_positions: jax.Array) -> jax.Array:
-    """The probability float32 [B, E] that B follows A."""
-    scores = model.apply({"params": params}, hidden, cls_positions, method="next_sentence_logits")
-    return jax.nn.softmax(scores, axis=-1)[:, :, 1]
+    """Return the probability, float32 [B, E], that sentence B follows sentence A."""
+    logits = model.apply({"params": params}, hidden, cls_positions, method="next_sentence_logits")
+    return jax.nn.softmax(logits, axis=-1)[:, :, 1]

@@ -1,4 +1,4 @@
-"""Pre-training: masked tokens and the next sentence."""
+"""The pre-training objective: masked language modeling and next-sentence prediction."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from bert_jax.training.objective import Metrics, row_metrics
 
 @dataclass(frozen=True)
 class PretrainingObjective:
-    """Masked language model and next-sentence prediction, added up (Devlin et al. 2019, section 3.1)."""
+    """The sum of the masked-language-modeling and next-sentence losses (Devlin et al. 2019, section 3.1)."""
 
     model: PretrainingModel
     masking: MaskingConfig
@@ -26,7 +26,7 @@ class PretrainingObjective:
     losses = ("mlm_loss", "nsp_loss")
 
     def prepare(self, batch: Batch, key: jax.Array) -> Batch:
-        """Covers tokens: adds `masked_positions`, `masked_labels`, `masked_weights` [B, M]."""
+        """Mask tokens and add `masked_positions`, `masked_labels` and `masked_weights`, each [B, M], to the batch."""
         masked = mask_tokens(
             key,
             batch["tokens"],
@@ -45,11 +45,11 @@ class PretrainingObjective:
         }
 
     def normalizers(self, batch: Batch) -> dict[str, jax.Array]:
-        """Masked tokens and labelled pairs in the batch."""
+        """Return the normalizers of the losses: the number of masked tokens and of labeled pairs in the batch."""
         return {"mlm_loss": batch["masked_weights"].sum(), "nsp_loss": batch["example_weights"].sum()}
 
     def metrics(self, params: Any, batch: Batch, keys: jax.Array | None) -> Metrics:
-        """Loss and accuracy of both heads."""
+        """Return the loss and accuracy of both heads."""
         output = self.model.apply({"params": params}, batch, keys)
         return {
             **classification_metrics("mlm", output.masked_tokens, batch["masked_labels"], batch["masked_weights"]),

@@ -1,4 +1,4 @@
-"""What a pre-trained model answers: blanks, how probable texts are, whether a sentence follows."""
+"""The questions that a pre-trained model answers: filling blanks, scoring texts and next-sentence prediction."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ if TYPE_CHECKING:
     from bert_jax.modalities.text.tokenizer import Tokenizer
     from bert_jax.model.directory import ModelDescription
 
-_SCORED_BATCHES = 32
-"""Batches that the copies of texts to be scored fill at once."""
+_BATCHES_PER_CHUNK = 32
+"""Number of batches of masked copies of texts that are processed together when texts are scored."""
 
 ONE_SEGMENT_TYPE = (
-    "This model has one segment type (encoder.segment_types=1), so it cannot tell sentence B from A. Load one with two to ask about pairs."
+    "This model has only one segment type (encoder.segment_types=1), so it cannot distinguish sentence B from A. Load a model with two "
+    "segment types for questions about pairs."
 )
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A token that may stand in a blank."""
+    """A predicted token for a blank."""
 
     token: str
     id: int
@@ -40,10 +41,10 @@ class Prediction:
 
 
 class FillMask(Question):
-    """The most probable tokens at every [MASK]; every mask for itself, the others unknown."""
+    """The most probable tokens at every [MASK]; each mask is predicted independently of the others."""
 
     name = "fill_mask"
-    help = "fill the blanks of texts"
+    help = "fill in the blanks of texts"
     examples = (
         "runs/demo/pretrain '这家酒店的服务很[MASK]。'",
         "runs/demo/pretrain texts.txt --words 好,差 --output filled.jsonl",
@@ -53,17 +54,19 @@ class FillMask(Question):
     options = ("top_k", "words")
 
     def add_options(self, command: argparse.ArgumentParser) -> None:
-        """--top-k and --words."""
-        command.add_argument("--top-k", type=int, default=5, help="predictions for each [MASK] (default: %(default)s)")
-        command.add_argument("--words", type=_words, metavar="WORD,WORD,...", help="predict none but these (default: the whole vocabulary)")
+        """Add --top-k and --words."""
+        command.add_argument("--top-k", type=int, default=5, help="number of predictions per [MASK] (default: %(default)s)")
+        command.add_argument(
+            "--words", type=_words, metavar="WORD,WORD,...", help="only predict these words (default: the whole vocabulary)"
+        )
 
     def start(self, model: Loaded, top_k: int = 5, words: Sequence[str] | None = None, **_: Any) -> Callable[[Queries], Finish[Any]]:
-        """Of each text a list of predictions for each of its masks."""
+        """Return a function that computes, for each text, a list of predictions for each of its masks."""
         from bert_jax.tasks.pretraining.answers import top_tokens
 
         tokenizer, forward = model.tokenizer, model.forward
         if not 1 <= top_k <= tokenizer.vocab_size:
-            raise InputError(f"top_k={top_k} is not possible: it takes 1 to {tokenizer.vocab_size}, the size of the vocabulary.")
+            raise InputError(f"top_k={top_k} is invalid: it must be from 1 to {tokenizer.vocab_size}, the size of the vocabulary.")
         allowed = allowed_answers(tokenizer, words, model.description.spare_rows)
         head = partial(top_tokens, forward.model, forward.params, allowed=allowed, top_k=min(top_k, int(allowed.sum())))
 
@@ -74,12 +77,12 @@ class FillMask(Question):
         return start
 
     def record(self, answer: list[list[Prediction]]) -> dict[str, Any]:
-        """`masks`: for each the tokens, their ids and probabilities."""
+        """Return a record with `masks`: for each mask, the tokens, their ids and probabilities."""
         masks = [[{"token": p.token, "id": p.id, "probability": round(p.probability, 6)} for p in mask] for mask in answer]
         return {"masks": masks}
 
     def show(self, records: Sequence[dict[str, Any]]) -> list[str]:
-        """Below each text a column for every mask."""
+        """Return each text followed by a column of predictions per mask."""
         lines = []
         for one in records:
             lines.append(one["text"])
@@ -89,23 +92,23 @@ class FillMask(Question):
 
 
 class Score(Question):
-    """How probable the model finds a text (Salazar et al. 2020, section 2)."""
+    """The pseudo-log-likelihood of each text (Salazar et al. 2020, section 2)."""
 
     name = "score"
-    help = "tell how likely texts are"
+    help = "score how probable texts are"
     examples = ("runs/demo/pretrain '房间很干净' '房间很干静'", "runs/demo/pretrain texts.txt --output scores.jsonl")
     parts = ("masked_token",)
 
     def start(self, model: Loaded, **options: Any) -> Callable[[Queries], Finish[list[float]]]:
-        """Of each text the sum of the log-probabilities of its tokens, each masked alone."""
+        """Return a function that computes, for each text, the sum of the log probabilities of its tokens, masked one at a time."""
         import numpy as np
 
         from bert_jax.data.queries import mask_one_by_one
         from bert_jax.tasks.pretraining.answers import log_probabilities
 
         tokenizer, forward = model.tokenizer, model.forward
-        uncounted = (tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
-        at_once = _SCORED_BATCHES * forward.shapes.devices * forward.shapes.tokens
+        special_ids = (tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
+        max_tokens = _BATCHES_PER_CHUNK * forward.shapes.devices * forward.shapes.tokens
         head = partial(log_probabilities, forward.model, forward.params)
 
         def sums(count: int, texts: np.ndarray, copies: Queries) -> Finish[np.ndarray]:
@@ -115,41 +118,41 @@ class Score(Question):
 
         def start(queries: Queries) -> Finish[list[float]]:
             count = len(queries.examples)
-            started = (sums(count, *copied) for copied in mask_one_by_one(queries, uncounted, at_once))
+            started = (sums(count, *copied) for copied in mask_one_by_one(queries, special_ids, max_tokens))
             total: np.ndarray = sum(one_ahead(started), np.zeros(count))
             return total.tolist
 
         return start
 
     def record(self, answer: float) -> dict[str, Any]:
-        """`score`."""
+        """Return a record with `score`."""
         return {"score": round(answer, 6)}
 
     def show(self, records: Sequence[dict[str, Any]]) -> list[str]:
-        """The score and the text."""
+        """Return the score and the text, one line per record."""
         return [f"{one['score']:8.2f}  {one['text']}" for one in records]
 
 
 class NextSentence(Question):
-    """The probability that B follows A (for a model of sentence order: that they are not swapped)."""
+    """The probability that B follows A (for a model trained on sentence order: that A and B are not swapped)."""
 
     name = "next_sentence"
-    help = "tell whether a sentence follows another"
+    help = "predict whether one sentence follows another"
     examples = ("runs/demo/pretrain '他打开门。' '屋里没有人。'", "runs/demo/pretrain pairs.tsv --text a --text-pair b")
     parts = ("pooler", "next_sentence")
     pairs = "required"
 
     def fault(self, description: ModelDescription) -> str:
-        """It was not trained, or there is one segment type."""
+        """Return the reason if the head was not trained, or if the model has only one segment type."""
         if description.next_sentence == "none":
             return (
-                "This model was pre-trained without the next-sentence task (pretrain.rows.next_sentence='none'), so it cannot tell "
+                "This model was pre-trained without the next-sentence task (pretrain.rows.next_sentence='none'), so it cannot predict "
                 "whether a sentence follows. Load a model that was trained with 'nsp' or 'sop'."
             )
         return ONE_SEGMENT_TYPE if description.encoder.segment_types == 1 else ""
 
     def start(self, model: Loaded, **options: Any) -> Callable[[Queries], Finish[list[float]]]:
-        """The probability of each pair."""
+        """Return a function that computes the probability of each pair."""
         from bert_jax.tasks.pretraining.answers import follows
 
         forward = model.forward
@@ -164,29 +167,29 @@ class NextSentence(Question):
         return start
 
     def record(self, answer: float) -> dict[str, Any]:
-        """`probability`."""
+        """Return a record with `probability`."""
         return {"probability": round(answer, 6)}
 
     def show(self, records: Sequence[dict[str, Any]]) -> list[str]:
-        """The probability and both sentences."""
+        """Return the probability and both sentences, one line per record."""
         return [f"{percent(one['probability'])}  {one['text']} | {one['text_pair']}" for one in records]
 
 
 def _words(text: str) -> list[str]:
     words = [word for word in re.split("[,，]", text) if word]
     if not words:
-        raise argparse.ArgumentTypeError("it names no word, as 好,差 would")
+        raise argparse.ArgumentTypeError("give one or more words separated by commas, such as 好,差")
     return words
 
 
 def _predictions(tokenizer: Tokenizer, queries: Queries, probabilities: np.ndarray, ids: np.ndarray) -> list[list[list[Prediction]]]:
-    """The predictions [masks, top_k] of each text."""
+    """Group predictions [masks, top_k] by text."""
     import numpy as np
 
-    masks, most = ids.shape
+    masks, top_k = ids.shape
     flat = ids.ravel().tolist()
-    made = [Prediction(*fields) for fields in zip(tokenizer.tokens(flat), flat, probabilities.ravel().tolist(), strict=True)]
-    columns = iter([made[start : start + most] for start in range(0, masks * most, most)])
+    predictions = [Prediction(*fields) for fields in zip(tokenizer.tokens(flat), flat, probabilities.ravel().tolist(), strict=True)]
+    columns = iter([predictions[start : start + top_k] for start in range(0, masks * top_k, top_k)])
     return [list(itertools.islice(columns, count)) for count in np.bincount(queries.owners).tolist()]
 
 
@@ -196,7 +199,11 @@ def _column(mask: list[dict[str, Any]]) -> list[str]:
 
 
 def allowed_answers(tokenizer: Tokenizer, words: Sequence[str] | None, spare_rows: int) -> np.ndarray:
-    """Which rows of the token table may be answers, bool [V]: the tokens of `words`, or all tokens."""
+    """Return which rows of the token table may be predicted, bool [V]: the tokens of `words`, or all tokens.
+
+    Raises:
+        InputError: `words` is not a list, is empty, or has a word that is not a single token.
+    """
     import numpy as np
 
     allowed = np.zeros(tokenizer.vocab_size + spare_rows, np.bool_)
@@ -204,7 +211,7 @@ def allowed_answers(tokenizer: Tokenizer, words: Sequence[str] | None, spare_row
         allowed[: tokenizer.vocab_size] = True
         return allowed
     if isinstance(words, str) or not len(words):
-        raise InputError(f"words={words!r} is not possible: give a list of one or more words, or None for the whole vocabulary.")
+        raise InputError(f"words={words!r} is invalid: give a list of one or more words, or None for the whole vocabulary.")
     allowed[[_word_id(tokenizer, word) for word in words]] = True
     return allowed
 
@@ -215,6 +222,6 @@ def _word_id(tokenizer: Tokenizer, word: str) -> int:
     except KeyError:
         ids = tokenizer.encode(str(word)).ids.tolist()
     if len(ids) != 1 or ids[0] == tokenizer.unk_id:
-        pieces = f"the pieces {' '.join(tokenizer.tokens(ids))}" if ids else "nothing that can be read"
-        raise InputError(f"The word {word!r} is not one token of the vocabulary but {pieces}, so it cannot fill a [MASK]: leave it out.")
+        pieces = f"the pieces {' '.join(tokenizer.tokens(ids))}" if ids else "nothing"
+        raise InputError(f"The word {word!r} is not a single token of the vocabulary but {pieces}, so it cannot fill a [MASK]: remove it.")
     return int(ids[0])
