@@ -263,7 +263,7 @@ def workdir(tiny_classifier: Path, tmp_path: Path) -> Path:
 
 def test_a_whole_workdir_is_said_to_be_so(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ok("verify", workdir)
-    assert capsys.readouterr().out.strip().splitlines()[-1].startswith(f"{workdir} is whole: ")
+    assert capsys.readouterr().out.strip().splitlines()[-1].startswith(f"{workdir} is intact: ")
     ok("verify", workdir / "finetune")
 
 
