@@ -283,4 +283,4 @@ def test_verify_says_what_is_wrong_where(workdir: Path, capsys: pytest.CaptureFi
 
 
 def test_where_there_is_nothing_to_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no run and no model" in failure(capsys, "verify", tmp_path)
+    assert "no run or model" in failure(capsys, "verify", tmp_path)

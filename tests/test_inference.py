@@ -356,7 +356,7 @@ def test_heads_that_were_not_imported_are_told(tmp_path, bert):
     imported = bert_jax.load(directory)
     assert [p.id for p in imported.fill_mask("很[MASK]")[0]] == [p.id for p in bert.fill_mask("很[MASK]")[0]]
     np.testing.assert_allclose(imported.embed("很"), bert.embed("很"), atol=1e-6)
-    with pytest.raises(InputError, match=r"pooler and next_sentence.*--initialize-missing.*can fill_mask and score and embed"):
+    with pytest.raises(InputError, match=r"pooler and next_sentence.*--initialize-missing.*supports fill_mask, score, embed"):
         imported.next_sentence("很", "好")
     bare = described(bert, absent=("masked_token", "next_sentence"))
     for call in (bare.fill_mask, bare.score):

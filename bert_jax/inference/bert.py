@@ -271,12 +271,14 @@ class Bert:
         own = {question.name: question for question in (*find(self._model.description.kind, self._tasks).questions, *OF_EVERY_MODEL)}
         if name not in own:
             task = next((task for task, question in questions(self._tasks) if question.name == name), None)
-            supported = f"This model supports {' and '.join(self.questions)}."
             required = f"{name} requires {task.noun}, which this model is not. Load one, such as runs/demo/{task.stage}." if task else ""
-            raise InputError(f"{required or f'There is no question {name!r}.'} {supported}")
+            raise InputError(f"{required or f'There is no question {name!r}.'} {self._supported()}")
         if fault := self._fault(own[name]):
-            raise InputError(f"{fault} This model supports {' and '.join(self.questions)}.")
+            raise InputError(f"{fault} {self._supported()}")
         return own[name]
+
+    def _supported(self) -> str:
+        return f"This model supports {', '.join(self.questions)}."
 
     def _fault(self, question: Question) -> str:
         """Return why the model cannot answer a question of its task, or an empty string if it can."""
