@@ -18,7 +18,7 @@ def add_conversion_commands(add: Add) -> None:
         "source", metavar="SOURCE", help="a Hugging Face directory, a model name on the Hub, or a Google TensorFlow checkpoint directory"
     )
     command.add_argument("workdir", metavar="WORKDIR", type=anywhere, help="the new directory")
-    command.add_argument("--initialize-missing", action="store_true", help="initialize heads that SOURCE lacks randomly")
+    command.add_argument("--initialize-missing", action="store_true", help="randomly initialize heads that SOURCE lacks")
     command = add(
         "export",
         _export,

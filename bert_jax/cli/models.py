@@ -23,8 +23,8 @@ def _add_texts(command: argparse.ArgumentParser, question: Question) -> None:
     metavar, what = ("SENTENCE", "two sentences, A and B") if of_pairs else ("TEXT", "one or more texts")
     command.add_argument("model", metavar="MODEL", type=anywhere, help="the directory of a trained stage")
     command.add_argument("texts", nargs="*", metavar=metavar, help=f"{what}; or one file of them: {kinds}, optionally .gz or .xz")
-    lines = "" if of_pairs else "; a file with an unrecognized extension is read as one text per line"
-    command.add_argument("--input", type=disk, metavar="FILE", help=f"an input file of any name{lines}")
+    lines = "" if of_pairs else "; if its extension is unrecognized, as one text per line"
+    command.add_argument("--input", type=disk, metavar="FILE", help=f"read this file instead of {metavar} arguments{lines}")
     command.add_argument("--text", default="text", metavar="COLUMN", help="the column that holds the text (default: %(default)s)")
     command.add_argument(
         "--output",

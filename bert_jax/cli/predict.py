@@ -25,7 +25,7 @@ _MOST_REPORTED = 20
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Request:
     """A model, the question it answers, and the question's options."""
 
     bert: Bert
@@ -58,12 +58,12 @@ def answer(question: Question, flags: argparse.Namespace) -> None:
     bert = load(directory)
     # No progress line if the answers are printed to the terminal: they would overwrite each other.
     show_progress = bool(texts.source) and (bool(flags.output) or not sys.stdout.isatty())
-    asked = _Asked(bert, question, options)
-    with _output(flags, asked, texts, {"command": command, "model": model}) as output:
+    request = _Request(bert, question, options)
+    with _output(flags, request, texts, {"command": command, "model": model}) as output:
         try:
             with WorkProgress(command, "texts", texts.count, show_progress, output.written.rows) as progress:
                 report = progress.message if show_progress else partial(print, file=sys.stderr)
-                for answers, truncated in _answers(asked, texts, output.written.rows, report):
+                for answers, truncated in _answer_chunks(request, texts, output.written.rows, report):
                     output.append(answers, truncated)
                     progress.update(len(answers))
         except KeyboardInterrupt:
@@ -108,12 +108,12 @@ def _is_file(text: str) -> bool:
         return False
 
 
-def _output(flags: argparse.Namespace, asked: _Asked, texts: _Texts, made_by: dict[str, Any]) -> Output:
+def _output(flags: argparse.Namespace, request: _Request, texts: _Texts, origin: dict[str, Any]) -> Output:
     """Open the destination of the answers, and report whether an unfinished file is resumed or started over."""
     if not flags.output:
-        return Terminal(_json_lines if flags.json else partial(_shown, asked.question.show))
-    belongs_to = made_by | {"input": texts.identity, "columns": texts.columns, "options": asked.options}
-    output = AnswerFile(flags.output, belongs_to, (texts.count, asked.bert.width(asked.question.name, **asked.options)))
+        return Terminal(_json_lines if flags.json else partial(_readable_lines, request.question.show))
+    belongs_to = origin | {"input": texts.identity, "columns": texts.columns, "options": request.options}
+    output = AnswerFile(flags.output, belongs_to, (texts.count, request.bert.width(request.question.name, **request.options)))
     if output.refused:
         print(as_typed(f"starting over: {output.refused}"), file=sys.stderr)
     elif output.written.rows:
@@ -121,24 +121,24 @@ def _output(flags: argparse.Namespace, asked: _Asked, texts: _Texts, made_by: di
     return output
 
 
-def _answers(asked: _Asked, texts: _Texts, skip: int, report: Callable[[str], None]) -> Iterator[tuple[list[Answer], int]]:
+def _answer_chunks(request: _Request, texts: _Texts, skip: int, report: Callable[[str], None]) -> Iterator[tuple[list[Answer], int]]:
     """Yield, chunk by chunk, the records of all rows after the first `skip`, and how many of the chunk's texts were truncated."""
     rows = itertools.islice(texts.rows, skip, None)
     invalid = 0
     while chunk := list(itertools.islice(rows, CHUNK)):
-        truncated = asked.bert.truncated
+        truncated = request.bert.truncated
         with warnings.catch_warnings(action="ignore", category=TruncationWarning):
-            answers = _answered(asked, texts.source, chunk)
+            answers = _answer_rows(request, texts.source, chunk)
         errors = [answer for answer in answers if "error" in answer]
         for answer in errors[: max(0, _MOST_REPORTED - invalid)]:
             report(as_typed(f"{texts.source} line {answer['line']}: {answer['error']}"))
         if invalid <= _MOST_REPORTED < invalid + len(errors):
             report("further invalid lines are counted but not listed")
         invalid += len(errors)
-        yield answers, asked.bert.truncated - truncated
+        yield answers, request.bert.truncated - truncated
 
 
-def _answered(asked: _Asked, source: Path | None, rows: list[Row | BadRow]) -> list[Answer]:
+def _answer_rows(request: _Request, source: Path | None, rows: list[Row | BadRow]) -> list[Answer]:
     """Return a record for each row: its texts and the model's answer, or an error that says what is wrong with the row."""
     values = {index: row.values for index, row in enumerate(rows) if isinstance(row, Row)}
     records: dict[int, Answer] = {
@@ -147,8 +147,8 @@ def _answered(asked: _Asked, source: Path | None, rows: list[Row | BadRow]) -> l
     while len(records) < len(rows):
         texts, *pairs = (list(column) for column in zip(*values.values(), strict=True))
         try:
-            answers = asked.bert.answer(asked.question.name, texts, pairs[0] if pairs else None, **asked.options)
-            found = [asked.question.record(answer) for answer in answers]
+            answers = request.bert.answer(request.question.name, texts, pairs[0] if pairs else None, **request.options)
+            found = [request.question.record(answer) for answer in answers]
         except TextError as error:
             if not source:
                 raise InputError(f"The text {texts[error.index]!r} {error.problem}") from None
@@ -170,8 +170,8 @@ def _finish(texts: _Texts, output: Output, path: Path | None, positions: int) ->
             f"{texts.source} changed while it was being read ({texts.count:,} rows, then {written.rows:,}). Run the same command again."
         )
     if written.truncated:
-        cut = f"{written.truncated:,} of {texts.count:,} texts were truncated to the model's limit of {positions} tokens."
-        print(cut, file=sys.stderr)
+        truncated = f"{written.truncated:,} of {texts.count:,} texts were truncated to the model's limit of {positions} tokens."
+        print(truncated, file=sys.stderr)
     answered = written.rows - written.bad
     if not answered:
         output.discard()
@@ -195,7 +195,7 @@ def _json_lines(answers: list[Answer]) -> list[str]:
     return lines
 
 
-def _shown(show: Callable[[list[Answer]], list[str]], answers: list[Answer]) -> list[str]:
+def _readable_lines(show: Callable[[list[Answer]], list[str]], answers: list[Answer]) -> list[str]:
     """Return the lines that show the answers to a person; errors have already been reported."""
     answered = [answer for answer in answers if "error" not in answer]
     return show(answered) if answered else []

@@ -131,7 +131,7 @@ class Bert:
             InputError: the model has no masked-token head, a text has no [MASK] or is empty, masks are too far apart, `top_k` is
                 invalid, or a word is not a single token of the vocabulary.
         """
-        return _flat(texts, self._answer("fill_mask", texts, None, top_k=top_k, words=words))
+        return _unwrap(texts, self._answer("fill_mask", texts, None, top_k=top_k, words=words))
 
     @overload
     def score(self, texts: str) -> float: ...
@@ -147,7 +147,7 @@ class Bert:
         Raises:
             InputError: the model has no masked-token head, or a text is empty.
         """
-        return _flat(texts, self._answer("score", texts, None))
+        return _unwrap(texts, self._answer("score", texts, None))
 
     @overload
     def next_sentence(self, a: str, b: str) -> float: ...
@@ -160,7 +160,7 @@ class Bert:
             InputError: the model has no next-sentence head, was not trained on the task or has one segment type; a text is empty;
                 or the lists differ in length.
         """
-        return _flat(a, self._answer("next_sentence", a, b))
+        return _unwrap(a, self._answer("next_sentence", a, b))
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -205,7 +205,7 @@ class Bert:
                 `prompt_name` are given.
         """
         options = {"pooling": pooling, "layer": layer, "normalize": normalize, "prompt": prompt, "prompt_name": prompt_name}
-        return _flat(texts, self._answer("embed", texts, None, **options))
+        return _unwrap(texts, self._answer("embed", texts, None, **options))
 
     @overload
     def classify(self, texts: str, pairs: str | None = None) -> Classification: ...
@@ -218,7 +218,7 @@ class Bert:
             InputError: the model is not a classifier, pairs are given to a model with one segment type, a text is empty, or the lists
                 differ in length.
         """
-        return _flat(texts, self._answer("classify", texts, pairs))
+        return _unwrap(texts, self._answer("classify", texts, pairs))
 
     def answer(self, name: str, texts: Iterable[str], pairs: Iterable[str] | None = None, **options: Any) -> Answers:
         """Answer a question about each text.
@@ -238,7 +238,7 @@ class Bert:
     def questions(self) -> dict[str, Question]:
         """The questions that the model can answer, by name."""
         own = (*find(self._model.description.kind, self._tasks).questions, *OF_EVERY_MODEL)
-        return {question.name: question for question in own if not self._fault(question)}
+        return {question.name: question for question in own if not self._unsupported_reason(question)}
 
     def width(self, name: str, **options: Any) -> int:
         """Return the size of the vectors that answer a question, or 0 if its answers are not vectors."""
@@ -249,18 +249,18 @@ class Bert:
         return self.questions[name].most_tokens(self._model)
 
     def _answer(self, name: str, texts: str | Iterable[str], pairs: str | Iterable[str] | None, **options: Any) -> Answers:
-        question, asking = self._question(name), _Asking(self._model)
+        question, ask = self._question(name), _ChunkedAsk(self._model)
         if isinstance(texts, str) or isinstance(pairs, str):
             if not (isinstance(texts, str) and isinstance(pairs, str | None)):
                 raise InputError("A single text and a list cannot be paired: give two texts, or two lists of the same length.")
             texts, pairs = [texts], None if pairs is None else [pairs]
         try:
-            answers = question.ask(self._model, asking, texts, pairs, **options)
+            answers = question.ask(self._model, ask, texts, pairs, **options)
         finally:
-            self.truncated += asking.truncated
-        if asking.truncated:
+            self.truncated += ask.truncated
+        if ask.truncated:
             warnings.warn(
-                f"{asking.truncated:,} of {asking.count:,} texts are longer than the model's limit of {asking.positions} tokens "
+                f"{ask.truncated:,} of {ask.count:,} texts are longer than the model's limit of {ask.positions} tokens "
                 "and were truncated.",
                 TruncationWarning,
                 stacklevel=3,
@@ -273,14 +273,14 @@ class Bert:
             task = next((task for task, question in questions(self._tasks) if question.name == name), None)
             required = f"{name} requires {task.noun}, which this model is not. Load one, such as runs/demo/{task.stage}." if task else ""
             raise InputError(f"{required or f'There is no question {name!r}.'} {self._supported()}")
-        if fault := self._fault(own[name]):
+        if fault := self._unsupported_reason(own[name]):
             raise InputError(f"{fault} {self._supported()}")
         return own[name]
 
     def _supported(self) -> str:
         return f"This model supports {', '.join(self.questions)}."
 
-    def _fault(self, question: Question) -> str:
+    def _unsupported_reason(self, question: Question) -> str:
         """Return why the model cannot answer a question of its task, or an empty string if it can."""
         if absent := [part for part in question.parts if part in self._model.description.absent]:
             return (
@@ -290,7 +290,7 @@ class Bert:
         return question.fault(self._model.description)
 
 
-class _Asking:
+class _ChunkedAsk:
     """Processes texts chunk by chunk (see `bert_jax.tasks.base.Ask`) and counts those that are truncated.
 
     Attributes:
@@ -339,7 +339,7 @@ class _Asking:
         return list(one_ahead(started()))
 
 
-def _flat(texts: str | Iterable[str], answers: Answers) -> Any:
+def _unwrap(texts: str | Iterable[str], answers: Answers) -> Any:
     """Return the answers, or for a single text its answer."""
     return answers[0] if isinstance(texts, str) else answers
 

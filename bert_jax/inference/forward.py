@@ -17,7 +17,7 @@ _TOKENS = {"cpu": 2048}
 _ACCELERATOR_TOKENS = 32 * 512
 """Tokens per device and batch. A CPU computes several batches concurrently, a GPU one at a time."""
 _LEAST_MASKED, _TOKENS_PER_MASKED = 32, 64
-"""How many masked tokens go through the vocabulary head at once: at least the first, and one per so many tokens in the batch."""
+"""Masked tokens that go through the vocabulary head at once: at least 32, and in large batches one for every 64 tokens of the batch."""
 
 
 class Forward:
@@ -59,14 +59,14 @@ class Forward:
         """Return the hidden states [B, L, D] of a layer, 0 for the embeddings; None for the last layer."""
         return _encode(self.model, self.params, batch, layer=layer)
 
-    def _sent(self, queries: Queries) -> Iterator[tuple[PackedBatch, Any]]:
+    def _dispatch(self, queries: Queries) -> Iterator[tuple[PackedBatch, Any]]:
         """Yield each batch on the host, and its fields on the devices."""
         for packed in packed_batches(queries, self._special, self.shapes):
             yield packed, jax.device_put(packed.fields, self._rows)
 
     def of_examples(self, queries: Queries, work: Callable[[Any], jax.Array]) -> Finish[np.ndarray]:
         """Apply `work`, which returns [B, E, ...] for a batch, and return its result for each example: [n, ...]."""
-        sent = [(packed.examples, work(batch)) for packed, batch in self._sent(queries)]
+        sent = [(packed.examples, work(batch)) for packed, batch in self._dispatch(queries)]
         return lambda: _in_order([(own.indices, (own.rows, own.columns), answers) for own, answers in sent])
 
     def at_masked(self, queries: Queries, head: Callable[..., Any]) -> Finish[Any]:
@@ -76,7 +76,7 @@ class Forward:
         tokens and their indices among all masked tokens.
         """
         sent = []
-        for packed, batch in self._sent(queries):
+        for packed, batch in self._dispatch(queries):
             hidden = self.encode(batch)
             size = max(_LEAST_MASKED, batch["tokens"].size // _TOKENS_PER_MASKED)
             which, rows, columns = packed.masked

@@ -183,8 +183,8 @@ def prepare_data(
     # ArrayRecord reads only from disks, so if the workdir is in a bucket, every host creates its own records.
     data_dir = on_disk(given, "corpus.data_dir") if given else disk_folder(workdir / "data")
     if not given and data_dir != workdir / "data" and jax.process_index() == 0:
-        where = f"Each host stores the records in its own {data_dir}; set --config.corpus.data_dir to store them elsewhere."
-        print(as_typed(where), file=sys.stderr)
+        notice = f"Each host stores the records in its own {data_dir}; set --config.corpus.data_dir to store them elsewhere."
+        print(as_typed(notice), file=sys.stderr)
     prepared: list[Prepared] = []
     on_first_process(lambda: prepared.append(modality.prepare(config.corpus, reader, data_dir, beam=beam)))
     return reader, prepared[0] if prepared else modality.prepare(config.corpus, reader, data_dir, show_progress=False)
