@@ -1,6 +1,6 @@
 """Pre-train and fine-tune a BERT: python train.py --config=configs/demo.py --workdir=runs/demo
 
-The same as `python -m bert_jax train`, from a checkout.
+Equivalent to `python -m bert_jax train`, for use from a checkout.
 """
 
 import sys

@@ -56,13 +56,13 @@ def test_a_file_of_lines_becomes_json_lines_in_order(tiny_classifier, tmp_path, 
     ok("classify", tiny_classifier, tmp_path / "texts.txt.gz", "--output", tmp_path / "out.jsonl")
     answers = json_lines((tmp_path / "out.jsonl").read_text())
     assert [(a["line"], a["text"]) for a in answers] == list(zip((1, 2, 4, 5, 6, 7, 8), texts, strict=True))
-    with pytest.warns(UserWarning, match="cut"):
+    with pytest.warns(UserWarning, match="truncated"):
         wanted = bert_jax.load(tiny_classifier).classify(texts)
     for answer, classified in zip(answers, wanted, strict=True):
         assert answer["label"] == classified.label and answer["probabilities"] == pytest.approx(classified.probabilities, abs=1e-5)
     captured = capsys.readouterr()
-    assert "2 of 7 texts were cut to the 48 tokens that the model takes" in captured.err and "classify  7/7 texts" in captured.err
-    assert captured.err.endswith(f"7 answers and 0 bad lines in {tmp_path / 'out.jsonl'}\n")
+    assert "2 of 7 texts were truncated to the model's limit of 48 tokens" in captured.err and "classify  7/7 texts" in captured.err
+    assert captured.err.endswith(f"7 answers, 0 invalid lines in {tmp_path / 'out.jsonl'}\n")
     assert not captured.out and sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "texts.txt.gz"]
 
 
@@ -98,8 +98,8 @@ def test_a_file_is_known_by_its_ending_or_named_with_input(tiny_classifier, tmp_
         ok("classify", tiny_classifier, *texts, "--json")
         assert [answer["text"] for answer in json_lines(capsys.readouterr().out)] == texts
     assert "reviws.tsv does not exist" in failure(capsys, "classify", tiny_classifier, "reviws.tsv")
-    assert "give one file alone" in failure(capsys, "classify", tiny_classifier, tmp_path / "a.txt", "很好")
-    assert "one of the two" in failure(capsys, "classify", tiny_classifier, tmp_path / "a.txt", "--input", tmp_path / "a.txt")
+    assert "Give a single file" in failure(capsys, "classify", tiny_classifier, tmp_path / "a.txt", "很好")
+    assert "but not both" in failure(capsys, "classify", tiny_classifier, tmp_path / "a.txt", "--input", tmp_path / "a.txt")
 
 
 def test_bad_lines_do_not_stop_the_others(tiny_pretrained, tmp_path, capsys):
@@ -115,7 +115,7 @@ def test_bad_lines_do_not_stop_the_others(tiny_pretrained, tmp_path, capsys):
     wanted = bert_jax.load(tiny_pretrained).fill_mask([lines[0], lines[5]])
     for line, masks in zip((1, 6), wanted, strict=True):
         assert [p["id"] for p in answers[line]["masks"][0]] == [p.id for p in masks[0]]
-    assert told[-1] == f"3 answers and 3 bad lines in {tmp_path / 'out.jsonl'}"
+    assert told[-1] == f"3 answers, 3 invalid lines in {tmp_path / 'out.jsonl'}"
 
 
 def test_a_bad_row_of_a_table_is_not_a_number(tiny_pretrained, tmp_path, capsys):
@@ -126,13 +126,13 @@ def test_a_bad_row_of_a_table_is_not_a_number(tiny_pretrained, tmp_path, capsys)
     assert found.dtype == np.float32 and np.isnan(found).all(1).tolist() == [False, True, False, True, False]
     np.testing.assert_allclose(found[[0, 2, 4]], bert_jax.load(tiny_pretrained).embed(["好", "很", "不"]), atol=1e-5)
     told = capsys.readouterr().err
-    assert "line 3: has 2 fields" in told and "line 5: has an empty text" in told and "3 answers and 2 bad lines" in told
+    assert "line 3: has 2 fields" in told and "line 5: has an empty text" in told and "3 answers, 2 invalid lines" in told
     ok("embed", tiny_pretrained, tmp_path / "a.tsv", "--json")
     answers = json_lines(capsys.readouterr().out)
     assert [answer["line"] for answer in answers] == [2, 3, 4, 5, 6] and "2 fields" in answers[1]["error"]
     ok("embed", tiny_pretrained, tmp_path / "a.tsv")
     captured = capsys.readouterr()
-    assert captured.out.splitlines()[::2] == ["好", "很", "不"] and captured.err.endswith("3 answers and 2 bad lines\n")
+    assert captured.out.splitlines()[::2] == ["好", "很", "不"] and captured.err.endswith("3 answers, 2 invalid lines\n")
 
 
 def test_many_bad_lines_are_counted(tiny_pretrained, tmp_path, capsys, monkeypatch):
@@ -141,7 +141,7 @@ def test_many_bad_lines_are_counted(tiny_pretrained, tmp_path, capsys, monkeypat
     ok("fill-mask", tiny_pretrained, tmp_path / "a.txt", "--output", tmp_path / "out.jsonl")
     told = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0].split()[-1] for line in told if "has no [MASK]" in line] == [str(number) for number in range(1, 21)]
-    assert told.count("more bad lines are only counted") == 1 and told[-1].startswith("1 answers and 40 bad lines")
+    assert told.count("further invalid lines are counted but not listed") == 1 and told[-1].startswith("1 answer, 40 invalid lines")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_many_bad_lines_are_counted(tiny_pretrained, tmp_path, capsys, monkeypat
         ("a.tsv", "x\n很[MASK]\n".encode(), "line 1 has no column 'text' among 'x': set --text to one"),
         ("a.txt.gz", gzip.compress(b"[MASK]\n" * 99, mtime=0)[:-9], "is damaged"),
         ("missing.txt", None, "missing.txt does not exist"),
-        ("folder", None, "is not a plain file"),
+        ("folder", None, "is not a regular file"),
     ],
 )
 def test_a_fault_of_the_whole_file_leaves_nothing(tiny_pretrained, tmp_path, capsys, name, content, message):
@@ -171,7 +171,7 @@ def test_a_file_without_an_answer_is_an_error(tiny_pretrained, tmp_path, capsys)
     assert main(arguments) == 2
     told = capsys.readouterr().err.splitlines()
     assert "line 1: has no column 'text' among 'review'" in told[0]
-    assert told[-1].startswith("error: None of the 3 lines of") and "could be answered" in told[-1]
+    assert told[-1].startswith("error: None of the 3 lines of") and "could be answered" in told[-1] and "was not written" in told[-1]
     assert [path.read_text() for path in tmp_path.glob("out*")] == ["of yesterday"]
 
 
@@ -220,8 +220,8 @@ def test_a_killed_command_goes_on_to_the_same_file(tiny_classifier, texts):
     assert written.count(b"\n") == 12 and json.loads(state.read_text())["written"]["rows"] == 8
     part.write_bytes(written + b'{"line": 13, "te')
     [told] = children.finish([children.start("predict.py", json.dumps({"commands": [command("killed.jsonl")], "chunk": 4}))])
-    assert told.splitlines()[0] == "continues after 8 lines" and "line 7: is not UTF-8" not in told
-    assert told.splitlines()[-1] == f"22 answers and 1 bad lines in {texts.with_name('killed.jsonl')}"
+    assert told.splitlines()[0] == "resuming after 8 lines" and "line 7: is not UTF-8" not in told
+    assert told.splitlines()[-1] == f"22 answers, 1 invalid line in {texts.with_name('killed.jsonl')}"
     assert texts.with_name("killed.jsonl").read_bytes() == texts.with_name("whole.jsonl").read_bytes()
     assert sorted(path.name for path in texts.parent.iterdir()) == ["killed.jsonl", "texts.txt", "whole.jsonl"]
 
@@ -232,13 +232,13 @@ def test_an_interrupted_command_goes_on_with_vectors(tiny_pretrained, texts, cap
 
     ok(*command("whole.npy"))
     cut = capsys.readouterr().err.splitlines()[-2]
-    assert "of 23 texts were cut" in cut
+    assert "of 23 texts were truncated" in cut
     interrupt(monkeypatch, 3, *command("v.npy"))
-    assert capsys.readouterr().err.endswith("interrupted: the same command goes on after 12 of 23 lines\n")
+    assert capsys.readouterr().err.endswith("interrupted: the same command resumes after 12 of 23 lines\n")
     ok(*command("v.npy"))
     told = capsys.readouterr().err.splitlines()
-    assert told[0] == "continues after 12 lines" and any(line.startswith("embed  23/23 texts") for line in told)
-    assert told[-2:] == [cut, f"22 answers and 1 bad lines in {texts.with_name('v.npy')}"]
+    assert told[0] == "resuming after 12 lines" and any(line.startswith("embed  23/23 texts") for line in told)
+    assert told[-2:] == [cut, f"22 answers, 1 invalid line in {texts.with_name('v.npy')}"]
     assert texts.with_name("v.npy").read_bytes() == texts.with_name("whole.npy").read_bytes()
 
 
@@ -260,13 +260,13 @@ def test_what_belongs_to_another_command_is_not_gone_on_with(tiny_pretrained, te
         os.truncate(part, part.stat().st_size // 2)
 
     cases = [
-        ([], lambda: None, "continues after 8 lines"),
-        (["--pooling", "cls"], lambda: None, f"starts afresh: {part} is not of the same options"),
-        (["--text", "other"], touch, f"starts afresh: {part} is not of the same input, columns"),
-        ([], train_anew, f"starts afresh: {part} is not of the same model"),
-        ([], state.unlink, f"starts afresh: there is no {state} to say what {part.name} belongs to"),
-        ([], lambda: state.write_text("{"), f"starts afresh: {state} is damaged"),
-        ([], shorten, f"starts afresh: {part} is shorter than {state.name} says"),
+        ([], lambda: None, "resuming after 8 lines"),
+        (["--pooling", "cls"], lambda: None, f"starting over: {part} belongs to another command (different options)"),
+        (["--text", "other"], touch, f"starting over: {part} belongs to another command (different input, columns)"),
+        ([], train_anew, f"starting over: {part} belongs to another command (different model)"),
+        ([], state.unlink, f"starting over: {state} is missing, so it is unknown what {part.name} belongs to"),
+        ([], lambda: state.write_text("{"), f"starting over: {state} is damaged"),
+        ([], shorten, f"starting over: {part} is shorter than {state.name} says"),
     ]
     for options, change, message in cases:
         interrupt(monkeypatch, 2, *command)
@@ -288,10 +288,10 @@ def test_an_output_that_cannot_be_written(tiny_pretrained, texts, capsys):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith(f"error: {out}.part cannot be written (File too large)") and "goes on after 8 lines" in told
+    assert told.startswith(f"error: {out}.part cannot be written (File too large)") and "resumes after 8 lines" in told
     with Path(f"{out}.part").open("ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         assert "Another process is writing" in failure(capsys, *command)
     ok(*command)
-    assert capsys.readouterr().err.startswith("continues after 8 lines\n")
+    assert capsys.readouterr().err.startswith("resuming after 8 lines\n")
     assert len(json_lines(out.read_text())) == 23

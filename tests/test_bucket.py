@@ -160,7 +160,7 @@ def test_two_processes_of_one_run_are_killed_and_go_on(bucket: Any, files: Path)
     for child in both():
         end(child)
     assert any("checkpoints/4/params/ocdbt.process_1" in name for name in bucket.names())
-    assert "is whole" in end(start(bucket, files, "-m", "bert_jax", "verify", "gs://bucket/two"))[0]
+    assert "is intact" in end(start(bucket, files, "-m", "bert_jax", "verify", "gs://bucket/two"))[0]
 
 
 @pytest.mark.slow

@@ -263,7 +263,7 @@ def workdir(tiny_classifier: Path, tmp_path: Path) -> Path:
 
 def test_a_whole_workdir_is_said_to_be_so(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ok("verify", workdir)
-    assert capsys.readouterr().out.strip().splitlines()[-1].startswith(f"{workdir} is whole: ")
+    assert capsys.readouterr().out.strip().splitlines()[-1].startswith(f"{workdir} is intact: ")
     ok("verify", workdir / "finetune")
 
 
@@ -283,4 +283,4 @@ def test_verify_says_what_is_wrong_where(workdir: Path, capsys: pytest.CaptureFi
 
 
 def test_where_there_is_nothing_to_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no run and no model" in failure(capsys, "verify", tmp_path)
+    assert "no run or model" in failure(capsys, "verify", tmp_path)

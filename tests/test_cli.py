@@ -109,17 +109,19 @@ def test_scores_of_texts(tiny_pretrained, tmp_path, capsys):
 
 def test_arguments_that_do_not_fit(tiny_pretrained, tmp_path, capsys):
     (tmp_path / "a.txt").write_text("很\n")
-    assert "one of the two" in failure(capsys, "embed", tiny_pretrained)
-    assert "one of the two" in failure(capsys, "embed", tiny_pretrained, "很", "--input", tmp_path / "a.txt")
-    assert "one of the two" in failure(capsys, "embed", tiny_pretrained, "--input", tmp_path / "a.txt", tmp_path / "a.txt")
+    assert "but not both" in failure(capsys, "embed", tiny_pretrained)
+    assert "but not both" in failure(capsys, "embed", tiny_pretrained, "很", "--input", tmp_path / "a.txt")
+    assert "but not both" in failure(capsys, "embed", tiny_pretrained, "--input", tmp_path / "a.txt", tmp_path / "a.txt")
     assert "two sentences, A and B, not 1" in failure(capsys, "next-sentence", tiny_pretrained, "很")
     assert "two columns" in failure(capsys, "next-sentence", tiny_pretrained, "--input", tmp_path / "a.txt")
     assert ".jsonl or .npy" in failure(capsys, "embed", tiny_pretrained, "很", "--output", tmp_path / "v.csv")
     assert "does not end in .jsonl:" in failure(capsys, "classify", tiny_pretrained, "很", "--output", tmp_path / "v.npy")
-    assert "there is no directory" in failure(capsys, "embed", tiny_pretrained, "很", "--output", tmp_path / "no" / "v.npy")
+    assert f"the directory {tmp_path / 'no'} does not exist" in failure(
+        capsys, "embed", tiny_pretrained, "很", "--output", tmp_path / "no" / "v.npy"
+    )
     assert "The text '很' has no [MASK]" in failure(capsys, "fill-mask", tiny_pretrained, "很")
     assert str(tiny_pretrained) in failure(capsys, "embed", tiny_pretrained.parent, "很")
-    assert "takes a classifier" in failure(capsys, "classify", tiny_pretrained, "很")
+    assert "requires a classifier" in failure(capsys, "classify", tiny_pretrained, "很")
     for arguments in (["embed", "model", "很", "--pool", "cls"], ["fill-mask", "model", "[MASK]", "--words", ","], ["no-such-command"], []):
         with pytest.raises(SystemExit) as exit_:
             main(arguments)
@@ -131,7 +133,7 @@ def test_a_vocabulary_is_trained_and_never_overwritten(corpus, tmp_path, capsys)
     tokenizer = Tokenizer.load(tmp_path / "vocab")
     assert f"{tokenizer.vocab_size} tokens" in capsys.readouterr().out
     assert tokenizer.unk_id not in tokenizer.encode("It was 房间").ids
-    assert "exists already" in failure(capsys, "train-vocab", corpus, tmp_path / "vocab")
+    assert "already exists" in failure(capsys, "train-vocab", corpus, tmp_path / "vocab")
     corpus.write_bytes(b"abc \xff\n")
     assert main(["train-vocab", str(corpus), str(tmp_path / "other")]) == 2
     assert "not UTF-8 at byte 4" in capsys.readouterr().err.splitlines()[-1]
@@ -173,7 +175,7 @@ def test_preparing_ahead_makes_what_training_looks_for(corpus, tmp_path, capsys)
         (Interrupted("saved step 3", 15), 143, "interrupted: saved step 3\n"),
         (
             OSError(28, "", "x"), 1,
-            "error: A file cannot be read or written (No space left on device: x). Mend that and run the same command again.\n",
+            "error: A file cannot be read or written (No space left on device: x). Fix the cause and run the same command again.\n",
         ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],

@@ -146,7 +146,7 @@ def test_vectors_are_scaled_to_length_one_if_asked(bert):
 def test_a_description_says_how_texts_are_embedded(bert):
     settings = EmbeddingConfig("max", normalize=True, max_length=7)
     imported = described(bert, embedding=settings)
-    with pytest.warns(TruncationWarning, match="1 of 2 texts are longer than the 7 tokens"):
+    with pytest.warns(TruncationWarning, match="1 of 2 texts are longer than the model's limit of 7 tokens"):
         found = imported.embed(["这家酒店的服务很好", "cat"])
     assert imported.truncated == 1
     np.testing.assert_allclose(found, bert.embed(["这家酒店的", "cat"], "max", normalize=True), atol=1e-5)
@@ -263,7 +263,7 @@ def test_only_covered_positions_meet_the_vocabulary(bert):
     batch = {name: np.zeros((8, 48), np.int32) for name in ("tokens", "positions", "segments", "example_ids")}
     encode = partial(forward._encode, bert._model.forward.model)
     top_tokens = partial(answers.top_tokens, bert._model.forward.model, top_k=5)
-    places, allowed = np.zeros(forward._PLACES, np.int32), np.ones(bert.tokenizer.vocab_size, np.bool_)
+    places, allowed = np.zeros(forward._LEAST_MASKED, np.int32), np.ones(bert.tokenizer.vocab_size, np.bool_)
     jaxprs = (
         jax.make_jaxpr(encode)(bert.params, batch),
         jax.make_jaxpr(top_tokens)(bert.params, jax.eval_shape(encode, bert.params, batch), places, places, allowed),
@@ -271,7 +271,7 @@ def test_only_covered_positions_meet_the_vocabulary(bert):
     over_vocabulary = [
         np.prod(shape) for jaxpr in jaxprs for shape in shapes(jaxpr.jaxpr) if shape and shape[-1] == bert.tokenizer.vocab_size
     ]
-    assert max(over_vocabulary) == forward._PLACES * bert.tokenizer.vocab_size
+    assert max(over_vocabulary) == forward._LEAST_MASKED * bert.tokenizer.vocab_size
 
 
 def shapes(jaxpr) -> list[tuple[int, ...]]:
@@ -286,7 +286,7 @@ def shapes(jaxpr) -> list[tuple[int, ...]]:
 
 def test_long_texts_are_cut_counted_and_told(bert):
     before = bert.truncated
-    with pytest.warns(TruncationWarning, match="2 of 3 texts are longer than the 48 tokens") as caught:
+    with pytest.warns(TruncationWarning, match="2 of 3 texts are longer than the model's limit of 48 tokens") as caught:
         vectors = bert.embed(["很" * 46, "很" * 47, "很" * 90])
     assert caught[0].filename == __file__
     assert bert.truncated - before == 2
@@ -326,7 +326,7 @@ def test_a_text_is_cut_around_its_masks(bert):
         (lambda bert: bert.fill_mask("[MASK]", words="好"), "give a list"),
         (lambda bert: bert.fill_mask(["很[MASK]", "很"]), r"Text 1 .*no \[MASK\]"),
         (lambda bert: bert.next_sentence("很", ["好"]), "cannot be paired"),
-        (lambda bert: bert.classify("很"), "takes a classifier"),
+        (lambda bert: bert.classify("很"), "requires a classifier"),
     ],
 )
 def test_what_cannot_be_answered_is_an_input_error(bert, call, message):
@@ -340,7 +340,7 @@ def test_no_texts_give_no_answers(bert, classifier):
 
 
 def test_a_classifier_embeds_and_fills_no_masks(classifier):
-    with pytest.raises(InputError, match="takes a pre-trained model"):
+    with pytest.raises(InputError, match="requires a pre-trained model"):
         classifier.fill_mask("[MASK]")
     assert classifier.embed("很").shape == (32,)
 
@@ -356,7 +356,7 @@ def test_heads_that_were_not_imported_are_told(tmp_path, bert):
     imported = bert_jax.load(directory)
     assert [p.id for p in imported.fill_mask("很[MASK]")[0]] == [p.id for p in bert.fill_mask("很[MASK]")[0]]
     np.testing.assert_allclose(imported.embed("很"), bert.embed("很"), atol=1e-6)
-    with pytest.raises(InputError, match=r"pooler and next_sentence.*--initialize-missing.*can fill_mask and score and embed"):
+    with pytest.raises(InputError, match=r"pooler and next_sentence.*--initialize-missing.*supports fill_mask, score, embed"):
         imported.next_sentence("很", "好")
     bare = described(bert, absent=("masked_token", "next_sentence"))
     for call in (bare.fill_mask, bare.score):

@@ -53,7 +53,7 @@ def test_models_load_and_answer_as_they_did(old: Path, answers: Any) -> None:
 @pytest.mark.parametrize("name", ["finished", "interrupted", "of_cls/finetune"])
 def test_they_are_verified(old: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", name]) == 0
-    assert "is whole" in capsys.readouterr().out
+    assert "is intact" in capsys.readouterr().out
 
 
 def test_a_finished_run_is_done(old: Path, capsys: pytest.CaptureFixture[str]) -> None:

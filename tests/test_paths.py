@@ -228,7 +228,7 @@ def test_a_run_from_an_unkind_shell(tmp_path: Path) -> None:
     assert "runs/first/report.html" in typed(*train) and "The run in runs/first is done" in typed(*train)
     assert "out holds a BertForPreTraining" in typed("-m", "bert_jax", "export", "runs/first/pretrain", "out")
     assert (folder / "out" / "model.safetensors").is_file()
-    assert "runs/first is whole" in typed("-m", "bert_jax", "verify", "runs/first")
+    assert "runs/first is intact" in typed("-m", "bert_jax", "verify", "runs/first")
     typed("-m", "bert_jax", "classify", "runs/first/finetune", "reviews.tsv", "--output", "answers.jsonl")
     assert (folder / "answers.jsonl").read_text(encoding="utf-8").count("\n") == 60
     assert "belongs to another configuration" in typed(*train, "--config.seed=1", status=2)

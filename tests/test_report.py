@@ -102,7 +102,7 @@ def test_the_whole_run_is_shown(workdir):
     for text in ["服务很", "好", "61.0 %", "屋里没有人。", "does not follow", "80.0 %", "再也不来了", "negative"]:
         assert text in shown.text
     titles = re.findall(r'aria-label="([^;"]+);', (workdir / "report.html").read_text(encoding="utf-8"))
-    how_it_ran = ["Learning rate", "Share of padding"]
+    how_it_ran = ["Learning rate", "Padding"]
     assert titles == ["Loss", "Masked-token accuracy", *how_it_ran, "Accuracy", "Loss", *how_it_ran]
     # Fine-tuning: training and held-out curves of both runs on one chart.
     accuracy = json.loads(next(figure["data-series"] for figure in shown.of("figure") if "from scratch" in figure["data-series"]))
@@ -137,11 +137,11 @@ def test_what_is_missing_is_left_out(workdir, missing):
     else:
         path.unlink()
     shown = page(workdir)
-    assert shown.of("svg") and "Nothing has been measured" not in shown.text
+    assert shown.of("svg") and "This run has no results yet" not in shown.text
 
 
 def test_an_empty_workdir_says_so(tmp_path):
-    assert "Nothing has been measured" in page(tmp_path).text
+    assert "This run has no results yet" in page(tmp_path).text
 
 
 def test_texts_are_inert(workdir):

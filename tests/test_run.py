@@ -183,8 +183,8 @@ def test_of_many_classes_the_likeliest_and_the_largest_confusions(
     workdir = tmp_path / "run"
     assert train.main([f"--config={files / 'config.py'}", f"--workdir={workdir}", *(f"--config.{value}" for value in values)]) == 0
     told = capsys.readouterr().out
-    assert "Beware: 1 of the 60 classes has no training example" in told and "1 of 60 classes had no training example" in told
-    assert "Beware: 40 of the 60 classes have no test example" in told and "and 20 more." in told
+    assert "Warning: 1 of the 60 classes has no training example" in told and "1 of 60 classes had no training example" in told
+    assert "Warning: 40 of the 60 classes have no test example" in told and "and 20 more." in told
     figures = json.loads((workdir / "summary.json").read_text())["finetune"]
     assert "confusion" not in figures and len(figures["labels"]) == 60 and len(figures["untrained_classes"]) == 1
     lines = [json.loads(line) for line in (workdir / "finetune" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -359,4 +359,4 @@ def test_pre_training_goes_on_from_a_checkpoint(finished: Path, files: Path, tmp
     tiny.assert_close({part: adapted[part] for part in source}, source, 1e-20)
     classifier = [*arguments, f"--config.pretrain.checkpoint={finished / 'finetune'}", f"--workdir={tmp_path / 'wrong'}"]
     assert train.main(classifier) == 2
-    assert "takes a pre-trained one" in capsys.readouterr().err
+    assert "needs a pre-trained one" in capsys.readouterr().err

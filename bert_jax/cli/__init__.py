@@ -1,4 +1,4 @@
-"""python -m bert_jax COMMAND, and train.py."""
+"""The command line: `python -m bert_jax COMMAND` and `train.py`."""
 
 from bert_jax.cli.program import main, train
 

@@ -1,4 +1,7 @@
-"""What the commands share: how they are added, paths as types for argparse (which shows the words of no other exception than its own)."""
+"""Helpers shared by the commands: the signature that adds a command, and path types for argparse.
+
+Argparse shows the message of an `ArgumentTypeError` only, so the path types convert `InputError` to it.
+"""
 
 import argparse
 from collections.abc import Callable
@@ -8,16 +11,16 @@ from bert_jax.errors import InputError, as_typed
 from bert_jax.storage.files import on_disk, resolve_path
 
 Add = Callable[..., argparse.ArgumentParser]
-"""Adds a command: its name, what runs it, its description, examples."""
+"""Adds a command, given its name, the function that runs it, its description and its examples."""
 
 
 def say(text: str) -> None:
-    """Prints with paths as they were typed."""
+    """Print a message, with paths as the user typed them."""
     print(as_typed(text))
 
 
 def anywhere(text: str) -> Path:
-    """A directory on a disk or in a bucket; errors as in `resolve_path`."""
+    """Parse the path of a directory on a disk or in a bucket; fails as `resolve_path` does."""
     try:
         return resolve_path(text)
     except InputError as error:
@@ -25,8 +28,8 @@ def anywhere(text: str) -> Path:
 
 
 def disk(text: str) -> Path:
-    """A file or directory on a disk; errors as in `on_disk`."""
+    """Parse the path of a file or directory on a disk; fails as `on_disk` does."""
     try:
-        return on_disk(text, "the place")
+        return on_disk(text, "The path")
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None

@@ -1,4 +1,4 @@
-"""The commands import and export."""
+"""The `import` and `export` commands."""
 
 import argparse
 
@@ -6,32 +6,32 @@ from bert_jax.cli.arguments import Add, anywhere, disk, say
 
 
 def add_conversion_commands(add: Add) -> None:
-    """Adds import and export."""
+    """Add `import` and `export`."""
     command = add(
         "import",
         _import,
-        "make a model directory of a BERT from elsewhere",
+        "convert a BERT checkpoint from another library to a model directory",
         "google-bert/bert-base-chinese runs/bert-base-chinese",
         "downloads/bert-base-chinese runs/bert-base-chinese",
     )
     command.add_argument(
-        "source", metavar="SOURCE", help="a Hugging Face directory, a name on its hub, or a directory with Google's TensorFlow checkpoint"
+        "source", metavar="SOURCE", help="a Hugging Face directory, a model name on the Hub, or a Google TensorFlow checkpoint directory"
     )
     command.add_argument("workdir", metavar="WORKDIR", type=anywhere, help="the new directory")
-    command.add_argument("--initialize-missing", action="store_true", help="start heads that SOURCE lacks from random numbers")
+    command.add_argument("--initialize-missing", action="store_true", help="randomly initialize heads that SOURCE lacks")
     command = add(
         "export",
         _export,
-        "make a Hugging Face directory, or an ONNX file, of a trained model",
+        "export a trained model to a Hugging Face directory or an ONNX file",
         "runs/demo/pretrain exported --license apache-2.0",
         "runs/demo/finetune classifier.onnx",
     )
-    command.add_argument("workdir", metavar="WORKDIR", type=anywhere, help="the directory of a trained stage, or of an imported model")
-    command.add_argument("out", metavar="OUT", type=disk, help="the new directory, or a new file NAME.onnx")
+    command.add_argument("workdir", metavar="WORKDIR", type=anywhere, help="the directory of a trained stage or an imported model")
+    command.add_argument("out", metavar="OUT", type=disk, help="a new directory, or a new file NAME.onnx")
     command.add_argument(
-        "--architecture", default="", metavar="CLASS", help="write the heads of this class of transformers alone, such as BertForMaskedLM"
+        "--architecture", default="", metavar="CLASS", help="write only the heads of this transformers class, such as BertForMaskedLM"
     )
-    command.add_argument("--license", default="", metavar="NAME", help="for the model card, such as apache-2.0 or cc-by-sa-4.0")
+    command.add_argument("--license", default="", metavar="NAME", help="license for the model card, such as apache-2.0 or cc-by-sa-4.0")
 
 
 def _import(flags: argparse.Namespace) -> None:
@@ -45,8 +45,8 @@ def _export(flags: argparse.Namespace) -> None:
         from bert_jax.convert.onnx import export_model_to_onnx
 
         export_model_to_onnx(flags.workdir, flags.out)
-        say(f"{flags.out} is an ONNX graph")
+        say(f"Wrote an ONNX graph to {flags.out}")
         return
     from bert_jax.convert.exports import export_model
 
-    say(f"{flags.out} holds a {export_model(flags.workdir, flags.out, flags.license, flags.architecture)} and its model card")
+    say(f"Wrote a {export_model(flags.workdir, flags.out, flags.license, flags.architecture)} and its model card to {flags.out}")

@@ -1,4 +1,4 @@
-"""The commands that use a trained model: one for each question that models answer, with its flags."""
+"""The commands that use a trained model: one per question that models answer, with its flags."""
 
 import argparse
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from bert_jax.tasks.base import Question
 
 
 def add_model_commands(add: Add) -> None:
-    """Adds fill-mask, score, next-sentence, classify, embed: whatever tasks answer."""
+    """Add a command for every question of the registered tasks: fill-mask, score, next-sentence, classify and embed."""
     for question in (*(question for _, question in questions()), *OF_EVERY_MODEL):
         command = add(question.name.replace("_", "-"), _ask(question), question.help, *question.examples)
         question.add_options(command)
@@ -19,26 +19,26 @@ def add_model_commands(add: Add) -> None:
 def _add_texts(command: argparse.ArgumentParser, question: Question) -> None:
     of_pairs = question.pairs == "required"
     tables = ".tsv, .csv or .jsonl (by column names)"
-    kinds = tables if of_pairs else f".txt (a text a line), {tables}"
-    metavar, what = ("SENTENCE", "two, A and B") if of_pairs else ("TEXT", "one or several")
+    kinds = tables if of_pairs else f".txt (one text per line), {tables}"
+    metavar, what = ("SENTENCE", "two sentences, A and B") if of_pairs else ("TEXT", "one or more texts")
     command.add_argument("model", metavar="MODEL", type=anywhere, help="the directory of a trained stage")
-    command.add_argument("texts", nargs="*", metavar=metavar, help=f"{what}; or one file of them: {kinds}, also .gz and .xz")
-    lines = "" if of_pairs else "; of another ending it has a text a line"
-    command.add_argument("--input", type=disk, metavar="FILE", help=f"the same file, whatever its name{lines}")
-    command.add_argument("--text", default="text", metavar="COLUMN", help="the column of the file with the text (default: %(default)s)")
+    command.add_argument("texts", nargs="*", metavar=metavar, help=f"{what}; or one file of them: {kinds}, optionally .gz or .xz")
+    lines = "" if of_pairs else "; if its extension is unrecognized, as one text per line"
+    command.add_argument("--input", type=disk, metavar="FILE", help=f"read this file instead of {metavar} arguments{lines}")
+    command.add_argument("--text", default="text", metavar="COLUMN", help="the column that holds the text (default: %(default)s)")
     command.add_argument(
         "--output",
         type=disk,
         metavar="FILE",
-        help=f"write to this .jsonl{' or .npy' * question.vectors} file instead of the terminal; the same command goes on with an "
-        "unfinished one",
+        help=f"write to this .jsonl{' or .npy' * question.vectors} file instead of the terminal; run the same command again to "
+        "resume an interrupted one",
     )
-    command.add_argument("--json", action="store_true", help="print JSON, a line for each text")
+    command.add_argument("--json", action="store_true", help="print JSON, one line per text")
     if of_pairs:
-        second = "that with the second sentence (default: %(default)s)"
+        second = "the column that holds the second sentence (default: %(default)s)"
         command.add_argument("--text-pair", default="text_pair", metavar="COLUMN", help=second)
     elif question.pairs == "optional":
-        command.add_argument("--text-pair", metavar="COLUMN", help="that with the second text, for a model of pairs")
+        command.add_argument("--text-pair", metavar="COLUMN", help="the column that holds the second text, for a model of pairs")
 
 
 def _ask(question: Question) -> Callable[[argparse.Namespace], None]:

@@ -1,6 +1,6 @@
-"""Commands of python -m bert_jax: train; train-vocab, prepare, compile, inspect, verify; import, export; and one for each use of a model.
+"""The commands of `python -m bert_jax`: train; train-vocab, prepare, inspect; compile, verify; import, export; and one per use of a model.
 
-What a command needs is imported when it runs, so that --help answers at once.
+Each command imports what it needs when it runs, so that `--help` responds immediately.
 """
 
 import argparse
@@ -23,13 +23,13 @@ INPUT_ERROR, TRAINING_ERROR, INTERRUPTED, PIPE_CLOSED = 2, 1, 128, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line of `python -m bert_jax`; returns the exit status."""
+    """Run one command line of `python -m bert_jax` and return its exit status."""
     given = sys.argv[1:] if arguments is None else arguments
     return _run(_parser(), given, shlex.join(["python", "-m", "bert_jax", *given]))
 
 
 def train(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line of `python train.py`; returns the exit status."""
+    """Run one command line of `python train.py` and return its exit status."""
     parser = argparse.ArgumentParser(prog="train.py", description=training.DESCRIPTION, epilog=training.EPILOG, allow_abbrev=False)
     training.add_arguments(parser)
     given = sys.argv[1:] if arguments is None else arguments
@@ -43,20 +43,20 @@ def _run(parser: argparse.ArgumentParser, given: Sequence[str], typed: str) -> i
     if command.get_default("takes_config"):
         flags.overrides = config_overrides(command, rest)
     elif "texts" in flags and not any(argument.startswith("-") for argument in rest):
-        flags.texts += rest  # argparse takes no more of them once an option has come between the model and a text
+        flags.texts += rest  # argparse stops collecting texts once an option separates them from the model
     elif rest:
         command.error(f"unrecognized arguments: {' '.join(rest)}")
     return run_command(lambda: flags.run(flags))
 
 
 def run_command(command: Callable[[], None]) -> int:
-    """Runs it and returns the exit status: 0, or 2 for bad input, 1 for training that cannot go on or storage that fails.
+    """Run `command` and return the exit status: 0 for success, 2 for bad input, 1 if training cannot continue or storage fails.
 
-    An interruption that lost nothing is 128 + the signal: 130 for Ctrl-C, 143 for SIGTERM. All these are told in one paragraph
-    on stderr; any other exception is a fault of the program and keeps its traceback.
+    An interruption that lost no work is 128 + the signal: 130 for Ctrl-C, 143 for SIGTERM. Each of these failures is reported in one
+    paragraph on stderr; any other exception is a bug in the program and keeps its traceback.
     """
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # Chinese on a terminal that knows Latin letters alone
+        sys.stdout.reconfigure(errors="backslashreplace")  # Chinese text on a terminal limited to Latin letters
     try:
         command()
         sys.stdout.flush()
@@ -70,20 +70,20 @@ def run_command(command: Callable[[], None]) -> int:
         print(f"interrupted{f': {error}' if str(error) else ''}", file=sys.stderr)
         return INTERRUPTED + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
     except BrokenPipeError:
-        # Whoever read the output has enough; Python would complain once more while it shuts down.
+        # The reader has closed the pipe; without this, flushing stdout at shutdown would raise the same error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except Exception as error:
         failure = storage_failure(error)
         if not failure:
             raise
-        print(f"error: A file cannot be read or written ({failure}). Mend that and run the same command again.", file=sys.stderr)
+        print(f"error: A file cannot be read or written ({failure}). Fix the cause and run the same command again.", file=sys.stderr)
         return TRAINING_ERROR
     return 0
 
 
 def config_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
-    """`a.b=value` for every `--config.a.b=value` or `--config.a.b value`; anything else is an error of the parser."""
+    """Return `a.b=value` for every `--config.a.b=value` or `--config.a.b value`; report any other argument through `parser.error`."""
     overrides: list[str] = []
     left = list(arguments)
     while left:
@@ -99,7 +99,7 @@ def config_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bert_jax",
-        description="Pre-train and fine-tune BERT models, prepare text for them, look at it, and use trained models.",
+        description="Inspect and prepare text, pre-train and fine-tune BERT models on it, and use trained models.",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

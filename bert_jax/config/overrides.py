@@ -96,7 +96,7 @@ def from_dict(cls: type[C], values: Mapping[str, Any], choices: Choices = NO_CHO
     Raises:
         InputError: an unknown key, a value of the wrong type, or one out of range.
     """
-    return _Parser(cls, choices).built(cls, present_values(values) if cls is RunConfig else values, ())
+    return _Parser(cls, choices).built(cls, present_values(values) if cls is RunConfig and isinstance(values, Mapping) else values, ())
 
 
 def differences(a: Any, b: Any) -> list[str]:

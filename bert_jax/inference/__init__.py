@@ -1,4 +1,4 @@
-"""A trained model in a program: fill blanks, score texts, judge whether a sentence follows, embed, classify."""
+"""Using trained models from Python: fill masks, score texts, predict next sentences, embed and classify."""
 
 from bert_jax.errors import TextError
 from bert_jax.inference.bert import CHUNK, Bert, TruncationWarning, UnusedTensorsWarning, load

@@ -1,4 +1,4 @@
-"""The files of a prediction: texts read as a stream, and an output that an interrupted command goes on with."""
+"""The files of a prediction: input texts read as a stream, and an output that the same command can resume after an interruption."""
 
 import fcntl
 import io
@@ -19,106 +19,106 @@ from bert_jax.errors import InputError
 from bert_jax.model.directory import read_json, write_json
 
 Answer: TypeAlias = dict[str, Any]
-"""What is known of a text, as JSON values; `embedding` is an array. That of a line without an answer has `error`."""
+"""The record of a text, as JSON values, except that `embedding` is an array. The record of a line without an answer has `error`."""
 
 
 def read_texts(path: Path, columns: Mapping[str, str], must_hold: str) -> Iterator[Row | BadRow]:
-    """The texts of a file: of a table by its columns, of any other every line that is not blank.
+    """Yield the texts of a file: the named columns of a table, or every non-blank line of any other file.
 
-    A line that cannot be read, has an empty text or lacks `must_hold` is a `BadRow`.
+    A line that cannot be read, has an empty text or lacks `must_hold` yields a `BadRow`.
 
     Raises:
-        InputError: a fault of the file as a whole.
+        InputError: the file cannot be read, or it is not a table but `columns` has several columns.
     """
     if file_format(path) not in TABLES and len(columns) > 1:
-        raise InputError(f"{path} cannot hold pairs of texts: give them in two columns of a {', '.join(TABLES)} file.")
+        raise InputError(f"{path} cannot hold pairs of texts. Put them in two columns of a {', '.join(TABLES)} file.")
     for row in scan_rows(path, columns) if file_format(path) in TABLES else scan_lines(path):
         if isinstance(row, Row) and not all(text.strip() for text in row.values):
             yield BadRow(row.line, "has an empty text: fill it in or remove the line.")
         elif isinstance(row, Row) and must_hold not in row.values[0]:
-            yield BadRow(row.line, f"has no {must_hold}: write {must_hold} where a token is to be filled in.")
+            yield BadRow(row.line, f"has no {must_hold}: write {must_hold} where a token should be predicted.")
         else:
             yield row
 
 
 def count_texts(path: Path, columns: Mapping[str, str]) -> int:
-    """How many rows `read_texts` gives, good and bad.
+    """Return the number of rows that `read_texts` yields, valid and invalid.
 
     Raises:
-        InputError: a fault of the file as a whole, or there is no text in it.
+        InputError: the file cannot be read, is not a regular file, or holds no text.
     """
     if path.exists() and not path.is_file():
-        raise InputError(f"{path} is not a plain file, and what is read twice must be one: write the texts to a file and name that.")
-    # The line of column names is looked at before all the others are counted.
+        raise InputError(f"{path} is not a regular file, but the input is read twice. Write the texts to a file and name that file.")
+    # Reading one row checks the column names before all rows are counted.
     if next(read_texts(path, columns, must_hold=""), None) is None:
-        raise InputError(f"{path} holds no text: all of it is blank.")
+        raise InputError(f"{path} holds no text: every line is blank.")
     return count_rows(path)
 
 
 def check_output(path: Path, vectors: bool) -> None:
-    """That an output file can be written, which may be .npy for vectors.
+    """Check that a .jsonl file, or for `vectors` a .npy file, can be written at `path`.
 
     Raises:
-        InputError: it has another ending, is a directory or lies in none.
+        InputError: the path has another extension, is a directory, or its parent directory does not exist.
     """
     if path.suffix != ".jsonl" and not (vectors and path.suffix == ".npy"):
-        raise InputError(f"--output {path} does not end in .jsonl{' or .npy' * vectors}: name such a file.")
+        raise InputError(f"--output {path} does not end in .jsonl{' or .npy' * vectors}: name a file that does.")
     if path.is_dir() or not path.parent.is_dir():
-        reason = "it is a directory" if path.is_dir() else f"there is no directory {path.parent}"
+        reason = "it is a directory" if path.is_dir() else f"the directory {path.parent} does not exist"
         raise InputError(f"--output {path} cannot be written: {reason}.")
 
 
 @dataclass(frozen=True)
 class Written:
-    """How far an output is."""
+    """The progress of an output."""
 
     rows: int = 0
-    """Rows of the input that stand in it, answered or not."""
+    """Number of input rows written, with an answer or an error."""
     bad: int = 0
-    """Those without an answer."""
+    """Number of rows written with an error."""
     truncated: int = 0
-    """Texts that were cut to the model's positions."""
+    """Number of texts truncated to the model's maximum length."""
     size: int = 0
-    """Bytes of the output."""
+    """Size of the output, in bytes."""
 
     def after(self, answers: list[Answer], truncated: int, size: int = 0) -> "Written":
-        """The same with some more rows."""
-        bad = sum("error" in answer for answer in answers)
-        return Written(self.rows + len(answers), self.bad + bad, self.truncated + truncated, self.size + size)
+        """Return the progress after `answers` have been added."""
+        errors = sum("error" in answer for answer in answers)
+        return Written(self.rows + len(answers), self.bad + errors, self.truncated + truncated, self.size + size)
 
 
 class Output(ABC):
-    """Takes answers, in order.
+    """A destination for answers, which arrive in the order of the input.
 
     Attributes:
-        written: how far it is.
+        written: the progress so far.
     """
 
     written = Written()
 
     @abstractmethod
     def append(self, answers: list[Answer], truncated: int) -> None:
-        """Adds the records of the next rows, `truncated` of which were cut.
+        """Add the records of the next rows, `truncated` of which were truncated.
 
         Raises:
-            InputError: they cannot be written.
+            InputError: the records cannot be written.
         """
 
     def complete(self) -> None:  # noqa: B027  # an output may have nothing to do
-        """All is there."""
+        """Finish the output after the last row."""
 
     def discard(self) -> None:  # noqa: B027
-        """Takes back what can be taken back."""
+        """Delete what has been written, if possible."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:  # noqa: B027
-        """Lets go of what is open."""
+        """Close any open file."""
 
 
 class Terminal(Output):
-    """Prints the lines that `show` makes of answers."""
+    """Prints the lines that `show` returns for answers."""
 
     def __init__(self, show: Callable[[list[Answer]], list[str]]) -> None:
         self._show = show
@@ -130,18 +130,18 @@ class Terminal(Output):
 
 
 class AnswerFile(Output):
-    """A .jsonl or .npy file that appears when it is whole, with a record for every row of the input.
+    """A .jsonl or .npy file with a record for every input row, which appears under its name only when complete.
 
-    Until then it is NAME.part, and NAME.part.json says what it belongs to and how far it is. A command for the same goes on
-    from there, whatever ended the one before; it loses what had been added last.
+    Until then, the data is in NAME.part, and NAME.part.json records what it belongs to and the progress. However the process ended,
+    a command with the same `belongs_to` resumes from the last progress that was recorded.
 
     Args:
-        path: the file to be.
-        belongs_to: what decides its content, by name, as JSON values.
-        shape: rows of the input, and numbers in the vector of each.
+        path: the file to write.
+        belongs_to: everything that determines the content of the file, by name, as JSON values.
+        shape: the number of input rows, and the size of each row's vector.
 
     Attributes:
-        refused: why an unfinished file that was there is not gone on with; empty if it is, or there was none.
+        refused: why an existing unfinished file is not resumed; empty if it is resumed or there is none.
 
     Raises:
         InputError: the file cannot be written, or another process is writing it.
@@ -152,16 +152,16 @@ class AnswerFile(Output):
         self._part, self._state = (path.with_name(path.name + ending) for ending in (".part", ".part.json"))
         self._encode = partial(_vector_bytes, width=shape[1]) if path.suffix == ".npy" else _json_bytes
         try:
-            self._file = _open_alone(self._part)
+            self._file = _open_locked(self._part)
         except BlockingIOError as error:
-            raise InputError(f"Another process is writing {self._part}: wait for it, or name another --output.") from error
+            raise InputError(f"Another process is writing {self._part}. Wait for it, or name another --output.") from error
         except OSError as error:
-            raise InputError(f"--output {path} cannot be written ({os.strerror(error.errno or 0)}): name another file.") from error
+            raise InputError(f"--output {path} cannot be written ({os.strerror(error.errno or 0)}). Name another file.") from error
         self.written, self.refused = self._found()
         self._file.truncate(self.written.size)
         if not self.written.rows:
-            head = _npy_head(shape) if path.suffix == ".npy" else b""
-            self._add(head, Written(size=len(head)))
+            header = _npy_header(shape) if path.suffix == ".npy" else b""
+            self._add(header, Written(size=len(header)))
 
     def append(self, answers: list[Answer], truncated: int) -> None:
         data = self._encode(answers)
@@ -179,20 +179,20 @@ class AnswerFile(Output):
         self._file.close()
 
     def _found(self) -> tuple[Written, str]:
-        """How far the unfinished file is, and why it is not gone on with."""
+        """Return the progress of an existing unfinished file, and why it is not resumed, if so."""
         size = self._part.stat().st_size
         if not size:
             return Written(), ""
         if not self._state.exists():
-            return Written(), f"there is no {self._state} to say what {self._part.name} belongs to"
+            return Written(), f"{self._state} is missing, so it is unknown what {self._part.name} belongs to"
         try:
             state = read_json(self._state)
         except InputError:
             return Written(), f"{self._state} is damaged"
-        theirs = state.get("belongs_to")
-        other = [name for name, value in self._belongs_to.items() if not isinstance(theirs, dict) or theirs.get(name) != value]
-        if other:
-            return Written(), f"{self._part} is not of the same {', '.join(other)}"
+        found = state.get("belongs_to")
+        different = [name for name, value in self._belongs_to.items() if not isinstance(found, dict) or found.get(name) != value]
+        if different:
+            return Written(), f"{self._part} belongs to another command (different {', '.join(different)})"
         written = from_dict(Written, cast(Mapping[str, Any], state["written"]))
         if written.size > size:
             return Written(), f"{self._part} is shorter than {self._state.name} says"
@@ -203,19 +203,19 @@ class AnswerFile(Output):
             rest = memoryview(data)
             while rest:
                 rest = rest[self._file.write(rest) :]
-            # What the other file says must be true even after a loss of power.
+            # The progress file must be true even after a power failure.
             os.fsync(self._file.fileno())
             write_json(self._state, {"belongs_to": self._belongs_to, "written": asdict(written)})
         except OSError as error:
             raise InputError(
-                f"{self._part} cannot be written ({os.strerror(error.errno or 0)}): mend that and run the same command again, which "
-                f"goes on after {self.written.rows:,} lines."
+                f"{self._part} cannot be written ({os.strerror(error.errno or 0)}). Fix the cause and run the same command again, which "
+                f"resumes after {self.written.rows:,} lines."
             ) from error
         self.written = written
 
 
 def json_line(answer: Answer) -> str:
-    """An answer as one line of JSON."""
+    """Return an answer as one line of JSON."""
     return json.dumps(answer, ensure_ascii=False, default=lambda vector: vector.tolist())
 
 
@@ -227,14 +227,14 @@ def _vector_bytes(answers: list[Answer], width: int) -> bytes:
     return np.array([answer.get("embedding", np.full(width, np.nan)) for answer in answers], "<f4").tobytes()
 
 
-def _npy_head(shape: tuple[int, int]) -> bytes:
-    head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": shape})
-    return head.getvalue()
+def _npy_header(shape: tuple[int, int]) -> bytes:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
-def _open_alone(path: Path) -> io.FileIO:
-    """The file, to add to its end, while no other process does."""
+def _open_locked(path: Path) -> io.FileIO:
+    """Open the file for appending, under an exclusive lock; raises BlockingIOError if another process holds it."""
     file = path.open("ab", buffering=0)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
-"""A trained model in a program: fill blanks, score texts, judge whether a sentence follows, embed, classify.
+"""The loaded model and its methods: fill masks, score texts, predict next sentences, embed and classify.
 
-Texts come as one string, a list or any iterable. They are worked on in chunks and, inside a chunk, packed into batches of
-a few fixed shapes, so that many different lengths need a handful of compiled programs; the answers come back in the order
-of the texts, and no answer depends on what else was asked.
+Texts are given as one string, a list or any iterable. They are processed in chunks and, within a chunk, packed into batches
+of a few fixed shapes, so that texts of many lengths need only a handful of compiled programs. Answers are returned in the
+order of the texts, and an answer does not depend on the other texts.
 """
 
 import itertools
@@ -35,66 +35,67 @@ from bert_jax.tasks.stored import build, load_model
 T = TypeVar("T")
 
 CHUNK = 2048
-"""Texts that are packed and sent to the devices together."""
+"""Number of texts that are packed and sent to the devices together."""
 
 class TruncationWarning(UserWarning):
-    """Texts were longer than the model's positions and were cut."""
+    """Texts were longer than the model's maximum length and were truncated."""
 
 
 class UnusedTensorsWarning(UserWarning):
-    """A model from elsewhere has tensors that no part of ours takes."""
+    """An imported model has tensors that no part of the BERT model here uses."""
 
 
 def load(
     path: str | Path, compute: ComputeConfig | None = None, tasks: Sequence[Task] = (), modalities: Sequence[Modality[Any, Any]] = ()
 ) -> "Bert":
-    """A model, ready to use: the directory of a stage, such as `runs/demo/pretrain`, or a model from elsewhere.
+    """Load a model for inference: the directory of a stage, such as `runs/demo/pretrain`, or a model from another library.
 
-    Of a pre-trained model the newest checkpoint is taken, of a fine-tuned one the best. From elsewhere comes what
-    `python -m bert_jax import` reads: a Hugging Face directory, a name on its hub, Google's TensorFlow checkpoints. The
-    parameters are placed whole on each local device, whatever devices they were trained on.
+    For a pre-trained model, the newest checkpoint is loaded; for a fine-tuned model, the best one. Models from other libraries are
+    those that `python -m bert_jax import` reads: a Hugging Face directory, a name on the Hub, or a Google TensorFlow checkpoint. The
+    parameters are replicated on every local device, regardless of the devices they were trained on.
 
     Args:
-        path: the directory, or the name on the hub.
-        compute: how it is computed.
-        tasks: tasks that do not come along, for models of them.
-        modalities: modalities that do not come along, for models of them.
+        path: the directory, or the name on the Hub.
+        compute: how to compute the model, for example its data type.
+        tasks: tasks that are not part of this package, for models trained on them.
+        modalities: modalities that are not part of this package, for models that read them.
 
     Raises:
-        InputError: there is no model in the directory (naming those below it), no checkpoint, or one that does not fit.
+        InputError: there is no model in the directory (the message lists models below it), no checkpoint, or a checkpoint that does
+            not fit the model.
     """
     mesh = Mesh(np.array(jax.local_devices()), ("data",))
-    whole = NamedSharding(mesh, PartitionSpec())
+    on_every_device = NamedSharding(mesh, PartitionSpec())
     if is_foreign(path):
         imported = read_source(path)
         if imported.unused:
             names = ", ".join(sorted(imported.unused))
             warnings.warn(f"{path} has tensors that are not used: {names}.", UnusedTensorsWarning, stacklevel=3)
-        description, tokenizer, params = imported.description, imported.tokenizer, jax.device_put(imported.params, whole)
+        description, tokenizer, params = imported.description, imported.tokenizer, jax.device_put(imported.params, on_every_device)
     else:
-        description, tokenizer, params = load_model(resolve_path(path), whole, tasks, modalities)
+        description, tokenizer, params = load_model(resolve_path(path), on_every_device, tasks, modalities)
     model = build(description, tokenizer.vocab_size, compute or ComputeConfig(), others=tasks)
     return Bert(description, tokenizer, model, params, mesh, tasks)
 
 
 class Bert:
-    """A trained model, as `bert_jax.load` gives it.
+    """A trained model, as returned by `bert_jax.load`.
 
-    A pre-trained model has `fill_mask`, `score` and, if it learned the task, `next_sentence`; a classifier has `classify`;
-    both have `embed`. A method that the model does not have raises InputError. A text that is too long for the model is
-    cut, with a `TruncationWarning`; `truncated` counts them since loading.
+    A pre-trained model supports `fill_mask`, `score` and, if it was trained for it, `next_sentence`; a classifier supports
+    `classify`; both support `embed`. A method that the model does not support raises InputError. A text that is too long for
+    the model is truncated, with a `TruncationWarning`.
 
     Attributes:
-        config: the architecture.
-        tokenizer: text to token ids and back.
-        labels: the classes of a classifier; empty for a pre-trained model.
-        truncated: texts that were cut.
+        config: the encoder's architecture.
+        tokenizer: converts text to token ids and back.
+        labels: the class names of a classifier; empty for a pre-trained model.
+        truncated: the number of texts that have been truncated since the model was loaded.
     """
 
     def __init__(
         self, description: ModelDescription, tokenizer: Tokenizer, model: Any, params: Any, mesh: Mesh, tasks: Sequence[Task] = ()
     ) -> None:
-        """Wrap a model; `load` is the way to get one. The mesh has one axis, over which rows are cut."""
+        """Wrap a model; use `load` to create one. Rows are sharded along the single axis of the mesh."""
         self.config: EncoderConfig = description.encoder
         self.tokenizer = tokenizer
         self.labels = description.labels
@@ -114,64 +115,65 @@ class Bert:
     def fill_mask(
         self, texts: str | Iterable[str], top_k: int = 5, words: Sequence[str] | None = None
     ) -> list[list[Prediction]] | list[list[list[Prediction]]]:
-        """The likeliest tokens at each `[MASK]` of a text, the likeliest first; every mask for itself, the others unknown.
+        """Return the most probable tokens at each `[MASK]` of a text, most probable first. Masks are predicted independently.
 
         Args:
-            texts: each with one or more [MASK].
-            top_k: predictions for each mask; where there are fewer `words`, as many as there are.
-            words: the only answers that are considered. Their probabilities stay those among the whole vocabulary, as with
+            texts: one text or several, each with at least one [MASK].
+            top_k: the number of predictions per mask; at most the number of `words`, if they are given.
+            words: the only tokens to consider. Their probabilities are still relative to the full vocabulary, as with
                 `targets` in Hugging Face's pipeline, and do not add up to 1.
 
         Returns:
-            For one text a list of predictions for each of its masks, from left to right; for many a list of these. A long
-            text is cut around its masks.
+            For one text, a list of predictions for each of its masks, from left to right; for several texts, a list of these.
+            A long text is truncated around its masks.
 
         Raises:
-            InputError: a model without the masked-token head, no [MASK] in a text, an empty text, masks too far apart, an
-                impossible `top_k`, or a word that is not one token of the vocabulary.
+            InputError: the model has no masked-token head, a text has no [MASK] or is empty, masks are too far apart, `top_k` is
+                invalid, or a word is not a single token of the vocabulary.
         """
-        return _flat(texts, self._answer("fill_mask", texts, None, top_k=top_k, words=words))
+        return _unwrap(texts, self._answer("fill_mask", texts, None, top_k=top_k, words=words))
 
     @overload
     def score(self, texts: str) -> float: ...
     @overload
     def score(self, texts: Iterable[str]) -> list[float]: ...
     def score(self, texts: str | Iterable[str]) -> float | list[float]:
-        """How probable the model finds a text: its pseudo-log-likelihood (Salazar et al. 2020, section 2), never above 0.
+        """Return the pseudo-log-likelihood of a text (Salazar et al. 2020, section 2), which is never above 0.
 
-        That is the sum, over the tokens of the text, of the natural logarithm of the probability of the token where it alone
-        is covered. [CLS], [SEP] and any [PAD] and [MASK] in the text are not counted. A text of n tokens costs n times an
-        answer of the other methods.
+        It is the sum, over the tokens of the text, of the natural log probability of each token when that token alone is
+        masked. [CLS], [SEP], and any [PAD] and [MASK] in the text are excluded. Scoring a text of n tokens costs n times as much
+        as the other methods.
 
         Raises:
-            InputError: a model without the masked-token head, or an empty text.
+            InputError: the model has no masked-token head, or a text is empty.
         """
-        return _flat(texts, self._answer("score", texts, None))
+        return _unwrap(texts, self._answer("score", texts, None))
 
     @overload
     def next_sentence(self, a: str, b: str) -> float: ...
     @overload
     def next_sentence(self, a: Iterable[str], b: Iterable[str]) -> list[float]: ...
     def next_sentence(self, a: str | Iterable[str], b: str | Iterable[str]) -> float | list[float]:
-        """The probability that B follows A (for a model of sentence order: that they are not swapped).
+        """Return the probability that B follows A (for a model trained on sentence order: that A and B are not swapped).
 
         Raises:
-            InputError: a model without the head, the task or a second segment type, an empty text, or lists of two lengths.
+            InputError: the model has no next-sentence head, was not trained on the task or has one segment type; a text is empty;
+                or the lists differ in length.
         """
-        return _flat(a, self._answer("next_sentence", a, b))
+        return _unwrap(a, self._answer("next_sentence", a, b))
 
     @property
     def prompts(self) -> dict[str, str]:
-        """The texts by name that `embed` can put before each text."""
+        """The prompts, by name, that `embed` can prepend to each text."""
         return dict(self._model.description.embedding.prompts)
 
     @property
     def embedding_length(self) -> int:
-        """The tokens, [CLS] and [SEP] among them, to which `embed` cuts a text."""
+        """The number of tokens, including [CLS] and [SEP], to which `embed` truncates a text."""
         return embedding.text_length(self._model.description)
 
     def vector_size(self, pooling: str | None = None) -> int:
-        """How many numbers a vector of `embed` with this pooling has."""
+        """Return the size of the vectors that `embed` computes with this pooling."""
         return embedding.vector_size(self._model.description, self._model.description.embedding.pooling if pooling is None else pooling)
 
     def embed(
@@ -183,81 +185,83 @@ class Bert:
         prompt: str | None = None,
         prompt_name: str | None = None,
     ) -> np.ndarray:
-        """Vectors of texts. What is not given is as the model's description says, which an imported model brings with it.
+        """Compute embedding vectors of texts. Options that are None default to the values stored with the model.
 
         Args:
-            texts: one or many.
-            pooling: how the vectors of a text's tokens, [CLS] and [SEP] included, become one: `mean` (of a model of our own),
-                `cls`, `max`, `mean_sqrt_len_tokens`, `weightedmean` or `lasttoken`, as in sentence-transformers; several are
-                joined, such as `cls+mean`.
-            layer: of the N + 1 hidden states, 0 (the embeddings) to N or -1 (the last layer).
-            normalize: scale the vectors to length 1.
-            prompt: a text to put before each text, such as "query: "; an empty one for none.
-            prompt_name: the name of one of the model's `prompts`, instead.
+            texts: one text or several.
+            pooling: how the hidden states of a text's tokens, including [CLS] and [SEP], are pooled into one vector: `mean` (the
+                default for models trained here), `cls`, `max`, `mean_sqrt_len_tokens`, `weightedmean` or `lasttoken`, as in
+                sentence-transformers. Several poolings are concatenated, as in `cls+mean`.
+            layer: which of the N + 1 hidden states to pool: 0 (the embeddings) to N, or -1 (the last layer).
+            normalize: scale the vectors to unit length.
+            prompt: a text to prepend to each text, such as "query: "; an empty string for none.
+            prompt_name: the name of one of the model's `prompts`, as an alternative to `prompt`.
 
         Returns:
-            float32 [texts, `vector_size(pooling)`], of one pooling D numbers each; one vector for a single text.
+            float32 [texts, `vector_size(pooling)`], or a single vector for a single text. A vector has D numbers per pooling.
 
         Raises:
-            InputError: an empty text, another pooling, a layer or a prompt that the model does not have, or two prompts.
+            InputError: a text is empty, the pooling is unknown, the model does not have the layer or prompt, or both `prompt` and
+                `prompt_name` are given.
         """
         options = {"pooling": pooling, "layer": layer, "normalize": normalize, "prompt": prompt, "prompt_name": prompt_name}
-        return _flat(texts, self._answer("embed", texts, None, **options))
+        return _unwrap(texts, self._answer("embed", texts, None, **options))
 
     @overload
     def classify(self, texts: str, pairs: str | None = None) -> Classification: ...
     @overload
     def classify(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> list[Classification]: ...
     def classify(self, texts: str | Iterable[str], pairs: str | Iterable[str] | None = None) -> Classification | list[Classification]:
-        """The class of each text, or of each text with its pair.
+        """Return the predicted class of each text, or of each pair of texts.
 
         Raises:
-            InputError: a model that is not a classifier, pairs for one with a single segment type, an empty text, or lists of two lengths.
+            InputError: the model is not a classifier, pairs are given to a model with one segment type, a text is empty, or the lists
+                differ in length.
         """
-        return _flat(texts, self._answer("classify", texts, pairs))
+        return _unwrap(texts, self._answer("classify", texts, pairs))
 
     def answer(self, name: str, texts: Iterable[str], pairs: Iterable[str] | None = None, **options: Any) -> Answers:
-        """The answers of the model to a question about each text, by the question's name; `questions` has them.
+        """Answer a question about each text.
 
         Args:
-            name: such as `classify`, or that of a question of a task that was handed to `load`.
-            texts: many.
-            pairs: the second text of each pair, where the question is about pairs.
-            options: as the question takes them.
+            name: a key of `questions`, such as `classify`, or a question of a task that was passed to `load`.
+            texts: the texts.
+            pairs: the second text of each pair, if the question is about pairs.
+            options: the question's own options.
 
         Raises:
-            InputError: a question that the model cannot answer, an empty text, or lists of two lengths.
+            InputError: the model cannot answer the question, a text is empty, or the lists differ in length.
         """
         return self._answer(name, texts, pairs, **options)
 
     @property
     def questions(self) -> dict[str, Question]:
-        """What the model can answer, by name."""
+        """The questions that the model can answer, by name."""
         own = (*find(self._model.description.kind, self._tasks).questions, *OF_EVERY_MODEL)
-        return {question.name: question for question in own if not self._fault(question)}
+        return {question.name: question for question in own if not self._unsupported_reason(question)}
 
     def width(self, name: str, **options: Any) -> int:
-        """How many numbers each vector has that answers a question; 0 where answers are no vectors."""
+        """Return the size of the vectors that answer a question, or 0 if its answers are not vectors."""
         return self.questions[name].width(self._model, **options)
 
     def most_tokens(self, name: str) -> int:
-        """The tokens to which a question cuts texts."""
+        """Return the number of tokens to which a question truncates texts."""
         return self.questions[name].most_tokens(self._model)
 
     def _answer(self, name: str, texts: str | Iterable[str], pairs: str | Iterable[str] | None, **options: Any) -> Answers:
-        question, asking = self._question(name), _Asking(self._model)
+        question, ask = self._question(name), _ChunkedAsk(self._model)
         if isinstance(texts, str) or isinstance(pairs, str):
             if not (isinstance(texts, str) and isinstance(pairs, str | None)):
-                raise InputError("One text and many cannot be paired: give two texts, or two lists of the same length.")
+                raise InputError("A single text and a list cannot be paired: give two texts, or two lists of the same length.")
             texts, pairs = [texts], None if pairs is None else [pairs]
         try:
-            answers = question.ask(self._model, asking, texts, pairs, **options)
+            answers = question.ask(self._model, ask, texts, pairs, **options)
         finally:
-            self.truncated += asking.truncated
-        if asking.truncated:
+            self.truncated += ask.truncated
+        if ask.truncated:
             warnings.warn(
-                f"{asking.truncated:,} of {asking.count:,} texts are longer than the {asking.positions} tokens that the model takes "
-                "and were cut.",
+                f"{ask.truncated:,} of {ask.count:,} texts are longer than the model's limit of {ask.positions} tokens "
+                "and were truncated.",
                 TruncationWarning,
                 stacklevel=3,
             )
@@ -267,29 +271,32 @@ class Bert:
         own = {question.name: question for question in (*find(self._model.description.kind, self._tasks).questions, *OF_EVERY_MODEL)}
         if name not in own:
             task = next((task for task, question in questions(self._tasks) if question.name == name), None)
-            wanted = f"{name} takes {task.noun}, which this is not: load one, such as runs/demo/{task.stage}." if task else ""
-            raise InputError(f"{wanted or f'There is no question {name!r}.'} This model can {' and '.join(self.questions)}.")
-        if fault := self._fault(own[name]):
-            raise InputError(f"{fault} This model can {' and '.join(self.questions)}.")
+            required = f"{name} requires {task.noun}, which this model is not. Load one, such as runs/demo/{task.stage}." if task else ""
+            raise InputError(f"{required or f'There is no question {name!r}.'} {self._supported()}")
+        if fault := self._unsupported_reason(own[name]):
+            raise InputError(f"{fault} {self._supported()}")
         return own[name]
 
-    def _fault(self, question: Question) -> str:
-        """Why the model cannot answer a question of its task."""
+    def _supported(self) -> str:
+        return f"This model supports {', '.join(self.questions)}."
+
+    def _unsupported_reason(self, question: Question) -> str:
+        """Return why the model cannot answer a question of its task, or an empty string if it can."""
         if absent := [part for part in question.parts if part in self._model.description.absent]:
             return (
-                f"{question.name} needs {' and '.join(absent)}, which this model's checkpoint does not hold: import the model with "
-                "--initialize-missing to start the head from random numbers, then train it."
+                f"{question.name} needs {' and '.join(absent)}, which this model's checkpoint does not contain. Import the model with "
+                "--initialize-missing to initialize the head randomly, then train it."
             )
         return question.fault(self._model.description)
 
 
-class _Asking:
-    """Works on texts chunk by chunk (`bert_jax.tasks.base.Ask`), and counts those that were cut.
+class _ChunkedAsk:
+    """Processes texts chunk by chunk (see `bert_jax.tasks.base.Ask`) and counts those that are truncated.
 
     Attributes:
-        truncated: texts that were cut.
-        count: texts that were asked about.
-        positions: the tokens to which they were cut.
+        truncated: the number of texts that were truncated.
+        count: the number of texts processed so far.
+        positions: the number of tokens to which texts are truncated.
     """
 
     def __init__(self, model: Loaded) -> None:
@@ -304,49 +311,49 @@ class _Asking:
         masked: bool = False,
         most_tokens: int = 0,
     ) -> list[T]:
-        """What `start` makes of each chunk of texts, the next chunk being sent to the devices before it is waited for.
+        """Return the result of `start` for each chunk of texts. The next chunk is dispatched before the results of a chunk are awaited.
 
         Args:
-            texts: many.
-            pairs: the second text of each, or None.
-            start: sends a chunk to the devices.
-            masked: texts are asked about their [MASK]s, around which they are cut.
-            most_tokens: cuts texts to fewer than the model's positions; 0 does not.
+            texts: the texts.
+            pairs: the second text of each pair, or None.
+            start: dispatches a chunk to the devices.
+            masked: the question is about the [MASK]s of a text, so long texts are truncated around them.
+            most_tokens: truncate texts to this many tokens, if fewer than the model's maximum length; 0 for no further limit.
         """
         encoder = self._model.description.encoder
         if pairs is not None and encoder.segment_types == 1:
-            # The lookup would take row 0 for segment 1, and the answer would be a number that nothing was trained to give.
+            # The lookup of segment 1 would silently use row 0, and the answer would be meaningless.
             raise InputError(ONE_SEGMENT_TYPE)
         self.positions = min(encoder.max_positions, most_tokens or encoder.max_positions)
 
         def started() -> Iterator[Finish[T]]:
-            for first, (some, theirs) in _chunks(texts, pairs):
+            for first, (left, right) in _chunks(texts, pairs):
                 try:
-                    queries = encode_queries(some, theirs, self._model.tokenizer, self.positions, masked)
+                    queries = encode_queries(left, right, self._model.tokenizer, self.positions, masked)
                 except TextError as error:
                     raise TextError(first + error.index, error.problem) from None
                 self.truncated += queries.truncated
-                self.count = first + len(some)
+                self.count = first + len(left)
                 yield start(queries)
 
         return list(one_ahead(started()))
 
 
-def _flat(texts: str | Iterable[str], answers: Answers) -> Any:
-    """The answers; for a single text its answer alone."""
+def _unwrap(texts: str | Iterable[str], answers: Answers) -> Any:
+    """Return the answers, or for a single text its answer."""
     return answers[0] if isinstance(texts, str) else answers
 
 
 def _chunks(texts: Iterable[str], pairs: Iterable[str] | None) -> Iterator[tuple[int, tuple[list[str], list[str] | None]]]:
-    """The index of the first text of each chunk, its texts and their pairs."""
-    left, right = iter(texts), None if pairs is None else iter(pairs)
+    """Yield the index of the first text of each chunk, the chunk's texts and their pairs."""
+    rest, rest_of_pairs = iter(texts), None if pairs is None else iter(pairs)
     for first in itertools.count(0, CHUNK):
-        some = list(itertools.islice(left, CHUNK))
-        theirs = None if right is None else list(itertools.islice(right, CHUNK))
-        if theirs is not None and len(theirs) != len(some):
+        left = list(itertools.islice(rest, CHUNK))
+        right = None if rest_of_pairs is None else list(itertools.islice(rest_of_pairs, CHUNK))
+        if right is not None and len(right) != len(left):
             raise InputError(
-                f"There are {first + min(len(some), len(theirs))} texts on one side and more on the other: give each text its pair."
+                f"There are {first + min(len(left), len(right))} texts on one side and more on the other: give each text its pair."
             )
-        if not some:
+        if not left:
             return
-        yield first, (some, theirs)
+        yield first, (left, right)

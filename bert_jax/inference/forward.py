@@ -1,4 +1,4 @@
-"""A model on its devices: queries go through compiled forward passes, several batches at the same time."""
+"""A model on its devices: queries run through compiled forward passes, with several batches in flight."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,66 +15,73 @@ from bert_jax.runtime.ahead import Finish
 
 _TOKENS = {"cpu": 2048}
 _ACCELERATOR_TOKENS = 32 * 512
-"""Tokens that a device takes at once. A CPU works on several batches at the same time, a GPU on one."""
-_PLACES, _TOKENS_A_PLACE = 32, 64
-"""Covered tokens that go through the vocabulary head at once: at least so many, and one for so many tokens of a batch."""
+"""Tokens per device and batch. A CPU computes several batches concurrently, a GPU one at a time."""
+_LEAST_MASKED, _TOKENS_PER_MASKED = 32, 64
+"""Masked tokens that go through the vocabulary head at once: at least 32, and in large batches one for every 64 tokens of the batch."""
 
 
 class Forward:
-    """Answers to queries, in their order. Every method sends all batches to the devices and returns what waits for them.
+    """Computes answers to queries, in the order of the queries.
+
+    Methods that return a `Finish` dispatch all batches to the devices; calling the result waits for the answers.
 
     Attributes:
         model: the Flax module.
-        params: the parameters, on every device.
-        shapes: the shapes of batches.
+        params: the parameters, replicated on every device.
+        shapes: the batch shapes.
     """
 
     def __init__(self, model: Any, params: Any, special: MaskingTokens, mesh: Mesh) -> None:
-        """Rows are cut over the one axis of the mesh."""
+        """Rows are sharded along the single axis of the mesh."""
         self.params = params
         self.shapes = BatchShapes(mesh.size, _TOKENS.get(mesh.devices.flat[0].platform, _ACCELERATOR_TOKENS))
         self.model, self._special = model, special
         self._rows = NamedSharding(mesh, PartitionSpec("data"))
 
     def vectors(self, queries: Queries, modes: tuple[str, ...], layer: int | None, skipped: int = 0) -> Finish[np.ndarray]:
-        """Of every example, from a layer below the last (0 the embeddings) or from the last: float32 [n, D * modes].
+        """Pool the hidden states of each example: float32 [n, D * modes].
 
-        The first `skipped` tokens of each example, [CLS] the first, do not count.
+        Args:
+            queries: the examples.
+            modes: the poolings, whose vectors are concatenated.
+            layer: the layer whose hidden states are pooled, 0 for the embeddings; None for the last layer.
+            skipped: how many of the first tokens of each example, starting with [CLS], to exclude.
         """
 
         def work(batch: Any) -> jax.Array:
             hidden = self.encode(batch, layer)
-            places = (batch[name] for name in ("example_ids", "positions", "cls_positions"))
-            return _pool(hidden, *places, modes=modes, skipped=np.int32(skipped))
+            layout = (batch[name] for name in ("example_ids", "positions", "cls_positions"))
+            return _pool(hidden, *layout, modes=modes, skipped=np.int32(skipped))
 
         return self.of_examples(queries, work)
 
     def encode(self, batch: Any, layer: int | None = None) -> jax.Array:
-        """Hidden states [B, L, D] of the last layer, or of a layer below, 0 being the embeddings."""
+        """Return the hidden states [B, L, D] of a layer, 0 for the embeddings; None for the last layer."""
         return _encode(self.model, self.params, batch, layer=layer)
 
-    def _sent(self, queries: Queries) -> Iterator[tuple[PackedBatch, Any]]:
-        """Batches as they are here, and as they are on the devices."""
+    def _dispatch(self, queries: Queries) -> Iterator[tuple[PackedBatch, Any]]:
+        """Yield each batch on the host, and its fields on the devices."""
         for packed in packed_batches(queries, self._special, self.shapes):
             yield packed, jax.device_put(packed.fields, self._rows)
 
     def of_examples(self, queries: Queries, work: Callable[[Any], jax.Array]) -> Finish[np.ndarray]:
-        """What `work` makes of every slot of a batch [B, E, ...], for each example [n, ...]."""
-        sent = [(packed.examples, work(batch)) for packed, batch in self._sent(queries)]
+        """Apply `work`, which returns [B, E, ...] for a batch, and return its result for each example: [n, ...]."""
+        sent = [(packed.examples, work(batch)) for packed, batch in self._dispatch(queries)]
         return lambda: _in_order([(own.indices, (own.rows, own.columns), answers) for own, answers in sent])
 
     def at_masked(self, queries: Queries, head: Callable[..., Any]) -> Finish[Any]:
-        """What `head` makes of all masked tokens [c, ...], some at a time.
+        """Apply `head` to all masked tokens, in slices of fixed size, and return its results: [c, ...].
 
-        It gets the hidden states of a batch and, int32 [S] each, the rows and columns of masked tokens, and which they are.
+        `head(hidden, rows, columns, which)` gets the hidden states of a batch and, int32 [S] each, the rows and columns of masked
+        tokens and their indices among all masked tokens.
         """
         sent = []
-        for packed, batch in self._sent(queries):
+        for packed, batch in self._dispatch(queries):
             hidden = self.encode(batch)
-            size = max(_PLACES, batch["tokens"].size // _TOKENS_A_PLACE)
+            size = max(_LEAST_MASKED, batch["tokens"].size // _TOKENS_PER_MASKED)
             which, rows, columns = packed.masked
             for begin in range(0, len(which), size):
-                # Repeated where there are fewer.
+                # The last slice is padded to the fixed size by repetition.
                 part = (np.resize(field[begin : begin + size], size).astype(np.int32) for field in (rows, columns, which))
                 own = which[begin : begin + size]
                 sent.append((own, slice(len(own)), head(hidden, *part)))
@@ -82,7 +89,11 @@ class Forward:
 
 
 def _in_order(sent: list[tuple[np.ndarray, Any, Any]]) -> Any:
-    """Answers, an array or several, by the indices [k] of those in each part; `where` picks these out of what the devices gave."""
+    """Concatenate answers (arrays or trees of arrays) in the order of their indices.
+
+    Args:
+        sent: for each batch, the indices [k] of its answers, an index that selects them from the device's output, and that output.
+    """
 
     def read(where: Any, answers: Any) -> Any:
         return jax.tree.map(lambda array: np.asarray(array)[where], answers)
@@ -91,14 +102,14 @@ def _in_order(sent: list[tuple[np.ndarray, Any, Any]]) -> Any:
     return jax.tree.map(lambda *parts: np.concatenate(parts)[order], *(read(where, answers) for _, where, answers in sent))
 
 
-# Compiled once for each architecture and shape, whatever the parameters: two models of one kind share the programs.
+# Compiled once per architecture and shape, regardless of the parameters: models with the same architecture share the programs.
 
 
 @partial(jax.jit, static_argnames=("model", "layer"))
 def _encode(model: Any, params: Any, batch: Any, layer: int | None = None) -> jax.Array:
-    """Hidden states [B, L, D] of the last layer, or of a layer below, 0 being the embeddings."""
+    """Return the hidden states [B, L, D] of a layer, 0 for the embeddings; None for the last layer."""
     hidden, states = model.apply({"params": params}, batch, method="encode", every_layer=layer is not None)
-    # The place is known when this is compiled, so that the layers above are left out.
+    # `layer` is static, so the compiler drops the layers above it.
     return hidden if layer is None else jax.lax.index_in_dim(states, layer, keepdims=False)
 
 

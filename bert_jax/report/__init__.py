@@ -1,4 +1,4 @@
-"""`report.html`: what a run learned, as one file that opens anywhere and needs no network."""
+"""`report.html`: the results of a run, as one self-contained file that opens in any browser without a network connection."""
 
 from bert_jax.report.page import write_report
 

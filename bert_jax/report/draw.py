@@ -1,4 +1,4 @@
-"""What tasks show of themselves (`bert_jax.tasks.display`), as HTML."""
+"""Renders what tasks display (`bert_jax.tasks.display`) as HTML."""
 
 from collections.abc import Sequence
 from html import escape
@@ -11,7 +11,7 @@ Lines = Sequence[Json]
 
 
 def figures(shown: Sequence[Figure]) -> str:
-    """A card for each number that was measured."""
+    """Return a card for each figure that has a value."""
     cards = [
         f'<div class="figure"><dt>{escape(figure.name)}</dt><dd>{escape(figure.value)}</dd><p>{escape(figure.beside)}</p></div>\n'
         for figure in shown
@@ -21,7 +21,7 @@ def figures(shown: Sequence[Figure]) -> str:
 
 
 def panel(shown: Panel) -> str:
-    """Examples below their title."""
+    """Return the examples of a panel under its title."""
     articles = "".join(_article(example) for example in shown.examples)
     return f'<h3>{escape(shown.title)}</h3>\n<div class="examples">\n{articles}</div>\n' if articles else ""
 
@@ -45,14 +45,14 @@ def _verdict(correct: bool | None) -> str:
 
 
 def charts(curves: Sequence[Curve], lines: Lines, scratch: Lines = ()) -> str:
-    """The curves of a stage, those of the same training from scratch beside them, and how the training ran."""
+    """Return the charts of a stage: its curves, compared with training from scratch if available, and the course of training."""
     shown = [Chart(curve.title, _series(lines, scratch, curve.metric), curve.percent, curve.level) for curve in curves]
     shown += [
-        _running(lines, "learning_rate", "Learning rate"),
-        _running(lines, "gradient_norm", "Norm of the gradient"),
-        _running(lines, "real_tokens_per_second", "Real tokens per second"),
-        _running(lines, "padding", "Share of padding", percent=True),
-        _running(lines, "data_wait", "Share of time spent waiting for data", percent=True),
+        _training_chart(lines, "learning_rate", "Learning rate"),
+        _training_chart(lines, "gradient_norm", "Gradient norm"),
+        _training_chart(lines, "real_tokens_per_second", "Real tokens/s"),
+        _training_chart(lines, "padding", "Padding", percent=True),
+        _training_chart(lines, "data_wait", "Time spent waiting for data", percent=True),
     ]
     drawn = "".join(map(svg.draw, shown))
     return f'<div class="charts">\n{drawn}</div>\n' if drawn else ""
@@ -74,12 +74,12 @@ def _points(lines: Lines, split: str, metric: str) -> list[tuple[float, float]]:
     return sorted((float(step), float(value)) for step, value in found.items())
 
 
-def _running(lines: Lines, metric: str, title: str, percent: bool = False) -> Chart:
+def _training_chart(lines: Lines, metric: str, title: str, percent: bool = False) -> Chart:
     return Chart(title, [Series("training", _points(lines, "train", metric))], percent, from_zero=True)
 
 
 def table(shown: Table | Matrix) -> str:
-    """A table, or a matrix with the share of each cell in its row."""
+    """Return a table, or a matrix whose cells also show their percentage of the row."""
     return _matrix(shown) if isinstance(shown, Matrix) else _table(shown)
 
 

@@ -1,4 +1,4 @@
-"""`report.html`: what a run learned, as one file that opens anywhere and needs no network."""
+"""Writes `report.html`: the results of a run, as one self-contained file that opens in any browser without a network connection."""
 
 import json
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from bert_jax.tasks.pretraining import PRETRAINING
 
 
 def write_report(workdir: str | Path, tasks: Sequence[Task] = ()) -> Path:
-    """Write `workdir/report.html` from the files of a run and return its path. What is missing is left out.
+    """Write `workdir/report.html` from the files of a run and return its path.
 
-    Read: `config.json`, `summary.json`, `examples.json`, and the `metrics.jsonl` of `pretrain`, `finetune` and
-    `finetune_from_scratch`.
+    The report is based on `config.json`, `summary.json`, `examples.json`, and the `metrics.jsonl` of `pretrain`, `finetune` and
+    `finetune_from_scratch`. Sections whose files are missing are omitted.
 
     Args:
-        workdir: that of the run.
-        tasks: tasks that do not come along.
+        workdir: the workdir of the run.
+        tasks: tasks that are not part of this package.
 
     Raises:
         InputError: one of the JSON files is damaged.
@@ -44,7 +44,7 @@ def write_report(workdir: str | Path, tasks: Sequence[Task] = ()) -> Path:
         sections[title] = curves + "".join(draw.table(table) for table in task.tables(result))
     sections["Configuration"] = _configuration(config)
     body = "".join(f"<section>\n<h2>{title}</h2>\n{content}</section>\n" for title, content in sections.items() if content)
-    body = body or "<p>Nothing has been measured in this run yet.</p>"
+    body = body or "<p>This run has no results yet.</p>"
     style, script = (files("bert_jax.report").joinpath(f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     page = _PAGE.format(name=escape(workdir.resolve().name), subtitle=_subtitle(config), style=style, script=script, body=body)
     path = workdir / "report.html"
@@ -74,9 +74,9 @@ _PAGE = """<!DOCTYPE html>
 
 
 def _finetuned(config: Json, tasks: Sequence[Task]) -> FinetuningTask[Any]:
-    """The task that the run fine-tunes, of which a run of an earlier version says nothing."""
-    options = ((config.get("finetune") or {}).get("task") or {}).get("name", TaskOptions.name)
-    return finetuning(TaskOptions(str(options)), tasks)
+    """Return the run's fine-tuning task; earlier versions do not record it and have only the default one."""
+    name = ((config.get("finetune") or {}).get("task") or {}).get("name", TaskOptions.name)
+    return finetuning(TaskOptions(str(name)), tasks)
 
 
 def _read(path: Path) -> Json:
@@ -85,9 +85,11 @@ def _read(path: Path) -> Json:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}). Delete it and run the training command again, which writes it anew.") from error
+        raise InputError(f"{path} is damaged ({error}). Delete it and run the training command again to recreate it.") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path} holds a {type(values).__name__} instead of an object. Delete it and run the training command again.")
+        raise InputError(
+            f"{path} contains a {type(values).__name__} instead of an object. Delete it and run the training command again to recreate it."
+        )
     return values
 
 
@@ -110,4 +112,4 @@ def _configuration(config: Json) -> str:
                 rows.append(f"<tr><td>{escape(prefix + name)}</td><td>{escape(json.dumps(value, ensure_ascii=False))}</td></tr>\n")
 
     add("", config)
-    return f"<details><summary>All {len(rows)} values</summary><table>\n{''.join(rows)}</table></details>\n" if rows else ""
+    return f"<details><summary>All {len(rows)} configuration values</summary><table>\n{''.join(rows)}</table></details>\n" if rows else ""

@@ -1,4 +1,4 @@
-// The values under the pointer: one read-out, moved from chart to chart.
+// Shows the values at the pointer in a single tooltip that all charts share.
 const readout = document.getElementById("readout");
 
 function nearest(points, x) {
@@ -10,7 +10,7 @@ function show(chart, event) {
   const x = ((event.clientX - box.left) / box.width) * svg.viewBox.baseVal.width;
   const series = JSON.parse(chart.dataset.series);
   const at = nearest(series.map(([, , points]) => nearest(points, x)), x);
-  const written = (value) => (chart.dataset.percent === "true" ? (100 * value).toFixed(1) + " %" : String(Number(value.toPrecision(4))));
+  const format = (value) => (chart.dataset.percent === "true" ? (100 * value).toFixed(1) + " %" : String(Number(value.toPrecision(4))));
   cursor.setAttribute("x1", at[0]);
   cursor.setAttribute("x2", at[0]);
   cursor.style.visibility = "visible";
@@ -19,7 +19,7 @@ function show(chart, event) {
     const point = nearest(points, at[0]), row = document.createElement("div"), dot = document.createElement("i");
     if (Math.abs(point[0] - at[0]) > 4) continue;
     dot.className = run;
-    row.append(dot, name + "  " + written(point[3]));
+    row.append(dot, name + "  " + format(point[3]));
     readout.append(row);
   }
   readout.hidden = false;

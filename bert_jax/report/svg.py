@@ -1,4 +1,4 @@
-"""Line charts as SVG text: thinned out, with readable ticks, colored by the style sheet of the page that holds them."""
+"""Line charts as SVG: downsampled, with round tick values, and colored by the style sheet of the page that contains them."""
 
 import itertools
 import json
@@ -17,9 +17,10 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Series:
-    """One line: points (step, value) in order of steps.
+    """One line of a chart: points (step, value) in order of steps.
 
-    `run` chooses the color; held-out figures are drawn strong, with a mark at each measurement, and training figures thin.
+    `run` selects the color. Held-out metrics are drawn with thick lines and a marker at each measurement, training metrics with
+    thin lines.
     """
 
     name: str
@@ -30,7 +31,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """Series over the same axes, and perhaps a level to compare them with."""
+    """Series on the same axes, and optionally a horizontal reference line, as its name and value."""
 
     title: str
     series: Sequence[Series]
@@ -41,7 +42,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class _Axis:
-    """A linear map from values to pixels that shows whole ticks."""
+    """An axis, which maps values linearly to pixels, and its tick values."""
 
     ticks: tuple[float, ...]
     low: float
@@ -54,7 +55,7 @@ class _Axis:
 
 
 def draw(chart: Chart) -> str:
-    """A `<figure>` with title, legend and SVG, or nothing if no series has a point. All names are escaped."""
+    """Return a `<figure>` with title, legend and SVG, or an empty string if no series has points. All names are escaped."""
     thinned = [(series, thin(series.points)) for series in chart.series if series.points]
     if not thinned:
         return ""
@@ -80,7 +81,7 @@ def draw(chart: Chart) -> str:
 
 
 def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[tuple[float, float, float, float]]:
-    """At most `most` (step, mean, lowest, highest) of equal shares of the points; the first and the last point stay as they are."""
+    """Downsample to at most `most` points (step, mean, lowest, highest), by grouping all but the first and last point equally."""
     if len(points) <= most:
         return [(step, value, value, value) for step, value in points]
     inner = points[1:-1]
@@ -94,10 +95,10 @@ def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[tuple[float, 
 
 
 def ticks(low: float, high: float, most: int) -> tuple[float, ...]:
-    """At most `most` + 1 multiples of 1, 2 or 5 times a power of ten; the first is not above `low` and the last not below `high`."""
+    """Return at most `most` + 1 consecutive multiples of 1, 2 or 5 times a power of ten, which enclose `low` and `high`."""
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
-    # The span may begin and end inside a tick's interval, which costs one more.
+    # A range that begins and ends between ticks spans one more interval.
     step = next(size * power for size in (1, 2, 5, 10, 20) if math.ceil(high / (size * power)) - math.floor(low / (size * power)) <= most)
     digits = max(0, 1 - math.floor(math.log10(step)))
     return tuple(round(i * step, digits) for i in range(math.floor(low / step), math.ceil(high / step) + 1))
@@ -105,14 +106,14 @@ def ticks(low: float, high: float, most: int) -> tuple[float, ...]:
 
 def _values_axis(low: float, high: float) -> _Axis:
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
-        room = abs(high) / 10 or 1.0
-        low, high = low - room, high + room
+        margin = abs(high) / 10 or 1.0
+        low, high = low - margin, high + margin
     marks = ticks(low, high, 5)
     return _Axis(marks, marks[0], marks[-1], HEIGHT - BOTTOM, TOP)
 
 
 def _steps_axis(low: float, high: float) -> _Axis:
-    """From the start of training to the last step, whether or not a tick falls there."""
+    """Return an axis from step 0 to the last step, even if there is no tick at the last step."""
     low, high = 0.0, max(high, low, 1.0)
     return _Axis(tuple(tick for tick in ticks(low, high, 6) if tick <= high and tick == int(tick)), low, high, LEFT, WIDTH - RIGHT)
 
@@ -164,7 +165,7 @@ def _legend(chart: Chart) -> str:
 
 
 def _labels(values: Sequence[float], percent: bool) -> list[str]:
-    """The values of an axis, all with the same unit and as many decimals as their distance needs."""
+    """Format tick values, all with the same unit and as many decimals as their spacing needs."""
     scale, unit = (0.01, " %") if percent else _unit(max(abs(value) for value in values))
     step = min((b - a for a, b in itertools.pairwise(values)), default=1.0) / scale
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))

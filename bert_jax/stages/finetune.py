@@ -1,4 +1,4 @@
-"""Fine-tuning: labelled texts and a pre-trained encoder in, a model of the task and its predictions out."""
+"""Fine-tuning: trains a task's model on labeled texts, starting from a pre-trained encoder, and predicts the test set."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -40,24 +40,25 @@ def finetune(
     pretrained: Path | None,
     tasks: Sequence[Task] = (),
 ) -> dict[str, Any]:
-    """Trains a model of the task in `directory`, or goes on with it, and scores the best checkpoint on the test set.
+    """Train a model of the task in `directory`, or resume its training, and evaluate the best checkpoint on the test set.
+
+    The prediction for every test example is written to `directory/predictions.jsonl`.
 
     Args:
-        config: the run, with options of the task that it has checked.
-        directory: of the stage.
-        labelled: the examples.
-        encoder: the architecture of the encoder.
-        tokenizer: encodes texts.
-        pretrained: the model directory that the encoder's parameters come from; None starts from random ones.
-        tasks: tasks that do not come along.
+        config: the configuration of the run, with validated task options.
+        directory: the directory of the stage.
+        labelled: the labeled examples.
+        encoder: the description of the model that provides the encoder.
+        tokenizer: the tokenizer that encodes the texts.
+        pretrained: the model directory to load the encoder's parameters from; None to initialize them randomly.
+        tasks: tasks that are not part of this package.
 
     Returns:
-        The stage's figures; a finished stage returns them at once. Every test row's prediction is in
-        `directory/predictions.jsonl`.
+        The metrics of the stage. If the stage is already finished, they are returned immediately.
 
     Raises:
-        InputError: rows longer than the encoder's position table, pairs for an encoder with one segment type, a mesh or a checkpoint
-            that does not fit.
+        InputError: rows are longer than the encoder's position table, the encoder lacks a head that the task needs, pairs are given
+            for an encoder with one segment type, or the mesh or a checkpoint does not fit.
         TrainingError, Interrupted: see `bert_jax.training.loop.train`.
     """
     if result := model_directory.finished(directory):
@@ -97,8 +98,8 @@ def _check(
 ) -> None:
     if stage.length > encoder.encoder.max_positions:
         raise InputError(
-            f"finetune.length={stage.length} is longer than the position table of the encoder in {pretrained}, "
-            f"{encoder.encoder.max_positions}. Set --config.finetune.length to at most that."
+            f"finetune.length={stage.length} exceeds the {encoder.encoder.max_positions} positions of the encoder in {pretrained}. "
+            f"Set --config.finetune.length to at most {encoder.encoder.max_positions}."
         )
     for need in task.needs(stage.task):
         if pretrained and need.part in encoder.absent:
@@ -108,9 +109,9 @@ def _check(
             )
     if labelled.train.pairs is not None and encoder.encoder.segment_types == 1:
         raise InputError(
-            f"The encoder{f' in {pretrained}' if pretrained else ''} has one segment type (encoder.segment_types=1), so it cannot tell the "
-            "text of finetune.data.text_pair from the first. Start from a model with two segment types, or put both texts in one column "
-            "and leave text_pair empty."
+            f"The encoder{f' in {pretrained}' if pretrained else ''} has one segment type (encoder.segment_types=1), so it cannot "
+            "distinguish the text of finetune.data.text_pair from the first text. Start from a model with two segment types, or put both "
+            "texts in one column and leave text_pair empty."
         )
 
 
@@ -159,7 +160,7 @@ def _evaluation(examples: LabelledExamples, tokenizer: Tokenizer, stage: Finetun
 
 
 def _own_rows(batch: HostBatch) -> HostBatch:
-    """The rows of a global batch that this process places."""
+    """Return the rows of a global batch that belong to this process."""
     rows = len(batch["tokens"]) // jax.process_count()
     start = jax.process_index() * rows
     return {name: value[start : start + rows] for name, value in batch.items()}

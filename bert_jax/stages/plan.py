@@ -1,4 +1,4 @@
-"""A launch looked at before it is paid for: the training step compiled by the TPU's own compiler for TPUs that are not here."""
+"""Launch planning: compiles a training step with the TPU compiler, without a TPU, and estimates its memory use and speed."""
 
 import dataclasses
 import importlib.util
@@ -34,14 +34,14 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class Chip:
-    """Published figures of a TPU chip's memory and links, from Google Cloud's pages on its system architecture."""
+    """Published specifications of a TPU chip's memory and links, from Google Cloud's system architecture pages."""
 
     memory: float
-    """HBM, bytes."""
+    """HBM capacity, in bytes."""
     memory_bandwidth: float
-    """Bytes a second."""
+    """HBM bandwidth, in bytes/s."""
     link_bandwidth: float
-    """Bytes a second that leave the chip to its neighbours, over all links."""
+    """Outgoing bandwidth to neighboring chips over all links, in bytes/s."""
 
 
 CHIPS = {
@@ -52,22 +52,22 @@ CHIPS = {
 }
 
 
-# Without these libtpu asks the cloud's metadata server which TPU it is on, and takes a lock as if it were on one. Which TPU is
-# named here makes no difference to what is compiled.
-_WITHOUT_A_TPU = {
+# Without these variables, libtpu queries the cloud metadata server for its TPU type and takes the lock of an attached TPU. The TPU type
+# named here does not affect the compiled program.
+_NO_TPU_ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 
-# The compiler does not try as hard to make the program fast.
-_LITTLE_EFFORT = {"exec_time_optimization_effort": -1.0}
+# Makes the compiler spend less effort on optimizing the program.
+_LOW_EFFORT = {"exec_time_optimization_effort": -1.0}
 
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """What the compiler says of one training step; sizes are bytes on each chip."""
+    """The compiler's results for one training step. Sizes are in bytes per chip."""
 
     topology: str
     chips: int
@@ -77,55 +77,55 @@ class LaunchPlan:
     compile_seconds: float
     fits: bool
     problem: str
-    """The compiler's words, if the program does not fit."""
+    """The compiler's message if the program does not fit in memory, otherwise empty."""
     parameters: int
-    """Of the model, and of their moving average if one is kept."""
+    """Size of the model's parameters, and of their moving average if one is kept."""
     optimizer: int
     batch: int
     temporary: int
     memory: int
-    """What a chip has."""
+    """HBM capacity of a chip."""
     flops: float
-    """Operations of the model's matrix products in a step, on each chip."""
+    """FLOPs of the model's matrix products per step and chip."""
     moved_bytes: float
-    """Between HBM and the chip, in a step, as the compiler counts them; with microbatches, as if they were one."""
+    """HBM traffic per step and chip, as counted by the compiler for the batch as a single microbatch."""
     collectives: list[Collective]
     compute_seconds: float
     memory_seconds: float
     communication_seconds: float
     step_seconds: float
-    """The longest of the three, as if the others hid behind it: no step is faster."""
+    """The longest of the three times, assuming full overlap: a lower bound on the step time."""
     tokens_per_second: float
-    """Of the whole slice, padding counted."""
+    """Throughput of the entire slice, padding included, at that step time."""
     utilization: float
-    """The model's operations as a share of the chips' peak (MFU), at that step time."""
+    """Model FLOPs utilization (MFU) at that step time."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        # Also under the key that earlier versions wrote.
+        """Return the plan as JSON values."""
+        # Earlier versions wrote the key "utilisation", so keep that too.
         return dataclasses.asdict(self) | {"utilisation": self.utilization}
 
     def __str__(self) -> str:
-        """A table."""
+        """Format the plan as a table."""
         axes = " x ".join(f"{name} {size}" for name, size in self.mesh.items())
         lines = [
             ("chips", f"{self.chips} ({self.topology}), {axes}"),
             ("step", f"{self.rows:,} rows of {self.length} tokens; compiled in {self.compile_seconds:.0f} s"),
             ("fits", "yes" if self.fits else f"NO: {self.problem}"),
-            ("memory of a chip", _size(self.memory)),
+            ("memory per chip", _size(self.memory)),
             ("  parameters", _size(self.parameters)),
             ("  optimizer state", _size(self.optimizer)),
             ("  batch", _size(self.batch)),
         ]
         if self.fits:
             lines += [
-                ("  activations and the rest", _size(self.temporary)),
-                ("operations", f"{self.flops / 1e12:.2f} T on each chip: at least {1e3 * self.compute_seconds:.1f} ms"),
-                ("memory traffic", f"{_size(self.moved_bytes)}: at least {1e3 * self.memory_seconds:.1f} ms"),
+                ("  activations and other", _size(self.temporary)),
+                ("compute", f"{self.flops / 1e12:.2f} TFLOPs per chip: at least {1e3 * self.compute_seconds:.1f} ms"),
+                ("memory traffic", f"{_size(self.moved_bytes)} per chip: at least {1e3 * self.memory_seconds:.1f} ms"),
                 ("communication", f"at least {1e3 * self.communication_seconds:.1f} ms" if self.collectives else "none"),
-                *((f"  {c.kind}", f"{c.count}, {_size(c.sent_bytes)} sent by each chip") for c in self.collectives),
+                *((f"  {c.kind}", f"{c.count}, {_size(c.sent_bytes)} sent per chip") for c in self.collectives),
                 ("step time", f"at least {1e3 * self.step_seconds:.1f} ms"),
-                ("tokens a second", f"at most {self.tokens_per_second:,.0f}"),
+                ("tokens/s", f"at most {self.tokens_per_second:,.0f}"),
                 ("MFU", f"at most {100 * self.utilization:.0f} %"),
             ]
         width = max(len(name) for name, _ in lines)
@@ -140,40 +140,44 @@ def _size(count: float) -> str:
 
 
 def plan_launch(config: RunConfig, topology: str, quick: bool = False) -> LaunchPlan:
-    """Compiles the pre-training step of a configuration for a TPU topology, such as `v5e:16x16`, on any Linux machine.
+    """Compile the pre-training step of a configuration for a TPU topology, such as `v5e:16x16`, on any Linux machine.
 
-    The vocabulary has `vocabulary.size` tokens, as if it were trained. The compiler is that of a real TPU, out of the
-    package libtpu; nothing is run, and times are a roofline of published peaks.
+    The step is compiled by the TPU compiler in the libtpu package, for a vocabulary of `vocabulary.size` tokens. Nothing is executed:
+    times are a roofline estimate from published peak rates.
 
     Args:
-        quick: let the compiler optimize little. It takes a quarter of the time, and finds a little more memory and
-            communication than the program that would run.
+        config: the configuration of the run.
+        topology: the TPU type and shape, as KIND:SHAPE.
+        quick: compile with little optimization. This takes a quarter of the time, and slightly overestimates the memory and
+            communication of the program that would run.
 
     Raises:
-        InputError: no pre-training stage, an unknown topology, a mesh that does not fit it, or libtpu is missing.
+        InputError: there is no pre-training stage, the topology is unknown, the mesh does not fit it, or libtpu is missing.
     """
     stage = config.pretrain
     if stage is None:
-        raise InputError("This configuration has no pre-training stage, so there is no step to compile: name another --config.")
+        raise InputError("This configuration has no pre-training stage, so there is no step to compile. Name another --config.")
     chip = CHIPS.get(topology.partition(":")[0])
     if chip is None:
-        raise InputError(f"There is no TPU topology {topology!r}: name one as KIND:SHAPE, such as v5e:4x4, of {', '.join(CHIPS)}.")
+        raise InputError(
+            f"There is no TPU topology {topology!r}. Name one as KIND:SHAPE, such as v5e:4x4, where KIND is one of {', '.join(CHIPS)}."
+        )
     devices = topology_devices(topology)
     peak = published_flops(devices[0].device_kind)
     assert peak, devices[0].device_kind
     mesh = make_mesh(config.mesh, stage.batch_size // stage.gradient_accumulation_steps, devices)
     lowered, state, batch = lower_step(config, stage, mesh)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     problem, temporary, moved, found = "", 0, 0.0, list[Collective]()
     try:
-        program = lowered.compile(_LITTLE_EFFORT if quick else None)
+        program = lowered.compile(_LOW_EFFORT if quick else None)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         problem = next((line.strip() for line in str(error).splitlines() if "hbm" in line.lower()), str(error).splitlines()[0])
     else:
         temporary, found = program.memory_analysis().temp_size_in_bytes, collectives(program.as_text())
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - start
     if not problem:
         moved = _moved_bytes(config, stage, mesh)
     rows, length = stage.batch_size, stage.rows.length
@@ -207,29 +211,33 @@ def plan_launch(config: RunConfig, topology: str, quick: bool = False) -> Launch
 
 
 def topology_devices(topology: str) -> list[Any]:
-    """The chips of a TPU topology, for which programs can be compiled.
+    """Return the chips of a TPU topology, as devices that programs can be compiled for.
 
     Raises:
-        InputError: libtpu is missing, or knows no such topology.
+        InputError: libtpu is missing, or does not know the topology.
     """
     if importlib.util.find_spec("libtpu") is None:
-        raise InputError("The TPU's compiler is missing: pip install libtpu (Linux, x86-64).")
-    for name, value in _WITHOUT_A_TPU.items():
+        raise InputError("The TPU compiler is missing. Run pip install libtpu (Linux, x86-64).")
+    for name, value in _NO_TPU_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
     except jax.errors.JaxRuntimeError as error:
-        raise InputError(f"The TPU's compiler knows no topology {topology!r}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"The TPU compiler does not know the topology {topology!r}: {str(error).splitlines()[0]}") from None
 
 
 def lower_step(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> tuple[Any, Any, Any]:
-    """The training step of a configuration on a mesh whose devices need not exist: lowered, and the shapes of its state and batch."""
+    """Lower the training step of a configuration for a mesh whose devices need not exist.
+
+    Returns:
+        The lowered step, and the shapes of its training state and batch.
+    """
     vocab_size = config.vocabulary.size
     description = ModelDescription(PRETRAINING.kind, config.encoder, stage.rows.length, stage.rows.next_sentence)
     compute = resolve_attention(config.compute, config.encoder, [stage.rows.length], platform(mesh))
     model = build(description, vocab_size, compute)
-    # A trained vocabulary begins with the five special tokens.
-    task = PretrainingObjective(model, stage.masking, tuple(range(5)), 4, tuple(range(5, vocab_size)))
+    # A vocabulary trained here begins with the five special tokens; [MASK] is the last of them.
+    objective = PretrainingObjective(model, stage.masking, tuple(range(5)), 4, tuple(range(5, vocab_size)))
     optimizer = make_optimizer(stage.optimizer, stage.steps)
     batch = _batch(stage, mesh)
 
@@ -238,29 +246,29 @@ def lower_step(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> tuple[An
 
     skip_above, ema = stage.optimizer.skip_above, stage.optimizer.ema
     state = planned_state(init, optimizer, mesh, track_loss=skip_above > 0, average=ema > 0)
-    train_step, _ = compile_steps(task, optimizer, state, mesh, config.seed, stage.gradient_accumulation_steps, skip_above, ema)
+    train_step, _ = compile_steps(objective, optimizer, state, mesh, config.seed, stage.gradient_accumulation_steps, skip_above, ema)
     return train_step.lower(state, batch), state, batch  # type: ignore[attr-defined]
 
 
 def _moved_bytes(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> float:
-    """What moves between HBM and a chip in a step.
+    """Return the bytes moved between HBM and a chip per step.
 
-    The compiler counts a loop once. So it is asked about encoders of one and of two layers, without loops: the difference is
-    what a layer takes. How well it schedules does not change that count.
+    The compiler counts the body of a loop once, so compile encoders of one and two layers without loops: the difference is the
+    traffic of one layer. The optimization effort does not change the count.
     """
 
     def moved(layers: int) -> float:
         encoder = dataclasses.replace(config.encoder, layers=layers)
         plain = dataclasses.replace(config, encoder=encoder, compute=dataclasses.replace(config.compute, scan_layers=False))
         lowered, _, _ = lower_step(plain, dataclasses.replace(stage, gradient_accumulation_steps=1), mesh)
-        return float(lowered.compile(_LITTLE_EFFORT).cost_analysis()["bytes accessed"])
+        return float(lowered.compile(_LOW_EFFORT).cost_analysis()["bytes accessed"])
 
     one, two = moved(1), moved(2)
     return one + (config.encoder.layers - 1) * (two - one)
 
 
 def _batch(stage: PretrainConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of the one batch (docs/architecture.md)."""
+    """Return the shapes and types of a batch (see docs/architecture.md#one-batch-shape)."""
     sizes, sharding = {"L": stage.rows.length, "E": stage.rows.examples_per_row}, NamedSharding(mesh, ROWS)
     fields = {name: FIELDS[name] for name in PREPARED}
     return {

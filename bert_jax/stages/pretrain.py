@@ -1,4 +1,4 @@
-"""Pre-training: prepared documents in, an encoder with its two heads out."""
+"""Pre-training: trains an encoder and its two heads on prepared documents."""
 
 import dataclasses
 import statistics
@@ -35,11 +35,13 @@ from bert_jax.training.sharding import make_mesh, platform
 def pretrain(
     config: RunConfig, directory: Path, modality: Modality[Any, Any], reader: Reader, prepared: Prepared
 ) -> dict[str, Any]:
-    """Runs the stage in `directory`, or goes on with it, and returns its figures; a finished stage returns at once.
+    """Run the stage in `directory`, or resume it, and return its metrics. A finished stage returns immediately.
 
     Args:
-        modality: what the corpus consists of.
-        reader: its vocabulary.
+        config: the configuration of the run.
+        directory: the directory of the stage.
+        modality: the modality of the corpus.
+        reader: the vocabulary of the corpus.
         prepared: the corpus as records.
 
     Raises:
@@ -53,11 +55,12 @@ def pretrain(
     mesh = make_mesh(config.mesh, stage.batch_size // stage.gradient_accumulation_steps)
     parts = stage_parts(stage)
     if parts[1:]:
-        make_mesh(config.mesh, stage.long_rows.batch_size // stage.long_rows.gradient_accumulation_steps)  # refused now rather than in days
+        # Fail now rather than days into training.
+        make_mesh(config.mesh, stage.long_rows.batch_size // stage.long_rows.gradient_accumulation_steps)
     spare_rows = pretrained_description(resolve_path(stage.checkpoint), stage, modality).spare_rows if stage.checkpoint else 0
-    entering = InputDescription.of(modality, reader)
+    input_description = InputDescription.of(modality, reader)
     description = ModelDescription(
-        PRETRAINING.kind, config.encoder, parts[-1].rows.length, stage.rows.next_sentence, spare_rows=spare_rows, input=entering
+        PRETRAINING.kind, config.encoder, parts[-1].rows.length, stage.rows.next_sentence, spare_rows=spare_rows, input=input_description
     )
     if jax.process_index() == 0:
         model_directory.write(directory, description, reader)
@@ -77,7 +80,7 @@ def pretrain(
                 name="pretrain",
                 directory=directory,
                 objective=objective,
-                init=lambda: model.init(jax.random.key(config.seed), zero_row(entering.units))["params"],
+                init=lambda: model.init(jax.random.key(config.seed), zero_row(input_description.units))["params"],
                 warm_start=_warm_start(resolve_path(stage.checkpoint), stage, modality) if stage.checkpoint else None,
                 optimizer=make_optimizer(stage.optimizer, stage.steps),
                 schedule=learning_rate_schedule(stage.optimizer, stage.steps),
@@ -90,7 +93,7 @@ def pretrain(
                 score=lambda metrics: -metrics["loss"],
                 loop=stage.loop,
                 data_fingerprint=prepared.fingerprint,
-                former_fingerprints=(prepared.path.name,),  # the version of the records, which says nothing of the text
+                former_fingerprints=(prepared.path.name,),  # identifies the record version but not the text
                 skip_above=stage.optimizer.skip_above,
                 ema=stage.optimizer.ema,
                 flops=flops[0],
@@ -101,7 +104,7 @@ def pretrain(
     finally:
         for part in batches:
             part.close()
-    result = _figures(directory, stage.steps, real_tokens, held_out[-1], reader)
+    result = _results(directory, stage.steps, real_tokens, held_out[-1], reader)
     if jax.process_index() == 0:
         model_directory.finish(directory, result)
     return result
@@ -110,14 +113,17 @@ def pretrain(
 def _next_phase(
     parts: Sequence[PretrainConfig], batches: Sequence[Batches], held_out: Sequence[list[HostBatch]], flops: Sequence[int]
 ) -> Phase | None:
-    """The steps on long rows, where there are some."""
+    """Return the phase of steps on long rows, or None if there is none."""
     if not parts[1:]:
         return None
     return Phase(parts[0].steps, parts[1].gradient_accumulation_steps, batches[1], held_out[1], flops[1])
 
 
 def stage_parts(stage: PretrainConfig) -> list[PretrainConfig]:
-    """The stage, or its steps on short rows and those on long ones, each with rows, batch size and microbatches of its own."""
+    """Split a stage into steps on short rows and steps on long rows, each with its own rows, batch size and microbatches.
+
+    A stage without steps on long rows is the only element of the list.
+    """
     long = stage.long_rows
     steps = min(round(long.share * stage.steps), stage.steps - 1)
     if not steps:
@@ -145,48 +151,52 @@ def _held_out(part: PretrainConfig, prepared: Prepared, reader: Reader, seed: in
 
 
 def pretrained_description(checkpoint: Path, stage: PretrainConfig, modality: Modality[Any, Any]) -> ModelDescription:
-    """The model that pre-training goes on from.
+    """Return the description of the model that pre-training continues from.
 
     Raises:
-        InputError: there is no model, it is a classifier or of another modality, or it lacks a head or the segment type of sentence B that
-            this configuration trains.
+        InputError: there is no model, it is fine-tuned or reads another modality, or it lacks a head or a second segment type that this
+            configuration trains.
     """
     description, _ = model_directory.read(checkpoint, [modality])
     if description.input.modality != modality.name:
         raise InputError(
-            f"The model in {checkpoint} reads {description.input.modality}, and the corpus is {modality.name}. Name another of the two."
+            f"The model in {checkpoint} reads {description.input.modality}, but the corpus is {modality.name}. Name another checkpoint or "
+            "another corpus."
         )
     if description.kind != PRETRAINING.kind:
-        raise InputError(f"The model in {checkpoint} is a {description.kind} model: pretrain.checkpoint takes a pre-trained one.")
+        raise InputError(f"The model in {checkpoint} is a {description.kind} model, but pretrain.checkpoint needs a pre-trained one.")
     untrained = ("pooler", "next_sentence") if stage.rows.next_sentence == "none" else ()
     missing = [part for part in description.absent if part not in untrained]
     if missing:
         raise InputError(
             f"The model in {checkpoint} has no {' and no '.join(missing)}, which this configuration trains. Import it with "
-            "--initialize-missing, which starts them from random numbers"
+            "--initialize-missing, which initializes them randomly"
             + ("." if "masked_token" in missing else ", or set --config.pretrain.rows.next_sentence=none.")
         )
     if stage.rows.next_sentence != "none" and description.encoder.segment_types == 1:
         raise InputError(
-            f"The model in {checkpoint} has one segment type (encoder.segment_types=1), so it cannot tell sentence B from A, which "
-            f"pretrain.rows.next_sentence={stage.rows.next_sentence!r} trains. Set --config.pretrain.rows.next_sentence=none."
+            f"The model in {checkpoint} has one segment type (encoder.segment_types=1), so it cannot distinguish sentence B from A, as "
+            f"pretrain.rows.next_sentence={stage.rows.next_sentence!r} requires. Set --config.pretrain.rows.next_sentence=none."
         )
     return description
 
 
 def _warm_start(checkpoint: Path, stage: PretrainConfig, modality: Modality[Any, Any]) -> Callable[[Any], Any]:
-    """Fresh parameters -> those of the checkpoint, and fresh ones for what it lacks and this configuration leaves untrained."""
+    """Return a function that replaces initial parameters with those of the checkpoint.
+
+    Parameters that the checkpoint lacks keep their initial values; this configuration does not train them.
+    """
     description = pretrained_description(checkpoint, stage, modality)
     identity = model_directory.identity(*model_directory.read(checkpoint, [modality]))
 
     def warm_start(params: Any) -> Any:
-        there = {part: params[part] for part in params if part not in description.absent}
-        return params | load_parameters(checkpoint, there, identity, PRETRAINING.best)
+        stored = {part: params[part] for part in params if part not in description.absent}
+        return params | load_parameters(checkpoint, stored, identity, PRETRAINING.best)
 
     return warm_start
 
 
-def _figures(directory: Path, steps: int, real_tokens: int, held_out: Sequence[HostBatch], reader: Reader) -> dict[str, Any]:
+def _results(directory: Path, steps: int, real_tokens: int, held_out: Sequence[HostBatch], reader: Reader) -> dict[str, Any]:
     lines = read_metrics(directory)
     last: Mapping[str, Any] = next((line for line in reversed(lines) if line["split"] == "valid"), {})
     training = [line for line in lines if line["split"] == "train"]
@@ -204,7 +214,7 @@ def _figures(directory: Path, steps: int, real_tokens: int, held_out: Sequence[H
 
 
 def commonest_token_share(batches: Sequence[HostBatch], reader: Reader) -> float:
-    """The masked-token accuracy of always guessing the commonest ordinary token of these batches."""
+    """Return the masked-token accuracy of always predicting the most frequent ordinary token of these batches."""
     counts = np.zeros(reader.vocab_size, np.int64)
     for batch in batches:
         counts += np.bincount(batch["tokens"][batch["example_ids"] > 0], minlength=reader.vocab_size)

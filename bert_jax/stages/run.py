@@ -1,4 +1,4 @@
-"""A whole run in a workdir: vocabulary, records, pre-training, fine-tuning, and what it learned."""
+"""A complete run in a workdir: vocabulary, records, pre-training, fine-tuning and results."""
 
 import dataclasses
 import sys
@@ -34,7 +34,7 @@ from bert_jax.training.host_memory import tune_malloc
 
 CONFIG, COMMAND, SUMMARY, EXAMPLES = "config.json", "command.txt", "summary.json", "examples.json"
 
-# What may differ between a run and its continuation: it changes how the run is computed or watched, not what is learned.
+# Options that may change when a run is resumed: they affect how it is computed or monitored, not what is learned.
 _FREE_TO_CHANGE = ("compute.", "mesh.", "pretrain.loop.", "finetune.loop.", "corpus.data_dir")
 
 
@@ -45,17 +45,17 @@ def run(
     tasks: Sequence[Task] = (),
     modalities: Sequence[Modality[Any, Any]] = (),
 ) -> None:
-    """Runs every stage of a configuration in `workdir`, going on from whatever is there, and prints what it learned.
+    """Run every stage of a configuration in `workdir`, resuming from what is already there, and print the results.
 
     Args:
-        config: what to run.
-        workdir: where everything of the run is kept.
-        command: what started the run, kept in the workdir for whoever asks how a model was made.
-        tasks: tasks to fine-tune that do not come along.
-        modalities: modalities that do not come along, for a corpus of one of them.
+        config: the configuration of the run.
+        workdir: the directory that holds all files of the run.
+        command: the command line that started the run, stored in the workdir as a record of how the model was made.
+        tasks: fine-tuning tasks that are not part of this package.
+        modalities: modalities that are not part of this package, if the corpus is of one.
 
     Raises:
-        InputError: something of the configuration, the text or the workdir that the user can mend.
+        InputError: the configuration, the text or the workdir has a problem that the user can fix.
         TrainingError, Interrupted: see `bert_jax.training.loop.train`.
     """
     workdir, config = resolve_path(workdir), checked(config, tasks, modalities)
@@ -67,7 +67,7 @@ def run(
     if (workdir / SUMMARY).exists() and (workdir / SEAL).exists():
         claim_workdir(config, workdir, tasks=tasks, modalities=modalities)
         check_seal(workdir, made_anew_without=workdir / SUMMARY)
-        print(as_typed(f"The run in {workdir} is done. To run it again, remove that directory or name another --workdir."))
+        print(as_typed(f"The run in {workdir} is done. To run it again, remove that directory or specify another --workdir."))
     else:
         with ExitStack() as held:
             on_first_process(lambda: held.enter_context(only_writer(workdir)))
@@ -115,30 +115,30 @@ def _finetune(
 
 
 def _labelled(config: RunConfig, tasks: Sequence[Task], modality: Modality[Any, Any]) -> Labelled:
-    """The labelled text, with warnings of what is odd about it."""
+    """Load the labeled text, and warn about anything unusual in it."""
     assert config.finetune is not None
     task = finetuning(config.finetune.task, tasks)
     labelled = load_labelled(config.finetune.data, task.labels(config.finetune.task), config.seed, modality.tables)
     if jax.process_index() == 0:
-        _warn_of_labels(labelled, task.remarks(labelled))
+        _warn_about_labels(labelled, task.remarks(labelled))
     return labelled
 
 
-def _warn_of_labels(labelled: Labelled, remarks: Sequence[str]) -> None:
+def _warn_about_labels(labelled: Labelled, remarks: Sequence[str]) -> None:
     for remark in remarks:
-        print(f"Beware: {remark}")
+        print(f"Warning: {remark}")
     if labelled.duplicates:
-        print(f"Left out {labelled.duplicates:,} training examples: repeated texts, or texts with several labels.")
+        print(f"Excluded {labelled.duplicates:,} training examples: repeated texts, or texts with conflicting labels.")
     for split, count in labelled.overlaps.items():
         if count:
             print(
-                f"Beware: {count:,} {split} examples stand in the training examples too; the score is in part one of memory. "
-                "--config.finetune.data.leaks=leave_out trains without them."
+                f"Warning: {count:,} {split} examples also appear in the training examples, so the score partly measures memorization. "
+                "Set --config.finetune.data.leaks=leave_out to exclude them from training."
             )
 
 
 def _with_pretrained_encoder(config: RunConfig, modality: Modality[Any, Any]) -> RunConfig:
-    """The configuration with the encoder of the checkpoint that pre-training goes on from."""
+    """Return the configuration with the encoder of the checkpoint that pre-training continues from, if there is one."""
     if not (config.pretrain and config.pretrain.checkpoint):
         return config
     encoder = pretrained_description(resolve_path(config.pretrain.checkpoint), config.pretrain, modality).encoder
@@ -152,10 +152,10 @@ def claim_workdir(
     tasks: Sequence[Task] = (),
     modalities: Sequence[Modality[Any, Any]] = (),
 ) -> None:
-    """Writes the configuration (and the command) into a new workdir, or checks that an old one belongs to it.
+    """Write the configuration (and the command) to a new workdir, or check that an existing workdir has the same configuration.
 
     Raises:
-        InputError: the workdir belongs to another configuration, naming the fields that differ.
+        InputError: the workdir has a different configuration; the message names the fields that differ.
     """
     path = workdir / CONFIG
     if path.exists():
@@ -163,8 +163,8 @@ def claim_workdir(
         changed = [line for line in differences(before, config) if not line.startswith(_FREE_TO_CHANGE)]
         if changed:
             raise InputError(
-                f"The workdir {workdir} belongs to another configuration (there -> here): {'; '.join(changed)}. "
-                "Name another --workdir, or give the values that it was started with."
+                f"The workdir {workdir} belongs to another configuration (workdir -> this command): {'; '.join(changed)}. "
+                "Specify another --workdir, or restore the values that it was started with."
             )
     elif jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -177,20 +177,24 @@ def claim_workdir(
 def prepare_data(
     config: RunConfig, workdir: Path, modality: Modality[Any, Any], beam: Sequence[str] | None = None
 ) -> tuple[Reader, Prepared]:
-    """The vocabulary and the prepared records of a run, made where they are missing; `beam` as in `Modality.prepare`."""
+    """Return the vocabulary and the prepared records of a run, creating them if they do not exist; `beam` as in `Modality.prepare`."""
     reader = make_vocabulary(config, workdir, modality)
     given = config.corpus.data_dir
-    # ArrayRecord reads from disks alone, so that beside a bucket every host makes records of its own.
+    # ArrayRecord reads only from disks, so if the workdir is in a bucket, every host creates its own records.
     data_dir = on_disk(given, "corpus.data_dir") if given else disk_folder(workdir / "data")
     if not given and data_dir != workdir / "data" and jax.process_index() == 0:
-        print(as_typed(f"The records are in {data_dir} of every host; --config.corpus.data_dir names another place."), file=sys.stderr)
-    made: list[Prepared] = []
-    on_first_process(lambda: made.append(modality.prepare(config.corpus, reader, data_dir, beam=beam)))
-    return reader, made[0] if made else modality.prepare(config.corpus, reader, data_dir, show_progress=False)
+        notice = f"Each host stores the records in its own {data_dir}; set --config.corpus.data_dir to store them elsewhere."
+        print(as_typed(notice), file=sys.stderr)
+    prepared: list[Prepared] = []
+    on_first_process(lambda: prepared.append(modality.prepare(config.corpus, reader, data_dir, beam=beam)))
+    return reader, prepared[0] if prepared else modality.prepare(config.corpus, reader, data_dir, show_progress=False)
 
 
 def make_vocabulary(config: RunConfig, workdir: Path, modality: Modality[Any, Any]) -> Reader:
-    """The run's vocabulary: that of `pretrain.checkpoint` or `vocabulary.path`, or trained once on the corpus and kept in the workdir."""
+    """Return the run's vocabulary.
+
+    It is that of `pretrain.checkpoint` or `vocabulary.path`, or else it is trained once on the corpus and stored in the workdir.
+    """
     vocabulary = config.vocabulary
     if config.pretrain and config.pretrain.checkpoint:
         return cast(Reader, model_directory.read(resolve_path(config.pretrain.checkpoint), [modality])[1])

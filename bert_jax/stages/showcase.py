@@ -1,4 +1,4 @@
-"""What a person wants to see at the end of a run: predictions on a few texts, and the figures in words."""
+"""The output at the end of a run: predictions on a few texts, and a summary of the results."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ _SHOWN = 6
 
 
 def show_examples(config: RunConfig, workdir: Path, tasks: Sequence[Task], modality: Modality[Any, Any]) -> dict[str, Any]:
-    """Predictions of the run's models on a few texts that they were not trained on."""
+    """Return predictions of the run's models on a few texts that they were not trained on."""
     examples: dict[str, Any] = {}
     if config.pretrain:
         bert = load(workdir / "pretrain", modalities=[modality])
@@ -45,7 +45,7 @@ def show_examples(config: RunConfig, workdir: Path, tasks: Sequence[Task], modal
 
 
 def _short_documents(config: RunConfig, bert: Bert, modality: Modality[Any, Any]) -> Iterator[list[str]]:
-    """The sentences of held-out documents that begin with two sentences of half a row at most."""
+    """Yield the sentences of held-out documents whose first two sentences are non-empty and at most half a row long each."""
     longest = bert.config.max_positions // 2 - 3
     for document in documents(modality, config.corpus, "valid"):
         sentences = modality.queries(document, config.corpus)
@@ -54,7 +54,7 @@ def _short_documents(config: RunConfig, bert: Bert, modality: Modality[Any, Any]
 
 
 def _pairs(held_out: list[list[str]]) -> list[tuple[str, str, bool]]:
-    """A true and a false next sentence for the first of the documents."""
+    """Return a true and a false next sentence for each of the first documents."""
     pairs = []
     for document, other in itertools.pairwise(held_out[: _SHOWN // 2 + 1]):
         pairs += [(document[0], document[1], True), (document[0], other[1], False)]
@@ -64,7 +64,7 @@ def _pairs(held_out: list[list[str]]) -> list[tuple[str, str, bool]]:
 def summary_text(
     config: RunConfig, workdir: Path, summary: Mapping[str, Any], examples: Mapping[str, Any], tasks: Sequence[Task] = ()
 ) -> str:
-    """The end of a run in words: examples, figures beside their baselines, and where everything is."""
+    """Return the summary that is printed after a run: examples, results with their baselines, and file locations."""
     stages: list[Task] = [PRETRAINING] if "pretrain" in summary else []
     stages += [finetuning(config.finetune.task, tasks)] if config.finetune and "finetune" in summary else []
     lines = [""]
@@ -74,7 +74,7 @@ def summary_text(
     for task in stages:
         lines += task.summary_lines(summary[task.stage])
         if summary[task.stage].get("truncated_texts"):
-            lines.append(f"{'':20}{summary[task.stage]['truncated_texts']:,} training texts were longer than the rows and were cut")
-    lines += ["", f"Report       {workdir / 'report.html'}", f"Figures      {workdir / 'summary.json'}"]
+            lines.append(f"{'':20}{summary[task.stage]['truncated_texts']:,} training texts were longer than a row and were truncated")
+    lines += ["", f"Report       {workdir / 'report.html'}", f"Results      {workdir / 'summary.json'}"]
     lines += [f"Checkpoints  {workdir / task.stage / 'checkpoints'}" for task in stages]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A look at the batches of updates that were skipped: the same rows again, from where they are in the data."""
+"""Shows the batches of skipped updates, by reading the same rows from the data again."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,14 +20,14 @@ from bert_jax.tasks import choices, finetuning
 
 
 def describe_skipped(path: Path, modalities: Sequence[Modality[Any, Any]] = ()) -> Iterator[str]:
-    """Lines for a person: each skipped step of a stage's `skipped.json`, and the examples of each row, before masking.
+    """Yield lines of text that describe each skipped step in a stage's `skipped.json`, with the examples of each row before masking.
 
     Args:
-        path: of the file.
-        modalities: others than those of this package that the run may have used.
+        path: the path of the `skipped.json` file.
+        modalities: modalities that are not part of this package, if the run used one.
 
     Raises:
-        InputError: the file, its run's configuration or the data has changed.
+        InputError: the file or the run's configuration is damaged, or the data has changed.
     """
     report: Any = read_json(path)
     config = from_dict(RunConfig, read_json(path.parent.parent / CONFIG), choices(modalities=modalities))
@@ -49,7 +49,7 @@ def describe_skipped(path: Path, modalities: Sequence[Modality[Any, Any]] = ()) 
 
 
 def _batches(config: RunConfig, directory: Path, modality: Modality[Any, Any]) -> tuple[list[tuple[float, Batches]], Reader]:
-    """The whole batches of a stage, as one process reads them: with the last step of each shape of them."""
+    """Return the global batches of a stage, as a single process reads them, with the last step of each batch shape; and the reader."""
     if directory.name == "pretrain":
         assert config.pretrain is not None
         reader, prepared = prepare_data(config, directory.parent, modality)

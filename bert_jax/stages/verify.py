@@ -1,4 +1,4 @@
-"""Whether everything below a directory is what was written: checkpoints, models, vocabularies, records, figures."""
+"""Verifies that all files below a directory are intact: checkpoints, models, vocabularies, records and results."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,20 +11,23 @@ from bert_jax.training.checkpoints import manifest, verification
 
 
 def verify(workdir: Path) -> tuple[list[str], int]:
-    """What is wrong below a directory, a line for each fault, and how many files were looked at.
+    """Verify the files below a directory.
+
+    Returns:
+        One line per fault found, and the number of files read.
 
     Raises:
-        InputError: there is nothing in it that could be verified.
+        InputError: there is nothing below the directory that can be verified.
     """
     seals = sorted(workdir.rglob(SEAL))
     models = sorted({path.parent for name in (model_directory.FILE, "checkpoints") for path in workdir.rglob(name)})
     if not seals and not models:
-        raise InputError(f"There is no run and no model in {workdir}: name the --workdir of a training, or the directory of a model.")
+        raise InputError(f"There is no run or model in {workdir}. Name the --workdir of a training run, or the directory of a model.")
     with WorkProgress("verify", "B", sum(sizes_below(workdir).values())) as progress:
-        looked_at = _Counter(progress.update)
-        found = [fault for seal in seals for fault in seal_faults(seal.parent, on_read=looked_at)]
-        found += [fault for directory in models for fault in _model_faults(directory, looked_at)]
-    return list(dict.fromkeys(found)), looked_at.files
+        counter = _Counter(progress.update)
+        found = [fault for seal in seals for fault in seal_faults(seal.parent, on_read=counter)]
+        found += [fault for directory in models for fault in _model_faults(directory, counter)]
+    return list(dict.fromkeys(found)), counter.files
 
 
 class _Counter:
