@@ -177,7 +177,7 @@ def test_of_many_classes_the_likeliest_and_the_largest_confusions(
     (tmp_path / "train.tsv").write_text("review\tstars\n" + "".join(f"{text}\t{label}\n" for text, label in texts[:119]), "utf-8")
     (tmp_path / "dev.tsv").write_text("review\tstars\n" + "".join(f"{text}\t{label}\n" for text, label in texts[:20]), "utf-8")
     values = ["pretrain=none", f"finetune.checkpoint={finished / 'pretrain'}", "finetune.compare_from_scratch=false", "finetune.epochs=1"]
-    values += [f"finetune.data.{name}={value}" for name, value in (("text", "review"), ("label", "stars"))]
+    values += ["finetune.data.text=review", "finetune.task.label=stars"]
     values += [f"finetune.data.{name}={tmp_path / name}.tsv" for name in ("train", "dev")]
     values += ["finetune.data.max_train_examples=59"]
     workdir = tmp_path / "run"
