@@ -171,4 +171,4 @@ def test_a_workdir_that_another_process_writes_is_refused_by_all(tmp_path: Path)
         told = children.finish([children.start("distributed.py", json.dumps(one)) for one in arguments], wanted=2, errors=True)
     for lines_told in told:
         [refusal] = [line for line in lines_told.splitlines() if line.startswith("error: ")]
-        assert refusal.startswith(f"error: Another process is writing {tmp_path}: {owner}. Wait for it or stop it")
+        assert refusal.startswith(f"error: Another process is writing {tmp_path}: {owner}. Wait for it, stop it")
