@@ -114,7 +114,7 @@ def test_a_file_where_a_directory_belongs(here: Path, capsys: pytest.CaptureFixt
     for workdir, way in (("file", "file"), ("file/x/y", "file"), ("gone", "gone")):
         words = f"The directory {workdir} cannot be created, since {way} is not a directory"
         assert words in failure(capsys, *train, f"--workdir={workdir}")
-    assert "no directory file/vocab" in failure(capsys, "train-vocab", "demo", "file/vocab")
+    assert "The directory file/vocab cannot be created" in failure(capsys, "train-vocab", "demo", "file/vocab")
     assert "no directory nowhere" in failure(capsys, "compile", "--config=demo", "--topology=v5e:2x2", "--json=nowhere/plan.json")
     assert (here / "file").read_text() == "x"
 

@@ -87,8 +87,8 @@ def test_the_data_axis_takes_the_devices_that_are_left(devices: dict[str, Any]) 
 
 
 def test_a_mesh_that_does_not_fit_is_the_users_mistake(devices: dict[str, Any]) -> None:
-    assert "data=3, fsdp=1, tensor=1 takes 3 devices and there are 4" in devices["product"]
-    assert "takes 3 devices and there are 4" in devices["indivisible"] and "--config.mesh" in devices["indivisible"]
+    assert "data=3, fsdp=1, tensor=1 needs 3 devices, but there are 4" in devices["product"]
+    assert "needs 3 devices, but there are 4" in devices["indivisible"] and "--config.mesh" in devices["indivisible"]
     assert "batch of 6 rows" in devices["batch"] and "multiple of 4" in devices["batch"]
 
 
@@ -131,7 +131,7 @@ def test_a_signal_to_one_process_stops_both_at_one_step_with_a_checkpoint(unbrok
 
 def test_a_mesh_may_not_cut_rows_over_processes(unbroken_and_stopped: tuple[Path, Path, list[str]]) -> None:
     for output in unbroken_and_stopped[2]:
-        assert "would split rows over the 2 processes" in output and "--config.mesh.tensor" in output
+        assert "would split rows across the 2 processes" in output and "--config.mesh.tensor" in output
 
 
 def test_two_processes_resume_to_the_result_of_an_unbroken_run(unbroken_and_stopped: tuple[Path, Path, list[str]], tmp_path: Path) -> None:

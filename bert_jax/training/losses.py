@@ -24,13 +24,13 @@ def weighted_mean(values: jax.Array, weights: jax.Array) -> Mean:
 
 
 def cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
-    """Return -log softmax(logits)[label]: float32 [..., C], int32 [...] -> float32 [...]."""
+    """Return -log softmax(scores)[label] for logits `scores`: float32 [..., C], int32 [...] -> float32 [...]."""
     chosen = jnp.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(scores, axis=-1) - chosen
 
 
 def classification_metrics(name: str, scores: jax.Array, labels: jax.Array, weights: jax.Array) -> dict[str, Mean]:
-    """Return `<name>_loss` and `<name>_accuracy` of logits [..., C] against int32 labels [...] with weights [...]."""
+    """Return `<name>_loss` and `<name>_accuracy` of logits `scores` [..., C] against int32 labels [...] with weights [...]."""
     correct = (scores.argmax(-1).astype(jnp.int32) == labels).astype(jnp.float32)
     return {
         f"{name}_loss": weighted_mean(cross_entropy(scores, labels), weights),
