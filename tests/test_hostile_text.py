@@ -105,7 +105,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     for name in ("a.tsv", "a.txt"):
         os.mkfifo(tmp_path / name)
     for read in (lambda: list(scan_rows(tmp_path / "a.tsv", COLUMNS)), lambda: list(read_documents([tmp_path / "a.txt"]))):
-        with pytest.raises(InputError, match=r"a pipe or a device.*into a file"):
+        with pytest.raises(InputError, match=r"a pipe or a device.*to a file first"):
             read()
 
 
