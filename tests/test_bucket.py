@@ -192,7 +192,7 @@ def test_what_a_bucket_refuses_is_one_paragraph(bucket: Any) -> None:
 def test_paths_say_what_is_wrong_with_them(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://localhost:1")  # no search for credentials
     assert resolve_path("runs/demo") == Path.cwd() / "runs" / "demo" and str(resolve_path("gs://b/run/") / "lock") == "gs://b/run/lock"
-    for text, told in (("s3://b/run", "neither on disk nor in Google"), ("gs://", "names no bucket")):
+    for text, told in (("s3://b/run", "neither on disk nor in Google"), ("gs://", "does not name a bucket")):
         with pytest.raises(InputError, match=told):
             resolve_path(text)
     with pytest.raises(InputError, match=r"corpus\.data_dir gs://b/data cannot be in a bucket"):

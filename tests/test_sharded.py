@@ -125,7 +125,7 @@ def test_a_signal_to_one_process_stops_both_at_one_step_with_a_checkpoint(unbrok
     last = max(int(path.name) for path in (stopped / "checkpoints").iterdir())
     assert 13 <= last < STEPS
     for output in outputs:
-        assert f"stopped at step {last} of {STEPS} and saved it" in output
+        assert f"stopped at step {last} of {STEPS} and saved a checkpoint" in output
     assert [line["step"] for line in lines(unbroken)] == [*range(4, STEPS + 1, 4), STEPS]
 
 
@@ -139,7 +139,7 @@ def test_two_processes_resume_to_the_result_of_an_unbroken_run(unbroken_and_stop
     resumed = Path(shutil.copytree(stopped, tmp_path / "resumed"))
     run = {"directory": str(resumed), "steps": STEPS, "short_until": 30}
     for output in children.train([run | {"signal": "SIGTERM", "process": 1}], LOOP, processes=2):
-        assert f"stopped at step {STEPS} of {STEPS} and saved it" in output
+        assert f"stopped at step {STEPS} of {STEPS} and saved a checkpoint" in output
     assert [line["step"] for line in lines(resumed)] == [line["step"] for line in lines(unbroken)][:-1], "its evaluation is to come"
     children.train([run], LOOP, processes=2)
     assert lines(resumed) == lines(unbroken)

@@ -36,7 +36,7 @@ def bucket_path(text: str) -> "BucketPath":
         InputError: the bucket name is missing, or the package gcsfs is not installed.
     """
     if not text.removeprefix("gs://").strip("/").split("/")[0]:
-        raise InputError(f"{text} names no bucket: write gs://BUCKET/FOLDER.")
+        raise InputError(f"{text} does not name a bucket: use gs://BUCKET/FOLDER.")
     # etils prefers TensorFlow if it is installed, which is slow to import and reports errors differently.
     os.environ.setdefault("EPATH_USE_TF", "no")
     # A cached listing would miss files written by TensorStore and by other hosts.

@@ -288,7 +288,7 @@ def check_seal(directory: Path, made_anew_without: Path | None = None, only: Cal
         InputError: a file has changed, is missing or cannot be read.
     """
     if found := seal_faults(directory, only):
-        more = f" (and {len(found) - 1} more files)" if len(found) > 1 else ""
+        more = f" ({len(found)} damaged files in total)" if len(found) > 1 else ""
         raise InputError(
             f"{found[0]}{more}. Restore it from a backup, or remove {made_anew_without or directory} and run the same command again to "
             "recreate it."

@@ -211,10 +211,10 @@ class _Training:
             self.train_step, self.evaluation_step = self._compiled()
         if (self.step + 1 in self.profiled) != self.tracing:
             self._toggle_profile()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         position = self.job.batches.get_state()
         batch = next(self.job.batches)
-        self.waited += time.perf_counter() - begun
+        self.waited += time.perf_counter() - start
         self.state, metrics = self.train_step(self.state, place_batch(batch, self.job.mesh))
         self.flush_metrics()
         self.step += 1
@@ -223,14 +223,14 @@ class _Training:
     def _toggle_profile(self) -> None:
         """Start a trace, or stop and write it, after the previous step has finished."""
         self.flush_metrics()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         if self.tracing:
             self.end_profile()
         else:
             self.profile = DiskCopy(self.job.directory / "profile")
             jax.profiler.start_trace(str(self.profile.folder))
             self.tracing = True
-        self.clock += time.perf_counter() - begun
+        self.clock += time.perf_counter() - start
 
     def end_profile(self) -> None:
         """Stop and write the trace in progress, if any."""
@@ -311,22 +311,22 @@ class _Training:
 
     def evaluate(self, stop: Stop, progress: TrainingProgress) -> float | None:
         """Evaluate this step and return its score, or write nothing and return None if the run is stopped during the evaluation."""
-        begun = time.perf_counter()
+        start = time.perf_counter()
         held_out = evaluate(self.state.model, self.evaluation_step, self.job.evaluation_batches, self.job, stop.requested)
         if held_out is None:
             return None
         if self.writer:
             self.writer.write(self.step, "valid", held_out)
         progress.message(f"{self.job.name}  step {self.step}  held out:  " + "  ".join(f"{n} {v:.4g}" for n, v in held_out.items()))
-        self.clock += time.perf_counter() - begun
+        self.clock += time.perf_counter() - start
         return self.job.score(held_out)
 
     def save(self, score: float | None = None) -> None:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         if self.writer:
             self.writer.publish()
         self.checkpoints.save(self.step, self.state, self.position(), score)
-        self.clock += time.perf_counter() - begun
+        self.clock += time.perf_counter() - start
 
 
 def train(job: Job) -> int:
@@ -387,7 +387,8 @@ def _drive(run: _Training, stop: Stop, progress: TrainingProgress) -> None:
     if stopped:
         run.checkpoints.wait()
         raise Interrupted(
-            f"{job.name} stopped at step {run.step} of {job.steps} and saved it. Run the same command again to continue.", stop.number
+            f"{job.name} stopped at step {run.step} of {job.steps} and saved a checkpoint. Run the same command again to resume.",
+            stop.number,
         )
 
 

@@ -95,7 +95,7 @@ def _remedy(path: Path) -> str:
 
 
 def _more(found: list[str]) -> str:
-    return f"({len(found) - 1} more files are damaged.) " if len(found) > 1 else ""
+    return f"{len(found)} files are damaged in total. " if len(found) > 1 else ""
 
 
 def _this_process_alone() -> ocp.options.MultiprocessingOptions:
@@ -112,12 +112,12 @@ def check_arrays(checkpoint: Path, saved: Manifest, wanted: Mapping[str, Any]) -
     """Raise InputError for the first array of `wanted` that is missing from the checkpoint or differs in shape or dtype."""
     # Orbax silently casts to another dtype, and its error for a wrong shape does not name the parameter.
     for path, (shape, dtype) in arrays_of(wanted).items():
-        there = saved.arrays.get(path)
-        what = "it is missing" if there is None else ""
-        if there is not None and there[0] != shape:
-            what = f"it is {there[0]} in the checkpoint and {shape} in the model"
-        elif there is not None and there[1] != dtype:
-            what = f"it is {there[1]} in the checkpoint and {dtype} in the model"
+        stored = saved.arrays.get(path)
+        what = "it is missing" if stored is None else ""
+        if stored is not None and stored[0] != shape:
+            what = f"it is {stored[0]} in the checkpoint and {shape} in the model"
+        elif stored is not None and stored[1] != dtype:
+            what = f"it is {stored[1]} in the checkpoint and {dtype} in the model"
         if what:
             raise InputError(
                 f"The checkpoint {checkpoint} does not fit the model at parameter {path.removeprefix('params/')}: {what}. "
