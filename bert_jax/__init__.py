@@ -24,7 +24,7 @@ moved.install()
 def load(
     path: str | Path, compute: ComputeConfig | None = None, tasks: Sequence[Task] = (), modalities: Sequence[Modality[Any, Any]] = ()
 ) -> Bert:
-    """A trained model, ready to use: see `bert_jax.inference.load`, which this is."""
-    from bert_jax import inference  # imports jax, which `import bert_jax` need not wait for
+    """Load a trained model for inference; shorthand for `bert_jax.inference.load`."""
+    from bert_jax import inference  # imports JAX, which `import bert_jax` should not have to wait for
 
     return inference.load(path, compute, tasks, modalities)

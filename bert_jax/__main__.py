@@ -1,4 +1,4 @@
-"""python -m bert_jax COMMAND."""
+"""Entry point of `python -m bert_jax COMMAND`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Exceptions that a user is meant to read: a message in one paragraph, printed without a traceback, with paths as the user typed them."""
+"""User-facing exceptions: a one-paragraph message, printed without a traceback, that shows paths as the user typed them."""
 
 import errno
 import os
@@ -9,21 +9,21 @@ import textwrap
 from pathlib import Path
 
 _TYPED: dict[str, str] = {}
-"""Absolute paths, and the words in which the user named them."""
+"""Absolute path -> the path as the user typed it."""
 
 
 def remember_typed(path: Path, typed: str) -> None:
-    """Remembers the words that `path`, which is absolute, was named with; `as_typed` shows it, and what is below it, so."""
-    words = Path(typed)
+    """Record how the user typed the absolute path `path`, so that `as_typed` shows it and everything below it that way."""
+    shown = Path(typed)
     _TYPED[str(path)] = typed.rstrip("/") or typed
-    # `out` where the user typed out/file.jsonl: a message may be about the folder.
-    while path.name == words.name and words.parent.name not in ("", "..") and not words.is_absolute():
-        path, words = path.parent, words.parent
-        _TYPED.setdefault(str(path), str(words))
+    # Also record `out` when the user typed out/file.jsonl: a message may be about the folder.
+    while path.name == shown.name and shown.parent.name not in ("", "..") and not shown.is_absolute():
+        path, shown = path.parent, shown.parent
+        _TYPED.setdefault(str(path), str(shown))
 
 
 def as_typed(text: str) -> str:
-    """The text with every path that a user named, and what is below it, in the user's own words."""
+    """Replace the absolute paths in a text, and those below them, with the paths as the user typed them."""
     if not _TYPED:
         return text
     paths = "|".join(re.escape(path) for path in sorted([*_TYPED], key=len, reverse=True))
@@ -31,10 +31,9 @@ def as_typed(text: str) -> str:
 
 
 class InputError(ValueError):
-    """Bad input: what is wrong, where, and what to do about it, in one paragraph.
+    """Invalid input. The message says in one paragraph what is wrong, where, and how to fix it.
 
-    The command line prints the message and exits with status 2. Write it so that it names the file, the field or line,
-    and the remedy.
+    The command line prints the message and exits with status 2. A message names the file, the field or line, and the remedy.
     """
 
     def __init__(self, message: str) -> None:
@@ -42,7 +41,7 @@ class InputError(ValueError):
 
 
 class TextError(InputError):
-    """One of the given texts cannot be worked on: `problem` is what is wrong with text number `index` (from 0)."""
+    """One of several input texts is invalid: `problem` says what is wrong with the text at `index`, counted from 0."""
 
     def __init__(self, index: int, problem: str) -> None:
         super().__init__(f"Text {index} (counted from 0) {problem}")
@@ -50,30 +49,36 @@ class TextError(InputError):
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on (a loss that is not finite, say). The command line exits with status 1."""
+    """Training cannot continue, for example because the loss is not finite. The command line exits with status 1."""
 
     def __init__(self, message: str) -> None:
         super().__init__(as_typed(message))
 
 
 class Interrupted(Exception):
-    """A run was asked to stop, and has saved what it had. The command line exits with 128 + the signal: 130 for Ctrl-C, 143 for SIGTERM."""
+    """A run was asked to stop and has saved its state.
+
+    The command line exits with 128 plus the signal number: 130 for Ctrl-C, 143 for SIGTERM.
+    """
 
     def __init__(self, message: str, number: int = signal.SIGINT) -> None:
         super().__init__(as_typed(message))
         self.number = number
 
 
-# What a disk or a network drive may answer to a program that did nothing wrong.
+# Errors of a disk or network drive that are not the fault of the program.
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE)
 
-# The same of a bucket, in the words of gcsfs and of TensorStore, which are no numbers.
+# The equivalent bucket errors. gcsfs and TensorStore report them as text without an error number.
 _BUCKET = re.compile(r"Forbidden: |[A-Z_]+: .*(?:http_response_code|libcurl|gs://)")
 _BUCKET_LIBRARIES = ("aiohttp.", "gcsfs.", "google.api_core.", "google.auth.")
 
 
 def storage_failure(error: BaseException) -> str:
-    """What storage said, if it made this exception (or one that it came from); else nothing. Libraries in C++ tell it in words alone."""
+    """Return the error reported by storage if it caused this exception, directly or through a chained one; otherwise "".
+
+    C++ libraries report storage errors as text only, so the messages are searched too.
+    """
     for one in (error, error.__cause__, error.__context__):
         if isinstance(one, OSError) and one.errno in _STORAGE:
             return as_typed(f"{os.strerror(one.errno)}{f': {one.filename}' if one.filename else ''}")
@@ -87,10 +92,10 @@ def storage_failure(error: BaseException) -> str:
 
 
 def print_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    """A `sys.unraisablehook` for programs, which keeps quiet of what is told already.
+    """A `sys.unraisablehook` that suppresses errors already reported.
 
-    Where one write of a checkpoint fails, the save ends with that failure, and TensorStore's threads have nobody to tell of the other
-    writes: they call the closed event loop themselves, from no Python code.
+    When one write of a checkpoint fails, the save raises that failure. TensorStore's threads then report the other failed writes to
+    an event loop that is already closed, which raises an error outside any Python call.
     """
     error, traceback = unraisable.exc_value, unraisable.exc_traceback
     orphaned = isinstance(error, RuntimeError) and str(error) == "Event loop is closed"

@@ -105,7 +105,7 @@ def lines(text: str) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_in_a_bucket_is_killed_and_ends_as_one_on_a_disk(bucket: Any, files: Path, killed_once: str, tmp_path: Path) -> None:
-    assert "waiting 4 s for a sign of life" in killed_once
+    assert "waiting 4 s to see whether it is still running" in killed_once
     end(start(bucket, files, "train.py", f"--config={files / 'config.py'}", f"--workdir={tmp_path}"))
     for stage in ("pretrain", "finetune"):
         assert lines(bucket.read(f"run/{stage}/metrics.jsonl").decode()) == lines((tmp_path / stage / "metrics.jsonl").read_text())
@@ -131,7 +131,7 @@ def test_what_is_in_a_bucket_is_used_and_verified(bucket: Any, files: Path, kill
     found = json.loads(output.splitlines()[-1])
     assert found["whole"][0] == [] and found["whole"][1] > 50 and found["predictions"] == [3] and len(found["labels"]) == 2
     assert (tmp_path / "exported" / "model.safetensors").is_file()
-    assert found["damaged"] == [f"{found['flipped']} is not what was written: its hash differs"]
+    assert found["damaged"] == [f"{found['flipped']} has changed since it was written: its hash differs"]
     assert found["flipped"] in found["refused"] and "damaged after it was written" in found["refused"]
     assert found["aside"] == ["2", "4.damaged"] and found["latest"] == 2
 
@@ -192,7 +192,7 @@ def test_what_a_bucket_refuses_is_one_paragraph(bucket: Any) -> None:
 def test_paths_say_what_is_wrong_with_them(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://localhost:1")  # no search for credentials
     assert resolve_path("runs/demo") == Path.cwd() / "runs" / "demo" and str(resolve_path("gs://b/run/") / "lock") == "gs://b/run/lock"
-    for text, told in (("s3://b/run", "neither on a disk nor in Google"), ("gs://", "names no bucket")):
+    for text, told in (("s3://b/run", "neither on disk nor in Google"), ("gs://", "does not name a bucket")):
         with pytest.raises(InputError, match=told):
             resolve_path(text)
     with pytest.raises(InputError, match=r"corpus\.data_dir gs://b/data cannot be in a bucket"):

@@ -159,14 +159,14 @@ def test_what_orbax_writes_last_is_not_needed(copy: Path, name: str) -> None:
 def test_a_manifest_that_was_edited_is_not_believed(copy: Path) -> None:
     path = copy / "3" / "manifest.json"
     path.write_text(path.read_text().replace('"score": -3', '"score": -1'))
-    with pytest.raises(InputError, match=r"3/manifest\.json is not what was written"):
+    with pytest.raises(InputError, match=r"3/manifest\.json has changed since it was written"):
         chosen(copy, best=True)
 
 
 def test_with_no_whole_checkpoint_nothing_is_begun_anew(copy: Path) -> None:
     for step in (1, 2, 3):
         flip(largest(copy / str(step) / "params"))
-    with pytest.raises(InputError, match=r"No checkpoint in .* is whole: .*/1/params/.*remove"):
+    with pytest.raises(InputError, match=r"No checkpoint in .* is intact: .*/1/params/.*remove"):
         Checkpoints(copy, keep=3)
     assert {path.name for path in copy.iterdir()} == {"1", "2", "3"}, "nothing was thrown away"
 
@@ -205,7 +205,7 @@ def test_a_model_is_not_loaded_from_damaged_parameters(tiny_classifier: Path, tm
     directory = Path(shutil.copytree(tiny_classifier, tmp_path / "model"))
     file = largest(directory / "checkpoints" / "1" / "params")  # the best
     flip(file)
-    with pytest.raises(InputError, match="is not what was written") as raised:
+    with pytest.raises(InputError, match="has changed since it was written") as raised:
         bert_jax.load(directory)
     assert str(file) in str(raised.value)
     shutil.rmtree(directory / "checkpoints" / "1")

@@ -203,7 +203,7 @@ def test_held_out_text_that_stands_in_the_training_text_is_told_left_out_or_refu
 def test_what_is_known_of_the_records_is_checked(prepared, config, tokenizer, tmp_path):
     file = prepared.path / "metadata.json"
     file.write_text(file.read_text().replace('"tokens": ', '"tokens": 1'))
-    with pytest.raises(InputError, match=r"metadata\.json is not what was written.*remove .* and run the same command again"):
+    with pytest.raises(InputError, match=r"metadata\.json has changed since it was written.*remove .* and run the same command again"):
         Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
 
 
@@ -230,7 +230,7 @@ def test_a_damaged_shard_is_named_with_the_remedy(prepared, config, tokenizer, t
 @pytest.mark.parametrize("content", ["", "null", '{"split', '{"shards": {}, "splits": [], "train": 1}'])
 def test_a_damaged_description_is_named_with_the_remedy(prepared, config, tokenizer, tmp_path, name, content):
     (prepared.path / name).write_text(content)
-    with pytest.raises(InputError, match=f"{prepared.path / name} is not what was written.*remove {prepared.path}"):
+    with pytest.raises(InputError, match=f"{prepared.path / name} has changed since it was written.*remove {prepared.path}"):
         Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
     (prepared.path / "SHA256SUMS").unlink()  # as an older version leaves it
     with pytest.raises(InputError, match=f"prepared corpus in {prepared.path} is damaged.*delete the folder"):

@@ -81,6 +81,6 @@ def test_training_takes_the_kernel_that_fits(platform: str, changes: dict[str, A
 
 def test_a_kernel_of_another_platform_is_refused() -> None:
     encoder = EncoderConfig.preset("tiny", attention_dropout=0.0)
-    with pytest.raises(InputError, match=r"kernel of a TPU, and this is a GPU"):
+    with pytest.raises(InputError, match=r"needs a TPU, but this is a GPU"):
         resolve_attention(ComputeConfig(attention="splash"), encoder, [128], "gpu")
     assert resolve_attention(ComputeConfig(attention="dense"), encoder, [128], "tpu").attention == "dense"

@@ -216,7 +216,7 @@ def test_a_checkpoint_is_files_and_folders(ours: Path, kind: str) -> None:
         os.mkfifo(file)
     else:
         file.symlink_to({"link": "/etc/passwd", "link to a folder": "/etc", "device": "/dev/zero"}[kind])
-    with pytest.raises(InputError, match=f"{file} is a link, a pipe or a device.*refused"):
+    with pytest.raises(InputError, match=f"{file} is a link, a pipe or a device.*not allowed"):
         model_directory.read(ours)
 
 
@@ -256,7 +256,7 @@ def test_a_description_of_a_model_that_fits_nowhere_is_refused(ours: Path, chang
 
 def test_a_description_without_what_it_must_say_is_refused(ours: Path) -> None:
     (ours / "model.json").write_text("{}")
-    with pytest.raises(InputError, match=r"model\.json is not whole"):
+    with pytest.raises(InputError, match=r"model\.json is incomplete"):
         model_directory.read(ours)
 
 
@@ -277,6 +277,6 @@ def test_a_vocabulary_of_odd_lines_is_read(tmp_path: Path) -> None:
 
 def test_small_files_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"a\xff")
-    for name, problem in (("x", r"is not UTF-8 \(byte 1\)"), ("y", "is missing"), ("", "is no regular file")):
+    for name, problem in (("x", r"is not UTF-8 \(byte 1\)"), ("y", "is missing"), ("", "is not a regular file")):
         with pytest.raises(InputError, match=rf"{problem}\. Mend it\."):
             small_files.read_text(tmp_path / name, "Mend it.")

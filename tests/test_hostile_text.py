@@ -48,20 +48,21 @@ def test_bytes_that_are_not_text_are_counted_by_preparation_and_inspection(tmp_p
 
 @pytest.mark.parametrize(("name", "pack"), [("a.txt.gz", gzip.compress), ("a.tsv.gz", gzip.compress), ("a.tsv.xz", lzma.compress)])
 def test_a_small_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch, name, pack):
-    monkeypatch.setattr(files, "_ALWAYS_UNPACKED", 1 << 20)
+    monkeypatch.setattr(files, "_ALWAYS_ALLOWED", 1 << 20)
     path = tmp_path / name
     line = b"text\tlabel\n"
     path.write_bytes(pack(line * ((4 << 20) // len(line))))
     packed = path.stat().st_size
     assert packed < (4 << 20) / 200
-    with pytest.raises(InputError, match=rf"{path} unpacks from {packed:,} bytes to more than {max(1 << 20, 200 * packed):,}.*unpack it"):
+    limit = max(1 << 20, 200 * packed)
+    with pytest.raises(InputError, match=rf"{path} decompresses from {packed:,} bytes to more than {limit:,}.*decompress it"):
         list(read_documents([path]) if name == "a.txt.gz" else scan_rows(path, COLUMNS))
     path.write_bytes(pack(line * ((1 << 19) // len(line))))
     list(read_documents([path]) if name == "a.txt.gz" else scan_rows(path, COLUMNS))
 
 
 def test_a_packed_file_of_text_may_be_of_any_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_ALWAYS_UNPACKED", 1)
+    monkeypatch.setattr(files, "_ALWAYS_ALLOWED", 1)
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(("天地玄黄。" * 10 + "\n").encode() * 10))
     assert len(list(read_documents([tmp_path / "a.txt.gz"]))) == 1
 
@@ -104,7 +105,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     for name in ("a.tsv", "a.txt"):
         os.mkfifo(tmp_path / name)
     for read in (lambda: list(scan_rows(tmp_path / "a.tsv", COLUMNS)), lambda: list(read_documents([tmp_path / "a.txt"]))):
-        with pytest.raises(InputError, match=r"a pipe or a device.*into a file"):
+        with pytest.raises(InputError, match=r"a pipe or a device.*to a file first"):
             read()
 
 

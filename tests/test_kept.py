@@ -112,16 +112,16 @@ def test_metrics_that_are_not_what_was_written_are_told(
     kept, words = file.read_text().splitlines(keepends=True), ""
     if damage == "lines lost":
         file.write_text("".join(kept[:3]) + kept[3][:20])
-        words = "it has 3 whole lines, the last of step 4, where 6 were written"
+        words = "it has 3 intact lines, the last at step 4, but 6 were written"
     elif damage == "file lost":
         file.unlink()
-        words = "it has 0 whole lines, where 6 were written"
+        words = "it has 0 intact lines, but 6 were written"
     elif damage == "a letter changed":
         file.write_text("".join(kept).replace('"loss"', '"lost"', 1))
         words = "it has a changed line"
     run(toy(directory))
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
-    assert [f"{file} is not what was written before the checkpoint: {words}" in line for line in told] == [True] * (damage != "none")
+    assert [f"{file} has changed since the checkpoint was saved: {words}" in line for line in told] == [True] * (damage != "none")
     assert [line["step"] for line in lines(directory)][-2:] == [10, 10]
 
 
@@ -156,7 +156,7 @@ def test_checkpoints_are_verified_while_the_first_steps_run(
         patch.setattr(manifest, "sha256", slow)
         go_on = toy(tmp_path, loop=dataclasses.replace(loop, save_every=100), before=look, first=5)
         if damaged:
-            with pytest.raises(TrainingError, match=f"{file} is not what was written.*nothing has been saved.*same command again"):
+            with pytest.raises(TrainingError, match=f"{file} has changed since it was written.*nothing has been saved.*same command again"):
                 run(go_on)
             assert steps_kept(tmp_path) == [4] and (tmp_path / "checkpoints" / "5.damaged").exists()
             assert run(toy(tmp_path, loop=loop)) == undisturbed.real_tokens

@@ -72,7 +72,7 @@ def test_links_are_followed_on_the_way_and_a_last_one_keeps_its_name(here: Path)
         ("a\0b", "NUL character"),
         ("file:///home/me/x", "such as /home/me/x"),
         ("file:x", "is a URL"),
-        ("s3://bucket/x", "neither on a disk nor in Google Cloud Storage"),
+        ("s3://bucket/x", "neither on disk nor in Google Cloud Storage"),
         ("C:\\Users\\me", "Windows path"),
         ("d:/data", "Windows path"),
         ("\\\\server\\share", "Windows path"),
@@ -103,7 +103,7 @@ def test_a_user_without_a_home(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_working_directory_that_is_gone(here: Path) -> None:
     here.rmdir()
-    with pytest.raises(InputError, match="The path runs/demo cannot be followed"):
+    with pytest.raises(InputError, match="The path runs/demo cannot be resolved"):
         resolve_path("runs/demo")
 
 
@@ -112,8 +112,9 @@ def test_a_file_where_a_directory_belongs(here: Path, capsys: pytest.CaptureFixt
     (here / "gone").symlink_to("nowhere")
     train = ("train", "--config=demo", "--config.compute.cpu_devices=1")
     for workdir, way in (("file", "file"), ("file/x/y", "file"), ("gone", "gone")):
-        assert f"There can be no directory {workdir}, since {way} is not a directory" in failure(capsys, *train, f"--workdir={workdir}")
-    assert "no directory file/vocab" in failure(capsys, "train-vocab", "demo", "file/vocab")
+        words = f"The directory {workdir} cannot be created, since {way} is not a directory"
+        assert words in failure(capsys, *train, f"--workdir={workdir}")
+    assert "The directory file/vocab cannot be created" in failure(capsys, "train-vocab", "demo", "file/vocab")
     assert "no directory nowhere" in failure(capsys, "compile", "--config=demo", "--topology=v5e:2x2", "--json=nowhere/plan.json")
     assert (here / "file").read_text() == "x"
 
@@ -156,7 +157,7 @@ def test_brackets_are_read_and_never_written_to(here: Path, tiny_pretrained: Pat
     shutil.copytree(tiny_pretrained, here / "x[1]" / "pretrain")
     np.testing.assert_array_equal(bert_jax.load("x[1]/pretrain").embed("房间"), bert_jax.load(tiny_pretrained).embed("房间"))
     export_model("x[1]/pretrain", "x[1]/exported")
-    with pytest.raises(InputError, match=r"No checkpoint can be written below x\[1\]/imported, since Orbax takes the brackets"):
+    with pytest.raises(InputError, match=r"No checkpoint can be written below x\[1\]/imported, since Orbax interprets the brackets"):
         import_model("x[1]/exported", "x[1]/imported")
     assert not (here / "x[1]" / "imported").exists()
     with pytest.raises(InputError, match=r"No checkpoint can be written below x\[1\]/run"):

@@ -226,7 +226,7 @@ def test_a_figure_that_was_edited_is_not_shown(finished: Path, files: Path, tmp_
     summary = (copy / "summary.json").read_text()
     (copy / "summary.json").write_text(summary.replace('"steps": 8', '"steps": 9'))
     assert train.main([f"--config={files / 'config.py'}", f"--workdir={copy}"]) == 2
-    assert "summary.json is not what was written" in capsys.readouterr().err
+    assert "summary.json has changed since it was written" in capsys.readouterr().err
 
 
 def test_a_stage_that_is_done_is_not_run_again(finished: Path, files: Path, tmp_path: Path) -> None:

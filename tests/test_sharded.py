@@ -87,8 +87,8 @@ def test_the_data_axis_takes_the_devices_that_are_left(devices: dict[str, Any]) 
 
 
 def test_a_mesh_that_does_not_fit_is_the_users_mistake(devices: dict[str, Any]) -> None:
-    assert "data=3, fsdp=1, tensor=1 takes 3 devices and there are 4" in devices["product"]
-    assert "takes 3 devices and there are 4" in devices["indivisible"] and "--config.mesh" in devices["indivisible"]
+    assert "data=3, fsdp=1, tensor=1 needs 3 devices, but there are 4" in devices["product"]
+    assert "needs 3 devices, but there are 4" in devices["indivisible"] and "--config.mesh" in devices["indivisible"]
     assert "batch of 6 rows" in devices["batch"] and "multiple of 4" in devices["batch"]
 
 
@@ -125,13 +125,13 @@ def test_a_signal_to_one_process_stops_both_at_one_step_with_a_checkpoint(unbrok
     last = max(int(path.name) for path in (stopped / "checkpoints").iterdir())
     assert 13 <= last < STEPS
     for output in outputs:
-        assert f"stopped at step {last} of {STEPS} and saved it" in output
+        assert f"stopped at step {last} of {STEPS} and saved a checkpoint" in output
     assert [line["step"] for line in lines(unbroken)] == [*range(4, STEPS + 1, 4), STEPS]
 
 
 def test_a_mesh_may_not_cut_rows_over_processes(unbroken_and_stopped: tuple[Path, Path, list[str]]) -> None:
     for output in unbroken_and_stopped[2]:
-        assert "would split rows over the 2 processes" in output and "--config.mesh.tensor" in output
+        assert "would split rows across the 2 processes" in output and "--config.mesh.tensor" in output
 
 
 def test_two_processes_resume_to_the_result_of_an_unbroken_run(unbroken_and_stopped: tuple[Path, Path, list[str]], tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_two_processes_resume_to_the_result_of_an_unbroken_run(unbroken_and_stop
     resumed = Path(shutil.copytree(stopped, tmp_path / "resumed"))
     run = {"directory": str(resumed), "steps": STEPS, "short_until": 30}
     for output in children.train([run | {"signal": "SIGTERM", "process": 1}], LOOP, processes=2):
-        assert f"stopped at step {STEPS} of {STEPS} and saved it" in output
+        assert f"stopped at step {STEPS} of {STEPS} and saved a checkpoint" in output
     assert [line["step"] for line in lines(resumed)] == [line["step"] for line in lines(unbroken)][:-1], "its evaluation is to come"
     children.train([run], LOOP, processes=2)
     assert lines(resumed) == lines(unbroken)
@@ -171,4 +171,4 @@ def test_a_workdir_that_another_process_writes_is_refused_by_all(tmp_path: Path)
         told = children.finish([children.start("distributed.py", json.dumps(one)) for one in arguments], wanted=2, errors=True)
     for lines_told in told:
         [refusal] = [line for line in lines_told.splitlines() if line.startswith("error: ")]
-        assert refusal.startswith(f"error: Another process is writing {tmp_path}: {owner}. Wait for it or stop it")
+        assert refusal.startswith(f"error: Another process is writing {tmp_path}: {owner}. Wait for it, stop it")

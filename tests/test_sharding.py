@@ -30,7 +30,7 @@ def array(*shape: int) -> jax.ShapeDtypeStruct:
      ({"embeddings": {"languages": array(5, 8)}}, "embeddings/languages")],
 )  # fmt: skip
 def test_a_matrix_without_a_row_is_named(tree: Any, name: str) -> None:
-    with pytest.raises(ValueError, match=rf"{name}.* has no row in PARAMETER_SPECS.*bert_jax.training.sharding"):
+    with pytest.raises(ValueError, match=rf"{name}.* has no entry in PARAMETER_SPECS.*bert_jax.training.sharding"):
         specs(tree)
 
 

@@ -39,7 +39,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_later(
         if step == 5:
             os.kill(os.getpid(), number)
 
-    with pytest.raises(Interrupted, match="step 5 of 10 and saved it") as raised:
+    with pytest.raises(Interrupted, match="step 5 of 10 and saved a checkpoint") as raised:
         run(toy(tmp_path, before=stop))
     assert raised.value.number == number
     assert steps_kept(tmp_path)[-1] == 5
@@ -72,7 +72,7 @@ def test_a_stop_does_not_wait_for_an_evaluation_which_is_done_later(
 ) -> None:
     job = toy(tmp_path)
     struck = Struck(job.evaluation_batches, before)
-    with pytest.raises(Interrupted, match=f"step {step} of 10 and saved it") as raised:
+    with pytest.raises(Interrupted, match=f"step {step} of 10 and saved a checkpoint") as raised:
         run(dataclasses.replace(job, evaluation_batches=struck))
     assert raised.value.number == signal.SIGTERM and struck.read == before
     assert (lines(tmp_path)[-1]["step"], lines(tmp_path)[-1]["split"]) == (step, "train")

@@ -52,7 +52,7 @@ def test_too_many_skipped_updates_in_a_row_stop_the_run(tmp_path: Path, run: Cal
     job = toy(tmp_path, loop=dataclasses.replace(LOOP, max_skipped=2), before=spoil(2, 6, 7, weight=weight))
     get_state = job.batches.get_state
     job.batches.get_state = lambda: states.append(get_state()) or states[-1]  # type: ignore[method-assign,func-returns-value]
-    with pytest.raises(TrainingError, match=r"stopped at step 7.*2 updates in a row.*of step 6, is good.*skipped\.json"):
+    with pytest.raises(TrainingError, match=r"stopped at step 7.*2 consecutive updates.*at step 6, is intact.*skipped\.json"):
         run(job)
     assert steps_kept(tmp_path)[-1] == 6
     assert all(np.isfinite(leaf).all() for leaf in parameters(tmp_path, 6, toy_parameters()).values())

@@ -1,4 +1,4 @@
-"""Attention inside packed rows: one function, whatever computes it."""
+"""Attention within packed rows, with one interface for all implementations."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -13,20 +13,23 @@ from bert_jax.errors import InputError
 from bert_jax.model.dropout import dropout
 
 Attend = Callable[..., jax.Array]
-"""Attention among the tokens of one batch: (query, key, value, rate=0.0, dropout_keys=None), as `attention` takes them."""
+"""Attention among the tokens of one batch, called with (query, key, value, rate=0.0, dropout_keys=None) as in `attention`."""
 
 
 def resolve_attention(compute: ComputeConfig, encoder: EncoderConfig, lengths: Sequence[int], platform: str) -> ComputeConfig:
-    """The computation with the attention that `auto` stands for in training on a platform ("cpu", "gpu", "tpu"), rows of these lengths.
+    """Return `compute` with `attention="auto"` resolved to a kernel for training on a platform with rows of the given lengths.
+
+    Args:
+        platform: "cpu", "gpu" or "tpu".
 
     Raises:
-        InputError: a kernel was asked for that this platform does not have.
+        InputError: the requested kernel is not available on this platform.
     """
     needed = {"splash": "tpu", "cudnn": "gpu"}.get(compute.attention, platform)
     if needed != platform:
         raise InputError(
-            f"compute.attention={compute.attention} is a kernel of a {needed.upper()}, and this is a {platform.upper()}: set "
-            "--config.compute.attention=auto, which takes the kernel that fits."
+            f"compute.attention={compute.attention} needs a {needed.upper()}, but this is a {platform.upper()}. Set "
+            "--config.compute.attention=auto to use the kernel that fits."
         )
     if compute.attention != "auto":
         return compute
@@ -41,27 +44,27 @@ def resolve_attention(compute: ComputeConfig, encoder: EncoderConfig, lengths: S
 
 
 def attend_within(example_ids: jax.Array, kernel: Literal["auto", "dense", "splash", "cudnn"]) -> Attend:
-    """The attention of a batch, in which no token sees another example: int32 [B, L] -> a function for all its layers."""
+    """Return the attention function for all layers of a batch, restricted to tokens of the same example: int32 [B, L] -> Attend."""
     if kernel in ("auto", "dense"):
         return partial(attention, bias=attention_bias(example_ids))
-    # Imported here: Pallas takes a second to import.
+    # Imported here because importing Pallas takes a second.
     from bert_jax.model.fused_attention import library_attention, splash_attention
 
     fused = splash_attention if kernel == "splash" else library_attention
 
     def attend(query: jax.Array, key: jax.Array, value: jax.Array, rate: float = 0.0, dropout_keys: jax.Array | None = None) -> jax.Array:
-        assert rate == 0.0 or dropout_keys is None, "a fused kernel drops no weights; the configuration sees to it"
+        assert rate == 0.0 or dropout_keys is None, "fused kernels have no attention dropout; the configuration rules it out"
         return fused(query, key, value, example_ids)
 
     return attend
 
 
 def attention_bias(example_ids: jax.Array) -> jax.Array:
-    """What is added to the scores so that a token attends to the tokens with its own example id: int32 [B, L] -> float32 [B, 1, L, L].
+    """Additive bias that restricts attention to tokens with the same example id: int32 [B, L] -> float32 [B, 1, L, L].
 
-    Examples that share a row never see each other, and padding (id 0) sees padding only. It is the same for every layer and
-    head, so it is computed once. Added, it is exact: the lowest float32 swallows any score, and 0 changes none. A choice in its
-    place keeps XLA's CPU code from using vector instructions, and attention then takes twice the time.
+    Examples that share a row never see each other, and padding (id 0) sees only padding. The bias is the same for every layer and
+    head, so it is computed once. Adding it is exact: the lowest float32 absorbs any score, and 0 leaves a score unchanged. A select
+    (`jnp.where` on the scores) would prevent XLA from vectorizing the CPU code and make attention take twice as long.
     """
     same_example = example_ids[:, None, :, None] == example_ids[:, None, None, :]
     return jnp.where(same_example, jnp.float32(0), jnp.finfo(jnp.float32).min)
@@ -72,17 +75,17 @@ def attention(
 ) -> jax.Array:
     """Softmax attention (Vaswani et al. 2017, section 3.2.1).
 
-    Scores and their sums are float32 whatever the type of the inputs. Each output is divided by the sum of its weights, as in
-    FlashAttention (Dao et al. 2022, section 3.1), which spares a pass over all weights. Rows of heads lie together, for the
-    matrix products.
+    Scores and their sums are float32 regardless of the input dtype. The output, not the weights, is divided by the sum of the weights,
+    as in FlashAttention (Dao et al. 2022, section 3.1), which saves a pass over all weights. Arrays are transposed to [B, H, L, K],
+    so that the matmuls of each head read contiguous memory.
 
     Args:
         query, key, value: [B, L, H, K].
-        rate: dropout on the attention weights, applied when `dropout_keys` [B] are given.
+        rate: dropout rate of the attention weights, applied when `dropout_keys` [B] are given.
         bias: float32 [B, 1, L, L], added to the scores.
 
     Returns:
-        [B, L, H, K], in the type of `value`.
+        [B, L, H, K], in the dtype of `value`.
     """
     scale = jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
     query, key, value = (x.transpose(0, 2, 1, 3) for x in (query * scale, key, value))

@@ -1,4 +1,4 @@
-"""The fields of the one batch shape (docs/architecture.md): what shapes of batches are made from."""
+"""Fields of the batch layout (docs/architecture.md#one-batch-shape), from which batch shapes are built."""
 
 from typing import Any
 
@@ -16,16 +16,16 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "example_weights": ("E", jnp.float32),
     "masked_positions": ("M", jnp.int32),
 }
-"""What each row holds: L tokens, E examples, M masked tokens. Where the modality has units there are `units` [B, L, U] too."""
+"""Field -> (axis, dtype) of each row: L tokens, E examples, M masked tokens. Modalities with units add `units` [B, L, U]."""
 
 PREPARED = tuple(name for name in FIELDS if name != "masked_positions")
-"""The fields of a batch of pre-training before a step has masked it."""
+"""Fields of a pre-training batch before the training step masks it."""
 
 ENCODER_FIELDS = ("tokens", "example_ids", "positions", "segments")
-"""Those that a model reads, whatever its heads."""
+"""Fields that every model reads, regardless of its heads."""
 
 
 def zero_row(units: int = 0) -> dict[str, jax.Array]:
-    """A batch of one row of one token, from which any model makes its first parameters; `units` is U, 0 where there are none."""
+    """Return a batch of one row with one token, for initializing the parameters of any model; `units` is U, or 0 for none."""
     row = {name: jnp.zeros((1, 1), dtype) for name, (_, dtype) in FIELDS.items()}
     return row | ({"units": jnp.zeros((1, 1, units), jnp.float32)} if units else {})

@@ -1,4 +1,4 @@
-"""Encoder and heads put together: the pre-training model and the classifier."""
+"""BERT models that combine the encoder with heads: pre-training and classification."""
 
 import dataclasses
 import warnings
@@ -16,19 +16,19 @@ from bert_jax.model.heads import LinearHead, MaskedTokenHead, Pooler, example_me
 
 Batch: TypeAlias = Mapping[str, jax.Array]
 
-# Parameters that a classifier takes over from a pre-trained model.
+# Parameters that a classifier inherits from a pre-trained model.
 SHARED_PARAMETERS = ("embeddings", "encoder", "pooler")
 
 
 class PretrainingOutput(NamedTuple):
-    """Float32 scores: of every token at the masked positions [B, M, V], and of (not next, next) [B, E, 2]."""
+    """Float32 logits: of every token at the masked positions [B, M, V], and of (not next, next) [B, E, 2]."""
 
     masked_tokens: jax.Array
     next_sentence: jax.Array
 
 
 class BertModel(nn.Module):
-    """Embeddings and encoder, which every use of BERT shares; the heads are in the subclasses."""
+    """Embeddings and encoder, shared by all BERT models; subclasses add the heads."""
 
     vocab_size: int
     config: EncoderConfig
@@ -41,7 +41,7 @@ class BertModel(nn.Module):
         self.encoder = Encoder(self.config, self.compute)
 
     def encode(self, batch: Batch, keys: jax.Array | None = None, every_layer: bool = False) -> tuple[jax.Array, jax.Array | None]:
-        """Hidden states [B, L, D] of a batch and, if asked, those of the embeddings and every layer [N + 1, B, L, D]."""
+        """Return the hidden states [B, L, D] of a batch and, if `every_layer`, those of the embeddings and all layers [N + 1, B, L, D]."""
         vector_keys, layer_keys = split_rows(with_generator(keys, self.compute.random_bits), 2)
         vectors = self.embeddings(**{name: batch[name] for name in self.embeddings.reads}, keys=vector_keys)
         hidden, states = self.encoder(vectors, batch["example_ids"], layer_keys, every_layer)
@@ -59,25 +59,25 @@ class PretrainingModel(BertModel):
         self.next_sentence = LinearHead(2, self.config)
 
     def masked_token_logits(self, vectors: jax.Array) -> jax.Array:
-        """Logits of every token: [..., D] -> float32 [..., V]."""
+        """Return the logits of every token: [..., D] -> float32 [..., V]."""
         return self.masked_token(vectors, self.embeddings.table())
 
     def next_sentence_logits(self, hidden: jax.Array, cls_positions: jax.Array) -> jax.Array:
-        """Logits of (not next, next): [B, L, D], [B, E] -> float32 [B, E, 2]."""
+        """Return the logits of (not next, next): [B, L, D], [B, E] -> float32 [B, E, 2]."""
         return self.next_sentence(self.pooler(gather_positions(hidden, cls_positions)))
 
     def masked_token_scores(self, vectors: jax.Array) -> jax.Array:
-        """The former name of `masked_token_logits`."""
+        """Deprecated alias of `masked_token_logits`."""
         warnings.warn("masked_token_scores is now masked_token_logits.", DeprecationWarning, stacklevel=2)
         return self.masked_token_logits(vectors)
 
     def next_sentence_scores(self, hidden: jax.Array, cls_positions: jax.Array) -> jax.Array:
-        """The former name of `next_sentence_logits`."""
+        """Deprecated alias of `next_sentence_logits`."""
         warnings.warn("next_sentence_scores is now next_sentence_logits.", DeprecationWarning, stacklevel=2)
         return self.next_sentence_logits(hidden, cls_positions)
 
     def __call__(self, batch: Batch, keys: jax.Array | None = None) -> PretrainingOutput:
-        """Both heads over a batch that carries `masked_positions` [B, M]; keys of the rows [B] turn dropout on."""
+        """Apply both heads to a batch that includes `masked_positions` [B, M]; per-row keys [B] enable dropout."""
         hidden, _ = self.encode(batch, keys)
         return PretrainingOutput(
             self.masked_token_logits(gather_positions(hidden, batch["masked_positions"])),
@@ -86,7 +86,7 @@ class PretrainingModel(BertModel):
 
 
 class ClassificationModel(BertModel):
-    """An encoder with a linear layer over each example's [CLS] (through the pooler) or its mean vector."""
+    """Encoder with a linear layer over each example's pooled [CLS] vector or its mean vector."""
 
     classes: int = 2
     pooling: Literal["cls", "mean"] = "cls"
@@ -99,7 +99,7 @@ class ClassificationModel(BertModel):
         self.classifier = LinearHead(self.classes, self.config)
 
     def __call__(self, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
-        """Float32 scores of the classes [B, E, C]; keys of the rows [B] turn dropout on."""
+        """Return float32 class logits [B, E, C]; per-row keys [B] enable dropout."""
         encoder_keys, head_keys = split_rows(keys, 2)
         hidden, _ = self.encode(batch, encoder_keys)
         if self.pooling == "cls":

@@ -1,7 +1,7 @@
 """The BERT encoder as published: post-layer-norm Transformer layers over embedded tokens.
 
-Embedding and encoding are separate modules. The encoder takes vectors [B, L, D] and the example ids that say which of
-them may see each other, so anything that can be made into a sequence of vectors can enter it.
+Embeddings and encoder are separate modules. The encoder takes vectors [B, L, D] and example ids, which determine which vectors
+attend to each other, so it accepts anything that can be represented as a sequence of vectors.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
 
 
 class LayerNorm(nn.Module):
-    """Layer normalization in float32 (Ba et al. 2016) of [B, ..., D], given back in the type of its input."""
+    """Layer normalization (Ba et al. 2016) of [B, ..., D], computed in float32 and returned in the dtype of the input."""
 
     epsilon: float
 
@@ -42,7 +42,7 @@ class Embeddings(nn.Module):
     """Token, position and segment tables, summed and normalized: int32 [B, L] x 3 -> [B, L, D]."""
 
     reads = ("tokens", "positions", "segments")
-    """The fields of a batch that it is called with."""
+    """Batch fields passed to `__call__`."""
 
     vocab_size: int
     config: EncoderConfig
@@ -61,16 +61,16 @@ class Embeddings(nn.Module):
         return dropout(self.norm(total).astype(self.dtype), self.config.dropout, keys)
 
     def table(self) -> jax.Array:
-        """The token table [V, D], to which the masked-token head is tied."""
+        """Return the token table [V, D], which is tied to the masked-token head."""
         return self.tokens
 
 
 EMBEDDINGS: dict[str, type[Embeddings]] = {"tokens": Embeddings}
-"""Modules that make vectors of what a modality reads, by the names that modalities choose them by (`Modality.embedding`)."""
+"""Embedding modules by the name under which a modality selects them (`Modality.embedding`)."""
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward, each followed by a residual sum and a layer norm: [B, L, D] -> [B, L, D]."""
+    """Self-attention and feed-forward block, each followed by a residual connection and a layer norm: [B, L, D] -> [B, L, D]."""
 
     config: EncoderConfig
     dtype: jnp.dtype
@@ -97,10 +97,10 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """N encoder layers over vectors.
+    """A stack of N encoder layers.
 
-    The parameters of all layers are stacked on a leading axis [N, ...] in either form of computing, so checkpoints do
-    not depend on it.
+    The parameters of all layers are stacked on a leading axis [N, ...], with or without `scan_layers`, so checkpoints do not depend
+    on that setting.
     """
 
     config: EncoderConfig
@@ -110,7 +110,7 @@ class Encoder(nn.Module):
     def __call__(
         self, vectors: jax.Array, example_ids: jax.Array, keys: jax.Array | None = None, every_layer: bool = False
     ) -> tuple[jax.Array, jax.Array | None]:
-        """[B, L, D], [B, L] -> the last layer's output [B, L, D] and, if asked, every layer's [N, B, L, D]."""
+        """Encode [B, L, D], [B, L] -> the output of the last layer [B, L, D] and, if `every_layer`, of all layers [N, B, L, D]."""
         count, attend = self.config.layers, attend_within(example_ids, self.compute.attention)
         layer = EncoderLayer(self.config, jnp.dtype(self.compute.dtype), parent=None)
 
@@ -145,7 +145,10 @@ class Encoder(nn.Module):
 
 
 def _layer_by_layer(stacked: Any, count: int) -> list[Any]:
-    """A tree for each layer. Its gradient is the layers' one after the other; that of `leaf[index]`, a sum of `count` padded ones."""
+    """Split stacked parameters into one tree per layer.
+
+    The gradient of a split is a concatenation; that of `leaf[index]` would be a sum of `count` padded arrays.
+    """
     leaves, structure = jax.tree.flatten(stacked)
     parts = [[jnp.squeeze(part, 0) for part in jax.lax.split(leaf, (1,) * count)] for leaf in leaves]
     return [jax.tree.unflatten(structure, layer) for layer in zip(*parts, strict=True)]

@@ -1,22 +1,22 @@
-"""Floating-point operations of the model, written out: what a share of a machine's peak is counted from."""
+"""Analytic FLOP counts of the model, from which model FLOPs utilization (MFU) is computed."""
 
 from bert_jax.config import EncoderConfig
 
 
 def forward_flops(encoder: EncoderConfig, vocab_size: int, rows: int, length: int, masked: int, examples: int) -> int:
-    """Operations of the matrix products in one forward pass with the pre-training heads, a multiply and an add each.
+    """Return the FLOPs of the matmuls in one forward pass with the pre-training heads; a multiply-add counts as two.
 
-    A product [m, k] x [k, n] is 2mkn. Attention is counted as it is computed, every position of a row with every other;
-    the vocabulary head at the masked positions alone. Norms, activations and softmaxes are left out, as is usual
-    (Chowdhery et al. 2022, appendix B).
+    A matmul [m, k] x [k, n] takes 2mkn FLOPs. Attention is counted as computed, between all pairs of positions in a row, and the
+    vocabulary head only at the masked positions. Norms, activations and softmaxes are omitted, as is customary (Chowdhery et al. 2022,
+    appendix B).
 
     Args:
-        encoder: the architecture.
+        encoder: the encoder architecture.
         vocab_size: V.
         rows: B, of `length` tokens each.
         length: L.
-        masked: M, the positions of a row at which the vocabulary head runs.
-        examples: E, the examples of a row whose [CLS] goes through the pooler.
+        masked: M, the positions per row at which the vocabulary head runs.
+        examples: E, the examples per row whose [CLS] vectors go through the pooler.
     """
     width, inner = encoder.width, encoder.feed_forward
     projections = 2 * length * (4 * width**2 + 2 * width * inner)
@@ -27,12 +27,12 @@ def forward_flops(encoder: EncoderConfig, vocab_size: int, rows: int, length: in
 
 
 def training_flops(encoder: EncoderConfig, vocab_size: int, rows: int, length: int, masked: int, examples: int) -> int:
-    """Those of a training step: the backward pass takes two products for each of the forward pass. Arguments as above."""
+    """Return the FLOPs of a training step: the backward pass has two matmuls per forward matmul. Arguments as in `forward_flops`."""
     return 3 * forward_flops(encoder, vocab_size, rows, length, masked, examples)
 
 
 def classification_flops(encoder: EncoderConfig, classes: int, rows: int, length: int, examples: int, pooling: str) -> int:
-    """Operations of a training step of a classifier with C `classes`, counted alike; `pooling` as in `FinetuneConfig`."""
+    """Return the FLOPs of a training step of a classifier with C `classes`, counted the same way; `pooling` as in `FinetuneConfig`."""
     width = encoder.width
     pooled = width**2 if pooling == "cls" else length * width
     head = 2 * examples * (pooled + width * classes)

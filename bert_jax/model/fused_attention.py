@@ -1,4 +1,4 @@
-"""Attention by kernels that never hold all weights [L, L] in memory: for TPUs and for NVIDIA GPUs."""
+"""Fused attention kernels for TPUs and NVIDIA GPUs, which never materialize the [L, L] weights in memory."""
 
 from typing import Literal
 
@@ -10,20 +10,20 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from bert_jax.model.per_device import ROWS, ROWS_AND_HEADS, on_each_device
 
 LANES = 128
-"""A row's length is a multiple of this for `splash_attention`."""
-_LONGEST_BLOCK = 512
+"""`splash_attention` requires a row length that is a multiple of this."""
+_MAX_BLOCK = 512
 
 
 def splash_attention(query: jax.Array, key: jax.Array, value: jax.Array, example_ids: jax.Array, interpret: bool = False) -> jax.Array:
-    """Softmax attention within examples by JAX's Pallas kernel for TPUs: [B, L, H, K] x 3, int32 [B, L] -> [B, L, H, K].
+    """Softmax attention within examples with JAX's Pallas kernel for TPUs: [B, L, H, K] x 3, int32 [B, L] -> [B, L, H, K].
 
-    L is a multiple of 128. On a mesh (that of the context, `jax.sharding.use_abstract_mesh`) each device computes its own rows and
-    heads: XLA cannot cut a kernel by itself. `interpret` computes it on a CPU, slowly.
+    L must be a multiple of 128. Under a mesh (`jax.sharding.use_abstract_mesh`) each device computes its own rows and heads, since XLA
+    cannot partition a custom kernel. `interpret` emulates the kernel on a CPU, slowly.
     """
 
     def on_one_device(query: jax.Array, key: jax.Array, value: jax.Array, example_ids: jax.Array) -> jax.Array:
         _, length, heads, depth = query.shape
-        block = next(size for size in (_LONGEST_BLOCK, 384, 256, LANES) if length % size == 0)
+        block = next(size for size in (_MAX_BLOCK, 384, 256, LANES) if length % size == 0)
         kernel = kernels.make_splash_mha(
             masks.MultiHeadMask([masks.FullMask((length, length))] * heads),
             block_sizes=kernels.BlockSizes(
@@ -52,6 +52,6 @@ def splash_attention(query: jax.Array, key: jax.Array, value: jax.Array, example
 def library_attention(
     query: jax.Array, key: jax.Array, value: jax.Array, example_ids: jax.Array, implementation: Literal["xla", "cudnn"] = "cudnn"
 ) -> jax.Array:
-    """Softmax attention within examples as `jax.nn` has it, by default with cuDNN's kernel. Shapes as in `splash_attention`."""
+    """Softmax attention within examples with `jax.nn`, by default with the cuDNN kernel. Shapes as in `splash_attention`."""
     same_example = example_ids[:, None, :, None] == example_ids[:, None, None, :]
     return jax.nn.dot_product_attention(query, key, value, mask=same_example, implementation=implementation)

@@ -1,4 +1,4 @@
-"""What is read off the encoder: a covered token, whether B follows A, a class, an embedding."""
+"""Output heads and their inputs: masked-token, next-sentence and classification heads, and sums over examples."""
 
 import flax.linen as nn
 import jax
@@ -10,34 +10,34 @@ from bert_jax.model.initializers import normal_initializer
 
 
 def gather_positions(hidden: jax.Array, positions: jax.Array) -> jax.Array:
-    """The vectors at some positions of each row: [B, L, D], int32 [B, P] -> [B, P, D]."""
+    """Gather the vectors at the given positions of each row: [B, L, D], int32 [B, P] -> [B, P, D]."""
     return jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
 
 
 def _members(example_ids: jax.Array, examples: int) -> jax.Array:
-    """Which tokens are in which example: [B, L] -> bool [B, L, E]."""
+    """Membership of each token in each example: [B, L] -> bool [B, L, E]."""
     return example_ids[:, :, None] == jnp.arange(1, examples + 1, dtype=example_ids.dtype)
 
 
 def example_max(hidden: jax.Array, example_ids: jax.Array, examples: int) -> jax.Array:
-    """The largest value of each feature in each example of a packed row: as `example_mean`, but -inf for an empty slot."""
+    """Maximum of each feature over each example of a packed row. Shapes as in `example_mean`; -inf for an empty slot."""
     members = _members(example_ids, examples)[:, :, :, None]
     return jnp.where(members, hidden.astype(jnp.float32)[:, :, None], -jnp.inf).max(1)
 
 
 def example_sum(values: jax.Array, example_ids: jax.Array, examples: int) -> jax.Array:
-    """The sum of the values of each example in a packed row: [B, L, D], [B, L] -> float32 [B, E, D]; zero for an empty slot."""
+    """Sum of the vectors of each example in a packed row: [B, L, D], [B, L] -> float32 [B, E, D]; zero for an empty slot."""
     return jnp.einsum("bld,ble->bed", values.astype(jnp.float32), _members(example_ids, examples).astype(jnp.float32))
 
 
 def example_mean(hidden: jax.Array, example_ids: jax.Array, examples: int) -> jax.Array:
-    """The mean vector of each example in a packed row: [B, L, D], [B, L] -> float32 [B, E, D]; zero for an empty slot."""
+    """Mean vector of each example in a packed row: [B, L, D], [B, L] -> float32 [B, E, D]; zero for an empty slot."""
     count = _members(example_ids, examples).sum(1, dtype=jnp.float32)
     return example_sum(hidden, example_ids, examples) / jnp.maximum(count, 1.0)[:, :, None]
 
 
 class Pooler(nn.Module):
-    """The tanh layer over [CLS] vectors that BERT trains with the next-sentence task: [..., D] -> [..., D]."""
+    """Tanh layer over [CLS] vectors, which BERT trains with the next-sentence task: [..., D] -> [..., D]."""
 
     config: EncoderConfig
     dtype: jnp.dtype
@@ -49,7 +49,7 @@ class Pooler(nn.Module):
 
 
 class MaskedTokenHead(nn.Module):
-    """Scores of every token at the given vectors: [..., D], table [V, D] -> float32 [..., V]."""
+    """Logits over the vocabulary at the given vectors: [..., D], table [V, D] -> float32 [..., V]."""
 
     config: EncoderConfig
     dtype: jnp.dtype
@@ -63,7 +63,7 @@ class MaskedTokenHead(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """A linear layer to float32 scores, for the next-sentence and classification tasks: [..., D] -> [..., C]."""
+    """Linear layer that outputs float32 logits, for the next-sentence and classification tasks: [..., D] -> [..., C]."""
 
     classes: int
     config: EncoderConfig

@@ -1,4 +1,4 @@
-"""How the vectors of a text's tokens become one vector: the pooling modes of `sentence-transformers`, by its names."""
+"""Pooling of token vectors into one vector per text, with the modes and names of `sentence-transformers`."""
 
 from collections.abc import Sequence
 
@@ -9,32 +9,32 @@ from bert_jax.errors import InputError
 from bert_jax.model.heads import example_max, example_sum, gather_positions
 
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
-"""[CLS]; the largest value of each feature; the sum over the tokens, divided by their number or by its root; the mean weighted by
-positions, which count from 1; the last token, which is [SEP]."""
+"""The [CLS] vector; the maximum of each feature; the sum over the tokens divided by their number, or by its square root; the mean weighted
+by position, counted from 1; the vector of the last token, which is [SEP]."""
 
 
 def pooling_modes(pooling: str) -> tuple[str, ...]:
-    """The modes in a text such as `mean` or `cls+max`, whose vectors are joined end to end.
+    """Parse modes such as `mean` or `cls+max`, whose vectors are concatenated.
 
     Raises:
-        InputError: a mode that there is not.
+        InputError: a mode does not exist.
     """
     modes = tuple(pooling.split("+")) if isinstance(pooling, str) else ()
     if not modes or not set(modes) <= set(MODES):
-        raise InputError(f"pooling={pooling!r} is not possible: it is one of {', '.join(MODES)}, or several of them joined by +.")
+        raise InputError(f"pooling={pooling!r} is invalid: use one of {', '.join(MODES)}, or several of them joined with +.")
     return modes
 
 
 def pool(
     hidden: jax.Array, example_ids: jax.Array, positions: jax.Array, cls_positions: jax.Array, modes: Sequence[str], skipped: jax.Array
 ) -> jax.Array:
-    """The vectors of the examples in packed rows.
+    """Return the pooled vectors of the examples in packed rows.
 
     Args:
         hidden: [B, L, D].
         example_ids, positions, cls_positions: as in a batch, int32 [B, L], [B, L] and [B, E].
-        modes: of `MODES`.
-        skipped: int32 scalar; the tokens at the start of every example, [CLS] the first, that do not count.
+        modes: elements of `MODES`.
+        skipped: int32 scalar, the number of tokens at the start of every example, from [CLS] on, that are excluded from pooling.
 
     Returns:
         float32 [B, E, D * modes].
@@ -44,21 +44,21 @@ def pool(
     ids = jnp.where(positions >= skipped, example_ids, 0)
     ones = jnp.ones((*example_ids.shape, 1), jnp.float32)
     length, counted = example_sum(ones, example_ids, examples), example_sum(ones, ids, examples)
-    some = jnp.maximum(counted, 1.0)
+    at_least_one = jnp.maximum(counted, 1.0)
 
-    def at(places: jax.Array) -> jax.Array:
-        return gather_positions(hidden, jnp.clip(places, 0, hidden.shape[1] - 1))
+    def vectors_at(indices: jax.Array) -> jax.Array:
+        return gather_positions(hidden, jnp.clip(indices, 0, hidden.shape[1] - 1))
 
     def vectors(mode: str) -> jax.Array:
         if mode == "cls":
-            return at(cls_positions + jnp.where(counted[:, :, 0] > 0, skipped, 0))
+            return vectors_at(cls_positions + jnp.where(counted[:, :, 0] > 0, skipped, 0))
         if mode == "lasttoken":
-            return jnp.where(counted > 0, at(cls_positions + length[:, :, 0].astype(jnp.int32) - 1), 0.0)
+            return jnp.where(counted > 0, vectors_at(cls_positions + length[:, :, 0].astype(jnp.int32) - 1), 0.0)
         if mode == "max":
             return example_max(hidden, ids, examples)
         if mode == "weightedmean":
             weights = ones * (positions + 1)[:, :, None].astype(jnp.float32)
             return example_sum(hidden * weights, ids, examples) / jnp.maximum(example_sum(weights, ids, examples), 1.0)
-        return example_sum(hidden, ids, examples) / (some if mode == "mean" else jnp.sqrt(some))
+        return example_sum(hidden, ids, examples) / (at_least_one if mode == "mean" else jnp.sqrt(at_least_one))
 
     return jnp.concatenate([vectors(mode) for mode in modes], axis=-1)

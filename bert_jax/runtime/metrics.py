@@ -1,4 +1,4 @@
-"""The numbers of a run, as lines of JSON and as TensorBoard events."""
+"""Metrics of a run, as JSON lines and as TensorBoard events."""
 
 import hashlib
 import json
@@ -15,16 +15,16 @@ from bert_jax.storage.files import DiskCopy, resolve_path, write_whole
 
 FILE = "metrics.jsonl"
 TIMINGS = ("real_tokens_per_second", "model_flops_per_second", "mfu", "data_wait")
-"""Fields that tell how fast a run was; all others are the same whenever the run is repeated."""
+"""Fields that measure speed; all other fields are identical when a run is repeated."""
 _PUBLISH_EVERY = 10.0
-"""Seconds; a bucket takes an object anew once in a second at most."""
+"""Seconds; a bucket accepts at most one update per second to the same object."""
 
 
 class MetricsWriter:
-    """Appends to `directory/metrics.jsonl` and to TensorBoard events in `directory/tensorboard`; one process of a run writes.
+    """Appends to `directory/metrics.jsonl` and to TensorBoard events in `directory/tensorboard`; only one process of a run writes.
 
-    With `resume_step` the lines and events after that step, which the run is about to produce again, are taken out;
-    0 starts afresh. Without it new lines follow the old ones. That step's own evaluation stays if it was `evaluated`.
+    With `resume_step`, the lines and events after that step are dropped, because the run is about to produce them again; 0 drops
+    everything. Without it, new lines are appended to the existing ones. The evaluation at that step is kept if `evaluated`.
     """
 
     def __init__(self, directory: str | Path, resume_step: int | None = None, evaluated: bool = True) -> None:
@@ -34,12 +34,12 @@ class MetricsWriter:
         kept = _keep(directory, self._copy.folder, resume_step, evaluated)
         self._lines, self._digest = len(kept), hashlib.sha256("".join(kept).encode())
         self._file = (self._copy.folder / FILE).open("a", encoding="utf-8")
-        # TensorBoard forgets the events from the purge step on.
+        # TensorBoard discards events from the purge step onward.
         purge_step = None if resume_step is None else resume_step + 1 if resume_step else 0
         self._events = _Events(self._copy.folder / "tensorboard", purge_step)
 
     def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        """Store the metrics of one split ("train", "valid", …) at one step. Numbers that are not finite become null."""
+        """Write the metrics of one split ("train", "valid", …) at one step. Non-finite numbers become null."""
         plain = {name: _plain(value) for name, value in values.items()}
         line = json.dumps({"step": int(step), "split": split, **plain}, ensure_ascii=False, allow_nan=False) + "\n"
         self._file.write(line)
@@ -51,24 +51,24 @@ class MetricsWriter:
             self.publish()
 
     def publish(self) -> None:
-        """Puts what was written into the bucket, if the directory is in one: a checkpoint may then say that it is there."""
+        """Upload what was written if the directory is in a bucket. A checkpoint that refers to these lines is saved afterwards."""
         self._copy.publish()
         self._published = time.monotonic()
 
     def mark(self) -> dict[str, Any]:
-        """What tells whether these lines are still what they are now: their number and their SHA-256, as JSON values."""
+        """Return the number of lines and their SHA-256 as JSON values, for a later `compare`."""
         return {"lines": self._lines, "sha256": self._digest.hexdigest()}
 
     def compare(self, written: Mapping[str, Any]) -> None:
-        """Warns on stderr where these are not the lines of that mark."""
+        """Warn on stderr if the lines differ from those recorded by `mark`."""
         if self.mark() == written:
             return
         steps = [line["step"] for line in read_metrics(self._copy.folder)]
-        what = f"{self._lines:,} whole lines{f', the last of step {steps[-1]}' if steps else ''}, where {written['lines']:,} were written"
+        what = f"{self._lines:,} intact lines{f', the last at step {steps[-1]}' if steps else ''}, but {written['lines']:,} were written"
         message = (
-            f"warning: {self._path} is not what was written before the checkpoint: it has "
-            f"{what if self._lines != written['lines'] else 'a changed line'}. Training does not need it and continues; restore it from a "
-            "copy, or the report will show what is there."
+            f"warning: {self._path} has changed since the checkpoint was saved: it has "
+            f"{what if self._lines != written['lines'] else 'a changed line'}. Training does not need it and continues. Restore it from a "
+            "backup; otherwise the report will show the file as it is now."
         )
         print(as_typed(message), file=sys.stderr, flush=True)
 
@@ -85,17 +85,18 @@ class MetricsWriter:
 
 
 class _Events:
-    """TensorBoard's events, written at once: the thread of tensorboardX's `SummaryWriter` dies of a full disk, and `add_scalar` then waits
-    for it forever.
+    """Writes TensorBoard events synchronously.
+
+    The writer thread of tensorboardX's `SummaryWriter` dies when the disk is full, and `add_scalar` then waits for it forever.
     """
 
     def __init__(self, directory: Path, purge_step: int | None) -> None:
-        # 0.3 s that readers of metrics need not wait for
+        # Takes 0.3 s to import, which code that only reads metrics should not have to wait for.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         directory.mkdir(parents=True, exist_ok=True)
-        # Its file names count whole seconds: a quick restart would overwrite the file of the run before.
+        # File names have a resolution of one second, so a quick restart would overwrite the file of the previous run.
         self._writer = EventsWriter(str(directory / "events"), f".{time.time_ns()}")
         if purge_step is not None:
             self._writer.write_event(Event(step=purge_step, file_version="brain.Event:2"))
@@ -114,7 +115,10 @@ class _Events:
 
 
 def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
-    """The lines of `directory/metrics.jsonl` in order; none if there is no such file. A torn line (a crash while writing) is left out."""
+    """Return the lines of `directory/metrics.jsonl` in order, or an empty list if the file does not exist.
+
+    Lines truncated by a crash are skipped.
+    """
     path = resolve_path(directory) / FILE
     if not path.exists():
         return []
@@ -130,16 +134,16 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 
 def _keep(directory: Path, target: Path, resume_step: int | None, evaluated: bool) -> list[str]:
-    """Rewrite the file with its whole lines up to the step in `target`, and give them back; the old file is whole until the new one is."""
+    """Write the intact lines up to the resumed step to `target` and return them; the old file stays until the new one is complete."""
 
-    def stays(line: Mapping[str, Any]) -> bool:
+    def is_kept(line: Mapping[str, Any]) -> bool:
         if resume_step is None:
             return True
         return 0 < resume_step >= line["step"] and (evaluated or (line["step"], line.get("split")) != (resume_step, "valid"))
 
     if not (directory / FILE).exists():
         return []
-    lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in read_metrics(directory) if stays(line)]
+    lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in read_metrics(directory) if is_kept(line)]
     write_whole(target / FILE, "".join(lines))
     return lines
 

@@ -1,4 +1,4 @@
-"""Modules under the names that they had: importing one gives the module that it is now, with a DeprecationWarning."""
+"""Former module names. Importing one returns the module under its present name and issues a DeprecationWarning."""
 
 import importlib
 import sys
@@ -52,7 +52,7 @@ MODULES = {
     "verify": "stages.verify",
     "vocabulary": "modalities.text.vocabulary",
 }
-"""Former names and present ones, below `bert_jax`."""
+"""Former name -> present name, relative to `bert_jax`."""
 
 
 class _Moved(Loader):
@@ -60,12 +60,12 @@ class _Moved(Loader):
         self._name = name
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        module = importlib.import_module(self._name)  # noqa: TID251  # out of the table above
+        module = importlib.import_module(self._name)  # noqa: TID251  # from the table above
         self._spec = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec  # which the import of the former name has just replaced
+        module.__spec__ = self._spec  # importing the former name has just replaced it
 
 
 class _Finder(MetaPathFinder):
@@ -78,7 +78,7 @@ class _Finder(MetaPathFinder):
 
 
 def install() -> None:
-    """Lets former names be imported."""
+    """Make the former names importable."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        # Before the finder of files, which would load bert_jax/training/losses.py once more as bert_jax.objectives.losses.
+        # Ahead of the path finder, which would load bert_jax/training/losses.py a second time as bert_jax.objectives.losses.
         sys.meta_path.insert(0, _Finder())

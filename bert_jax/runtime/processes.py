@@ -1,4 +1,4 @@
-"""What the processes of a run do together: wait for each other, or let the first one work and hear how it went."""
+"""Coordination between the processes of a run: barriers, and work done on process 0 whose outcome is shared with all."""
 
 from collections.abc import Callable
 
@@ -8,15 +8,15 @@ from jax.experimental import multihost_utils
 
 from bert_jax.errors import InputError
 
-_LONGEST = 4096
-"""Bytes of a message to all; the end of a longer one is left out."""
+_MAX_BYTES = 4096
+"""Size limit of a broadcast message; longer ones are truncated."""
 
 
 def on_first_process(work: Callable[[], object]) -> None:
-    """Does it on the first process while the others wait; where it fails, all end with what it says.
+    """Run `work` on the first process while the others wait. If it fails, every process raises.
 
     Raises:
-        Exception: what the work raised; on the other processes an InputError with its message.
+        Exception: whatever `work` raised; on the other processes, an InputError with the same message.
     """
     failure: Exception | None = None
     if jax.process_index() == 0:
@@ -25,21 +25,21 @@ def on_first_process(work: Callable[[], object]) -> None:
         except Exception as error:
             failure = error
     if jax.process_count() > 1:
-        told = _from_first_process(str(failure) or type(failure).__name__ if failure else "")
-        if told and not failure:
-            raise InputError(told)
+        reported = _from_first_process(str(failure) or type(failure).__name__ if failure else "")
+        if reported and not failure:
+            raise InputError(reported)
     if failure:
         raise failure
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when all processes have come here."""
+    """Block until all processes have reached this point."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def _from_first_process(message: str) -> str:
-    sent = np.zeros(_LONGEST, np.uint8)
-    text = np.frombuffer(message.encode()[:_LONGEST], np.uint8)
+    sent = np.zeros(_MAX_BYTES, np.uint8)
+    text = np.frombuffer(message.encode()[:_MAX_BYTES], np.uint8)
     sent[: len(text)] = text
     return bytes(multihost_utils.broadcast_one_to_all(sent)).rstrip(b"\0").decode(errors="ignore")

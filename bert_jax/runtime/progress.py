@@ -1,4 +1,4 @@
-"""What a person sees while it works: a live line on a terminal, plain lines now and then in a log file."""
+"""Progress display: a live line on a terminal, periodic plain lines in a log file."""
 
 import os
 import sys
@@ -15,12 +15,12 @@ LOG_SECONDS = 10.0
 
 
 def _on_terminal() -> bool:
-    """Whether a line can be redrawn: a terminal that knows its width (those of some containers say 0)."""
+    """Return whether a line can be redrawn: stderr is a terminal with a known width (some containers report 0)."""
     return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
 
 
 class _Progress:
-    """One line that changes, as a context manager: redrawn on a terminal, printed at most every `LOG_SECONDS` elsewhere."""
+    """A context manager for one updating line: redrawn on a terminal, printed at most every `LOG_SECONDS` elsewhere."""
 
     def __init__(self, name: str, total: int | None, initial: int, show: bool) -> None:
         self._name, self._total, self._count, self._show = name, total, initial, show
@@ -28,19 +28,19 @@ class _Progress:
         self._first: tuple[float, int] | None = None
         self._last_drawn = float("-inf")
         self._line = ""
-        # The bar comes last: a narrow terminal cuts the line at its end.
+        # The bar comes last, since a narrow terminal truncates the end of the line.
         form, hidden = "{desc}  {bar:16}", not (show and self._terminal)
         self._bar = tqdm(desc=name, total=total, initial=initial, file=sys.stderr, dynamic_ncols=True, bar_format=form, disable=hidden)
 
     def message(self, text: str) -> None:
-        """Print a line of its own, without breaking the live one."""
+        """Print a separate line without disturbing the live one."""
         if self._show and self._terminal:
             self._bar.write(text, file=sys.stderr)
         elif self._show:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Show the last state and end the line."""
+        """Show the final state and end the line."""
         self._flush()
         self._bar.close()
 
@@ -64,17 +64,17 @@ class _Progress:
         self._line, self._last_drawn = "", time.monotonic()
 
     def _left(self) -> str:
-        """The time left at the rate since the first call: what came before it (compilation, opening files) does not repeat."""
+        """Return the time left, based on the rate since the first call. Startup (compilation, opening files) is a one-time cost."""
         now = time.monotonic()
         if self._first is None:
             self._first = (now, self._count)
-        then, begun = self._first
-        if self._total is None or self._count <= begun:
+        then, first_count = self._first
+        if self._total is None or self._count <= first_count:
             return ""
-        return "left " + duration((self._total - self._count) * (now - then) / (self._count - begun))
+        return "left " + duration((self._total - self._count) * (now - then) / (self._count - first_count))
 
 
-# Metric -> how a person reads it. The other metrics are for the files.
+# Metric -> how it is displayed. All other metrics go to the files only.
 _TRAINING_FIELDS: dict[str, Callable[[float], str]] = {
     "loss": lambda value: f"loss {value:.3f}",
     "mlm_accuracy": lambda value: f"mlm {100 * value:.1f} %",
@@ -94,15 +94,15 @@ class TrainingProgress(_Progress):
         super().__init__(name, total, initial, show)
 
     def update(self, step: int, fields: Mapping[str, Any]) -> None:
-        """Show the step of the total, and of `fields` (metrics by their names in the metrics file) those that a person follows."""
+        """Show the step and the displayed metrics among `fields`, whose keys are names from the metrics file."""
         self._count = step
         self._draw(f"{step}/{self._total}", *(show(fields[name]) for name, show in _TRAINING_FIELDS.items() if name in fields))
 
 
 class WorkProgress(_Progress):
-    """`prepare  12.3M/85.0M B  2.1M B/s  left 0:34`: work on a number of units (bytes, texts), the total of which may be unknown.
+    """`prepare  12.3M/85.0M B  2.1M B/s  left 0:34`: work counted in units such as bytes or texts, whose total may be unknown.
 
-    `initial` units were finished before, at a rate of their own.
+    `initial` units were finished earlier and do not count toward the rate.
     """
 
     def __init__(self, name: str, unit: str, total: int | None = None, show: bool = True, initial: int = 0) -> None:
@@ -110,7 +110,7 @@ class WorkProgress(_Progress):
         self._unit, self._initial, self._started = unit, initial, time.monotonic()
 
     def update(self, done: int) -> None:
-        """Add `done` units to those that are finished."""
+        """Add `done` units to the finished ones."""
         self._count += done
         of = "" if self._total is None else f"/{count(self._total)}"
         rate = (self._count - self._initial) / max(time.monotonic() - self._started, 1e-9)

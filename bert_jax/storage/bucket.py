@@ -1,7 +1,7 @@
-"""Paths in a bucket of Google Cloud Storage that answer as those on a disk do, and one writer at a time there.
+"""Google Cloud Storage paths with the interface of local paths, and a lock that admits one writer at a time.
 
-A bucket has no folders, no renaming, no appending and no locks. It has objects that are put whole or not at all, lists that are
-never out of date, and writes on the condition that an object is still the one that was read.
+A bucket has no folders, renames, appends or locks. It does have atomic object writes, strongly consistent listings, and writes
+conditional on the generation of an object.
 """
 
 import fnmatch
@@ -26,20 +26,20 @@ from etils.epath.stat_utils import StatResult
 from bert_jax.errors import InputError
 
 REFRESH, LOST = 10.0, 30.0
-"""Seconds after which a writer renews its lock, and after which one that was not renewed is nobody's any more."""
+"""Seconds between renewals of a lock by its owner, and seconds without renewal after which the lock counts as abandoned."""
 
 
 def bucket_path(text: str) -> "BucketPath":
-    """The path `gs://bucket/...`.
+    """Parse a path `gs://bucket/...`.
 
     Raises:
-        InputError: no bucket is named, or the package gcsfs is not installed.
+        InputError: the bucket name is missing, or the package gcsfs is not installed.
     """
     if not text.removeprefix("gs://").strip("/").split("/")[0]:
-        raise InputError(f"{text} names no bucket: write gs://BUCKET/FOLDER.")
-    # TensorFlow, which etils would rather take where it is installed, is slow to start and has other words for every error.
+        raise InputError(f"{text} does not name a bucket: use gs://BUCKET/FOLDER.")
+    # etils prefers TensorFlow if it is installed, which is slow to import and reports errors differently.
     os.environ.setdefault("EPATH_USE_TF", "no")
-    # TensorStore and other hosts write too, which a list that gcsfs remembers would not show.
+    # A cached listing would miss files written by TensorStore and by other hosts.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     try:
         _files()
@@ -49,7 +49,7 @@ def bucket_path(text: str) -> "BucketPath":
 
 
 def _files() -> Any:
-    return fsspec.filesystem("gcs", finalize_on_close=True)  # as etils asks for it: it is the same object
+    return fsspec.filesystem("gcs", finalize_on_close=True)  # same arguments as in etils, so that both get the same instance
 
 
 @dataclass
@@ -60,7 +60,7 @@ class _Stat(StatResult):
 
 
 class BucketPath(PosixGPath):
-    """A path of etils with what pathlib's have beside: whole texts with their errors, sizes, `rglob`."""
+    """An etils path with further `pathlib` methods: text I/O with an encoding and error handling, sizes, `rglob`."""
 
     def open(self, mode: str = "r", encoding: str | None = None, errors: str | None = None, newline: str | None = None) -> Any:
         file = super().open(mode.strip("bt") + "b")
@@ -80,7 +80,7 @@ class BucketPath(PosixGPath):
         return bool(_files().isfile(str(self)))
 
     def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
-        """Nothing: a folder is there as soon as something is in it. (gcsfs would make a bucket whose name was mistyped.)"""
+        """Do nothing: a folder exists as soon as it contains an object. (gcsfs would create a bucket with a mistyped name.)"""
 
     def iterdir(self) -> Iterator[Self]:
         return (path for path in super().iterdir() if path != self)
@@ -90,14 +90,14 @@ class BucketPath(PosixGPath):
         return (path for path in found if path != self and fnmatch.fnmatch(path.name, pattern))
 
     def sizes_below(self) -> dict[Self, int]:
-        """The sizes of the files below this folder, by one list."""
+        """Return the sizes of all files below this folder, with a single listing."""
         found = self._find(detail=True).items()
         return {self._new(f"gs://{name}"): entry["size"] for name, entry in found if not name.endswith("/")}
 
     def _find(self, **options: Any) -> Any:
         try:
             return _files().find(str(self), **options)
-        except FileNotFoundError:  # of a bucket that is not there; a folder that is not holds nothing
+        except FileNotFoundError:  # the bucket does not exist; a folder that does not exist is empty
             return {}
 
     def resolve(self, strict: bool = False) -> Self:
@@ -112,22 +112,22 @@ class BucketPath(PosixGPath):
 
 @contextmanager
 def only_writer(lock: BucketPath, taken: Callable[[str], InputError]) -> Iterator[None]:
-    """Holds a lock: an object that is renewed every few seconds, by conditional writes, so that no two processes have it.
+    """Hold a lock: an object that its owner renews every few seconds with conditional writes, so that two processes never hold it.
 
-    One that a crash has left is taken over after it was watched for `LOST` seconds; clocks are not compared. A process that was
-    stopped so long that another took its lock ends at once when it wakes up, as if it had been killed.
+    A lock left by a crash is taken over after it was not renewed for `LOST` seconds; clocks are not compared. If a process was suspended
+    for so long that another took over its lock, it exits immediately when it resumes, as if it had been killed.
 
     Raises:
-        InputError: another process holds it: `taken`, told which one; or the bucket cannot be written.
+        InputError: another process holds the lock (the error is `taken(owner)`), or the bucket cannot be written.
     """
     held = _Lock(lock)
     try:
         other = held.take()
-    except Exception as error:  # TensorStore has words alone
-        told = textwrap.shorten(str(error), 200)
+    except Exception as error:  # TensorStore has no exception types for this
+        reported = textwrap.shorten(str(error), 200)
         raise InputError(
-            f"{lock.parent} cannot be written ({told}). Look at the name of the bucket, at its permissions, and at this machine's "
-            "credentials: `gcloud auth application-default login` makes some."
+            f"{lock.parent} cannot be written ({reported}). Check the bucket name, its permissions, and the credentials of this "
+            "machine; `gcloud auth application-default login` creates them."
         ) from error
     if other:
         raise taken(other)
@@ -139,7 +139,7 @@ def only_writer(lock: BucketPath, taken: Callable[[str], InputError]) -> Iterato
     finally:
         ended.set()
         keeper.join()
-        held.let_go()
+        held.release()
 
 
 class _Lock:
@@ -152,46 +152,47 @@ class _Lock:
         self._generation = b""
 
     def take(self) -> str:
-        """Nothing, or who holds it."""
+        """Try to acquire the lock; return "" on success, otherwise the owner."""
         found = self._read()
         if found.state == "value":
-            print(f"{self._path} says {_who(found)}; waiting {LOST:.0f} s for a sign of life.", file=sys.stderr, flush=True)
+            message = f"{self._path} is held by {_owner(found)}; waiting {LOST:.0f} s to see whether it is still running."
+            print(message, file=sys.stderr, flush=True)
             time.sleep(LOST)
             before, found = found, self._read()
             if found.state == "value" and found.stamp.generation != before.stamp.generation:
-                return _who(found)
-        return "" if self._write(found.stamp.generation) else _who(self._read())
+                return _owner(found)
+        return "" if self._write(found.stamp.generation) else _owner(self._read())
 
     def keep(self, ended: threading.Event) -> None:
-        """Renews it until `ended`."""
+        """Renew the lock until `ended` is set."""
         while not ended.wait(REFRESH):
             try:
                 if self._write(self._generation):
                     continue
-                other = _who(self._read())
-            except Exception as error:  # TensorStore has tried for minutes; somebody else may hold the lock when it succeeds
+                other = _owner(self._read())
+            except Exception as error:  # TensorStore has retried for minutes; another process may hold the lock by the next attempt
                 print(f"warning: {self._path} could not be renewed ({error})", file=sys.stderr, flush=True)
                 continue
-            print(f"error: {other} has taken over {self._path.parent}, so this process ends.", file=sys.stderr, flush=True)
+            print(f"error: {other} has taken over {self._path.parent}; this process exits.", file=sys.stderr, flush=True)
             os._exit(1)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self._store.write(self._key, None, if_equal=self._generation).result()
 
     def _read(self) -> Any:
         return self._store.read(self._key).result()
 
     def _write(self, generation: bytes) -> bool:
-        """Whether it was written, which it is if the object is still of this generation."""
+        """Write the lock if the object still has this generation; return whether it was written."""
         written = self._store.write(self._key, self._text, if_equal=generation).result().generation
         if not written:
             found = self._read()
-            # An answer may be lost, and the write be tried again.
+            # A response may have been lost and the write retried.
             written = found.stamp.generation if found.state == "value" and found.value == self._text else b""
         self._generation = written or self._generation
         return bool(written)
 
 
-def _who(found: Any) -> str:
+def _owner(found: Any) -> str:
     lines = found.value.decode(errors="replace").splitlines() if found.state == "value" else []
-    return lines[0] if lines else "which has just begun"
+    return lines[0] if lines else "a process that has just started"

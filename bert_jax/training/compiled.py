@@ -1,4 +1,4 @@
-"""What a compiled program takes: memory by kind, and the collectives that it runs."""
+"""Analysis of a compiled program: its collectives, and the memory of its arrays on each device."""
 
 import math
 import re
@@ -10,7 +10,7 @@ import jax
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-# The TPU's compiler writes a sum of which each device keeps a part as a computation of this name: an all-reduce and a slice.
+# The TPU compiler emits a reduce-scatter as a computation of this name, which contains an all-reduce and a slice.
 _SCATTERED_SUM = "all-reduce-scatter"
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(_KINDS)})(-start)?\(")
@@ -25,7 +25,7 @@ _AXIS = re.compile(r"'(\w+)'=(\d+)")
 
 @dataclass(frozen=True)
 class Collective:
-    """All collectives of one kind in a step: how often they run, and the bytes that each device sends."""
+    """All collectives of one kind in a step: the number of executions and the bytes that each device sends."""
 
     kind: str
     count: int
@@ -33,13 +33,13 @@ class Collective:
 
 
 def collectives(text: str) -> list[Collective]:
-    """The collectives of an optimized HLO module, with what runs in loops counted as often as it runs.
+    """Find the collectives of an optimized HLO module; those in loops count once per iteration.
 
-    What a device sends is that of a ring of n devices: an all-reduce of s bytes 2 s (n - 1) / n, a gather to or a scatter
-    from s bytes s (n - 1) / n (Patarasuk and Yuan 2009).
+    The bytes sent per device assume a ring of n devices: 2 s (n - 1) / n for an all-reduce of s bytes, and s (n - 1) / n for an
+    all-gather to, or a reduce-scatter from, s bytes (Patarasuk and Yuan 2009).
     """
     bodies = dict(_computations(text))
-    runs = _runs(bodies)
+    runs = _run_counts(bodies)
     found: dict[str, list[float]] = {}
     for name, lines in bodies.items():
         for line in lines:
@@ -47,7 +47,7 @@ def collectives(text: str) -> list[Collective]:
             if match and runs.get(name):
                 kind = match[2]
                 shapes = [math.prod(int(n) for n in dims.split(",") if n) * _BYTES[dtype] for dtype, dims in _SHAPE.findall(match[1])]
-                # The result of a start is a pair: what goes in, and what comes out.
+                # A start operation returns a pair of operand and result.
                 size = max(shapes, default=0) if match[3] and kind != "all-reduce" else sum(shapes)
                 devices = _group_size(line)
                 if kind == "all-reduce" and name.startswith(_SCATTERED_SUM):
@@ -70,8 +70,8 @@ def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
             lines.append(line)
 
 
-def _runs(bodies: dict[str, list[str]]) -> dict[str, int]:
-    """How often each computation runs in one run of the entry."""
+def _run_counts(bodies: dict[str, list[str]]) -> dict[str, int]:
+    """Return how often each computation runs per execution of the entry computation."""
     runs: dict[str, int] = {}
 
     def visit(name: str, times: int) -> None:
@@ -81,7 +81,7 @@ def _runs(bodies: dict[str, list[str]]) -> dict[str, int]:
         for line in bodies[name]:
             loop = _WHILE.search(line)
             if loop:
-                visit(loop[2], times * _trips(line, bodies.get(loop[1], [])))
+                visit(loop[2], times * _trip_count(line, bodies.get(loop[1], [])))
             else:
                 for called in _CALLED.findall(line):
                     visit(called, times)
@@ -90,15 +90,15 @@ def _runs(bodies: dict[str, list[str]]) -> dict[str, int]:
     return runs
 
 
-def _trips(loop: str, condition: list[str]) -> int:
-    """How often a loop runs: as the compiler has noted it, or the number that its counter is compared with."""
-    noted = _TRIPS.search(loop)
-    limits = [int(noted[1])] if noted else [int(limit[1]) for line in condition for limit in _LIMIT.finditer(line)]
+def _trip_count(loop: str, condition: list[str]) -> int:
+    """Return the trip count of a loop: as annotated by the compiler, or else the limit of its counter."""
+    annotated = _TRIPS.search(loop)
+    limits = [int(annotated[1])] if annotated else [int(limit[1]) for line in condition for limit in _LIMIT.finditer(line)]
     return max(limits, default=1)
 
 
 def _group_size(line: str) -> int:
-    """The devices that take part together: an iota [groups, devices], the first of listed groups, or axes of a mesh."""
+    """Return the number of devices per replica group, given as an iota [groups, devices], a list of groups, or mesh axes."""
     found = _GROUPS.search(line)
     if not found:
         return 1
@@ -110,10 +110,10 @@ def _group_size(line: str) -> int:
 
 def _sent(kind: str, size: int, devices: int) -> float:
     ring = (devices - 1) / devices
-    # The result of a scatter is one device's part of what goes in.
+    # The result of a reduce-scatter is one device's shard of the operand.
     return {"all-reduce": 2 * ring * size, "reduce-scatter": ring * size * devices, "collective-permute": size}.get(kind, ring * size)
 
 
 def bytes_per_device(tree: Any) -> int:
-    """Of a tree of arrays, or of shapes, with shardings: what the fullest device holds of it."""
+    """Return the bytes per device of a tree of sharded arrays or shapes."""
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

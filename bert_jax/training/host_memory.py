@@ -1,4 +1,4 @@
-"""Memory of the host while a CPU trains."""
+"""Host memory settings for training on a CPU."""
 
 import ctypes
 
@@ -7,13 +7,13 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 
 
 def tune_malloc() -> None:
-    """Makes the C library keep what is freed instead of giving it back to the system; call it before JAX has threads.
+    """Make the C library keep freed memory instead of returning it to the system. Call it before JAX starts threads.
 
-    XLA's CPU client allocates the temporary memory of a step anew at every step. glibc maps what is large and unmaps it
-    again, so each step pays for hundreds of megabytes of page faults: a third of all CPU time of a narrow model. Kept, the
-    same pages serve every step. Every thread must take from the main arena: those that threads get of their own cannot
-    hold more than 64 MiB in one piece, and map the rest. A threshold of -1 is none: any that fits an int is less than what two steps of
-    a base model leave free. Without glibc this does nothing.
+    XLA's CPU client allocates temporary buffers again at every step. glibc maps and unmaps large allocations, so each step pays for
+    hundreds of megabytes of page faults, a third of the CPU time of a narrow model. With these settings, every step reuses the same
+    pages. All threads must allocate from the main arena, because per-thread arenas are limited to 64 MiB per block and map the rest. A
+    trim threshold of -1 disables trimming; any value that fits an int is smaller than what two steps of a base model free. Without
+    glibc, this does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

@@ -1,4 +1,4 @@
-"""The training loop: dispatch a step, look at the one before, evaluate, save, stop."""
+"""The training loop: dispatch a step, process the metrics of the previous one, evaluate, save, stop."""
 
 import dataclasses
 import json
@@ -34,21 +34,21 @@ from bert_jax.training.stopping import Stop, stop_signals
 
 HostBatch = Mapping[str, np.ndarray]
 
-# Written where too many updates in a row were skipped: which steps these were, and where in the data their batches are.
+# Written when too many consecutive updates were skipped: lists their steps and the data positions of their batches.
 SKIPPED = "skipped.json"
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that one stage's training needs."""
+    """Everything needed to train one stage."""
 
     name: str
     directory: Path
     objective: Objective
     init: Callable[[], Any]
-    """Fresh parameters; runs inside jit."""
+    """Returns initial parameters; runs inside jit."""
     warm_start: Callable[[Any], Any] | None
-    """Fresh parameters -> those to start from, with what a pre-trained encoder gives in place."""
+    """Initial parameters -> starting parameters, with those of a pre-trained encoder filled in; None to train from scratch."""
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     mesh: Mesh
@@ -58,25 +58,25 @@ class Job:
     batches: Batches
     evaluation_batches: Sequence[HostBatch]
     score: Callable[[Mapping[str, float]], float]
-    """Held-out metrics -> a number that is higher for a better model."""
+    """Held-out metrics -> a score; higher is better."""
     loop: LoopConfig
     data_fingerprint: str
-    """Names the data: a checkpoint is continued on the same data only."""
+    """Identifies the data: training resumes from a checkpoint only on the same data."""
     former_fingerprints: tuple[str, ...] = ()
-    """What earlier versions called the data in their checkpoints."""
+    """Fingerprints of the same data in checkpoints of earlier versions."""
     model: Mapping[str, Any] = field(default_factory=dict)
-    """What the manifests of the checkpoints say of the model (`model_directory.identity`)."""
+    """Identity of the model recorded in checkpoint manifests (`bert_jax.model.directory.identity`)."""
     skip_above: float = 0.0
     ema: float = 0.0
-    """Both: see `bert_jax.training.steps.train_step`; 0 is off."""
+    """`skip_above` and `ema`: see `bert_jax.training.steps.train_step`; 0 disables either."""
     flops: int = 0
-    """Operations of the model in one step, for its rate and share of the devices' peak; 0 reports neither."""
+    """Model FLOPs per step, from which model FLOP/s and MFU are reported; 0 reports neither."""
     next_phase: "Phase | None" = None
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What a job goes on with after its step `after`: batches of another shape, all else as it was."""
+    """The continuation of a job after step `after`, with batches of another shape and everything else unchanged."""
 
     after: int
     microbatches: int
@@ -86,7 +86,7 @@ class Phase:
 
 
 class _Window:
-    """Sums of the metrics since the last log line; goes through checkpoints, so a resumed run logs the same lines."""
+    """Sums of the metrics since the last log line. Saved in checkpoints, so that a resumed run logs the same lines."""
 
     def __init__(self, saved: Mapping[str, Sequence[float]] | None = None) -> None:
         self.sums: dict[str, list[float]] = {name: list(pair) for name, pair in (saved or {}).items()}
@@ -102,14 +102,14 @@ class _Window:
 
 
 def total_loss(means: Mapping[str, float], objective: Objective) -> float:
-    """The loss that a step minimizes, from the means of its parts."""
+    """Return the loss that a training step minimizes, given the means of its parts."""
     return sum(means.get(name, 0.0) for name in objective.losses)
 
 
 def evaluate(
     params: Any, step: EvaluationStep, batches: Sequence[HostBatch], job: Job, stop: Callable[[], bool] = lambda: False
 ) -> dict[str, float] | None:
-    """Means over fixed held-out batches, without dropout, with masks that are the same at every call; None where `stop` said so."""
+    """Return the means over fixed held-out batches, without dropout and with the same masks at every call; None if stopped."""
     window = _Window()
     for index, batch in enumerate(batches):
         if stop():
@@ -121,7 +121,7 @@ def evaluate(
 
 
 def _merged(state: dict[str, Any]) -> dict[str, Any]:
-    """The data position of all processes, from each one's own."""
+    """Merge the data positions of all processes."""
     if jax.process_count() == 1:
         return merge_states([state])
     text = np.frombuffer(json.dumps(state).encode(), np.uint8)
@@ -133,7 +133,7 @@ def _merged(state: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Training:
-    """One run of the loop; `train` drives it."""
+    """State of one run of the training loop, driven by `train`."""
 
     def __init__(self, job: Job, checkpoints: Checkpoints) -> None:
         self.job, self.checkpoints = job, checkpoints
@@ -145,11 +145,11 @@ class _Training:
             self._resume()
         elif job.warm_start:
             params = job.warm_start(self.state.params)
-            # Another copy: the step is given its whole state's memory to write to.
+            # A separate copy, since the step donates the buffers of the complete state.
             average = None if self.state.average is None else jax.tree.map(jnp.copy, params)
             self.state = dataclasses.replace(self.state, params=params, average=average)
         self.train_step, self.evaluation_step = self._compiled()
-        # A step that is evaluated and has no score: the run was stopped in that evaluation.
+        # A step that should have been evaluated but has no score: the run was stopped during its evaluation.
         self.unevaluated = self.step > 0 and self.evaluates and checkpoints.score(self.step) is None
         self.writer = MetricsWriter(job.directory, self.step, not self.unevaluated) if jax.process_index() == 0 else None
         if self.writer and self.metrics_mark:
@@ -178,14 +178,14 @@ class _Training:
         self.state, position = self.checkpoints.restore(self.state)
         if position["data"] not in (self.job.data_fingerprint, *self.job.former_fingerprints):
             raise InputError(
-                f"The checkpoint in {self.job.directory} was trained on data {position['data']} and the data now is "
+                f"The checkpoint in {self.job.directory} was trained on data {position['data']}, but the data is now "
                 f"{self.job.data_fingerprint}: its files, vocabulary or settings have changed. Restore them, or start in a new workdir."
             )
         self.step, self.real_tokens = int(self.state.step), position["real_tokens"]
         self.window = _Window(position["window"])
         self.skipped, self.skipped_in_a_row = position.get("skipped", 0), position.get("skipped_in_a_row", [])
         self.metrics_mark = position.get("metrics")
-        # What was saved at the very end of the first batches is their position; those that follow begin at their beginning.
+        # A checkpoint saved exactly at the end of a phase has the position of that phase; the next phase starts from its own beginning.
         if self.job.next_phase and self.step > self.job.next_phase.after:
             self._start_phase(self.job.next_phase)
         self.job.batches.set_state(position["batches"])
@@ -193,54 +193,54 @@ class _Training:
     def position(self) -> Position:
         return {
             "batches": _merged(self.job.batches.get_state()),
-            # A copy: the file is written while the next steps are added up.
+            # A copy, since the file is written while the next steps are being added.
             "window": {name: list(pair) for name, pair in self.window.sums.items()},
             "real_tokens": self.real_tokens,
             "skipped": self.skipped,
             "skipped_in_a_row": list(self.skipped_in_a_row),
             "data": self.job.data_fingerprint,
-            # The first process writes both.
+            # The first process writes both the metrics and the position.
             **({"metrics": self.writer.mark()} if self.writer else {}),
         }
 
     def advance(self) -> None:
-        """Dispatches one step, then looks at the metrics of the one before: the device never waits for the host."""
+        """Dispatch one step, then process the metrics of the previous one, so that the device never waits for the host."""
         if self.job.next_phase and self.step == self.job.next_phase.after:
             self.flush_metrics()
             self._start_phase(self.job.next_phase)
             self.train_step, self.evaluation_step = self._compiled()
         if (self.step + 1 in self.profiled) != self.tracing:
-            self._turn_profile()
-        begun = time.perf_counter()
+            self._toggle_profile()
+        start = time.perf_counter()
         position = self.job.batches.get_state()
         batch = next(self.job.batches)
-        self.waited += time.perf_counter() - begun
+        self.waited += time.perf_counter() - start
         self.state, metrics = self.train_step(self.state, place_batch(batch, self.job.mesh))
         self.flush_metrics()
         self.step += 1
         self.pending = (self.step, metrics, position)
 
-    def _turn_profile(self) -> None:
-        """Begins a trace, or ends and writes it, between two steps: the one before is done."""
+    def _toggle_profile(self) -> None:
+        """Start a trace, or stop and write it, after the previous step has finished."""
         self.flush_metrics()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         if self.tracing:
             self.end_profile()
         else:
             self.profile = DiskCopy(self.job.directory / "profile")
             jax.profiler.start_trace(str(self.profile.folder))
             self.tracing = True
-        self.clock += time.perf_counter() - begun
+        self.clock += time.perf_counter() - start
 
     def end_profile(self) -> None:
-        """Writes the trace that is under way, if there is one."""
+        """Stop and write the trace in progress, if any."""
         if self.tracing:
             self.tracing = False
             jax.profiler.stop_trace()
             self.profile.close()
 
     def flush_metrics(self) -> None:
-        """Takes in the metrics of the last dispatched step, and stops where too many updates in a row were skipped."""
+        """Add the metrics of the last dispatched step to the window; raise if too many consecutive updates were skipped."""
         if self.pending is None:
             return
         step, metrics, position = self.pending
@@ -257,7 +257,7 @@ class _Training:
             self.window.add(metrics)
 
     def _skip(self, step: int, metrics: Mapping[str, Mean], position: dict[str, Any]) -> None:
-        # Its metrics stay out of the sums: one that is not finite would take those of the good steps with it.
+        # Its metrics are left out of the sums, which a single non-finite value would invalidate.
         window = _Window()
         window.add(metrics)
         numbers = {name: window.means().get(name, 0.0) for name in (*self.job.objective.losses, "gradient_norm")}
@@ -266,17 +266,17 @@ class _Training:
         self.skipped_in_a_row.append({"step": step, **finite, "batch": _merged(position)})
         if len(self.skipped_in_a_row) < self.job.loop.max_skipped:
             return
-        # A parameter that was damaged may be the reason, and none of the checkpoints is called good unseen.
+        # A damaged parameter may be the cause, and the message below reports the last checkpoint as intact.
         self.checkpoints.verified()
         path = self.job.directory / SKIPPED
         if jax.process_index() == 0:
             write_json(path, {"stage": self.job.name, "skipped": self.skipped_in_a_row})
-        saved, above = self.checkpoints.latest, f", or the loss above {self.job.skip_above:g} times its mean" * bool(self.job.skip_above)
+        saved, above = self.checkpoints.latest, f", or the loss exceeded {self.job.skip_above:g} times its mean" * bool(self.job.skip_above)
         raise TrainingError(
             f"{self.job.name} stopped at step {step}: the loss or the gradient was not finite{above}, and {len(self.skipped_in_a_row)} "
-            "updates in a row were skipped. "
-            + ("Nothing was saved yet. " if saved is None else f"The last checkpoint, of step {saved}, is good. ")
-            + f"Look at the batches with python -m bert_jax inspect {path}. If they are as they should be, lower the learning rate, "
+            "consecutive updates were skipped. "
+            + ("Nothing has been saved yet. " if saved is None else f"The last checkpoint, at step {saved}, is intact. ")
+            + f"Inspect the batches with python -m bert_jax inspect {path}. If they look right, lower the learning rate, "
             "lengthen the warm-up or set clip_norm, and start in a new workdir."
         )
 
@@ -287,10 +287,10 @@ class _Training:
         model_flops = self.clocked_flops / seconds
         speed = {"model_flops_per_second": model_flops} if self.job.flops else {}
         fields = {
-            # Nothing is known of the loss where every update was skipped.
+            # The loss is unknown if every update was skipped.
             "loss": total_loss(means, self.job.objective) if means else math.nan,
             **{name: value for name, value in means.items() if name != "real_tokens"},
-            # The optimizer does not count the updates that were skipped.
+            # The optimizer does not count skipped updates.
             "learning_rate": float(self.job.schedule(max(0, self.step - 1 - self.skipped))),
             "skipped_updates": self.skipped,
             "real_tokens": self.real_tokens,
@@ -306,40 +306,43 @@ class _Training:
 
     @property
     def evaluates(self) -> bool:
-        """Whether this step is one that is followed by an evaluation."""
+        """Whether this step is followed by an evaluation."""
         return self.step == self.job.steps or self.step % self.job.loop.evaluate_every == 0
 
     def evaluate(self, stop: Stop, progress: TrainingProgress) -> float | None:
-        """The score of this step; None, and nothing is written, where the run is to stop before all is evaluated."""
-        begun = time.perf_counter()
+        """Evaluate this step and return its score, or write nothing and return None if the run is stopped during the evaluation."""
+        start = time.perf_counter()
         held_out = evaluate(self.state.model, self.evaluation_step, self.job.evaluation_batches, self.job, stop.requested)
         if held_out is None:
             return None
         if self.writer:
             self.writer.write(self.step, "valid", held_out)
         progress.message(f"{self.job.name}  step {self.step}  held out:  " + "  ".join(f"{n} {v:.4g}" for n, v in held_out.items()))
-        self.clock += time.perf_counter() - begun
+        self.clock += time.perf_counter() - start
         return self.job.score(held_out)
 
     def save(self, score: float | None = None) -> None:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         if self.writer:
             self.writer.publish()
         self.checkpoints.save(self.step, self.state, self.position(), score)
-        self.clock += time.perf_counter() - begun
+        self.clock += time.perf_counter() - start
 
 
 def train(job: Job) -> int:
-    """Trains a stage from its newest checkpoint, or from the start, to its last step, and saves.
+    """Train a stage to its last step, from its newest checkpoint if there is one, and save it.
 
-    Returns the number of real tokens seen. Resumed at the same topology, the result is bit for bit that of a run
-    never interrupted: the state, the position in the data and the metrics that were being summed are all saved.
+    If resumed on the same topology, the result is bit-identical to that of an uninterrupted run: the training state, the data position
+    and the accumulated metrics are all saved.
+
+    Returns:
+        The number of real tokens seen.
 
     Raises:
-        TrainingError: `loop.max_skipped` updates in a row were skipped, for a loss or a gradient that is not finite; or a
-            checkpoint cannot be written.
-        InputError: a checkpoint of another model, or of data that has changed since; or one that was found to be damaged.
-        Interrupted: SIGINT or SIGTERM came; a checkpoint has been saved.
+        TrainingError: `loop.max_skipped` consecutive updates were skipped because of a non-finite loss or gradient, or a loss above
+            `skip_above` times its mean; a checkpoint cannot be written; or a checkpoint was found to be damaged after training had resumed.
+        InputError: the checkpoint belongs to another model, the data has changed since it was saved, or no checkpoint is intact.
+        Interrupted: SIGINT or SIGTERM was received; a checkpoint has been saved.
     """
     checkpoints = Checkpoints(job.directory / "checkpoints", job.loop.keep, job.model, job.loop.verify)
     try:
@@ -377,19 +380,20 @@ def _drive(run: _Training, stop: Stop, progress: TrainingProgress) -> None:
         if run.evaluates or save or stopped:
             run.save(score)
         if last and not stopped:
-            # Whoever is stopped while the last checkpoint is written need not train its steps again.
+            # A run that is stopped while the last checkpoint is being written should not have to repeat its last steps.
             run.checkpoints.wait()
             stopped = stop.requested()
     run.checkpoints.verified()
     if stopped:
         run.checkpoints.wait()
         raise Interrupted(
-            f"{job.name} stopped at step {run.step} of {job.steps} and saved it. Run the same command again to continue.", stop.number
+            f"{job.name} stopped at step {run.step} of {job.steps} and saved a checkpoint. Run the same command again to resume.",
+            stop.number,
         )
 
 
 def _evaluate_again(run: _Training, stop: Stop, progress: TrainingProgress) -> bool:
-    """Does the evaluation that a stop cut short; whether it came to its end."""
+    """Repeat an evaluation that was interrupted; return whether it finished."""
     score = run.evaluate(stop, progress)
     if score is not None:
         run.checkpoints.set_score(run.step, score)

@@ -1,4 +1,4 @@
-"""Losses and counts. A metric is always a sum and a count, so it adds up over batches, microbatches and devices."""
+"""Losses and metrics. A metric is a sum and a count, so it can be added up over batches, microbatches and devices."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Mean:
-    """A weighted mean that is not divided yet: scalars `total` and `count`, float32."""
+    """A weighted mean before the division: float32 scalars `total` and `count`."""
 
     total: jax.Array
     count: jax.Array
@@ -19,20 +19,20 @@ class Mean:
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> Mean:
-    """The weighted sum of `values` and the sum of `weights`, both of any one shape."""
+    """Return the weighted sum of `values` and the sum of `weights`, which have the same shape."""
     return Mean((values * weights).sum(), weights.sum())
 
 
 def cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
-    """-log softmax(scores)[label]: float32 [..., C], int32 [...] -> float32 [...]."""
+    """Return -log softmax(scores)[label] for logits `scores`: float32 [..., C], int32 [...] -> float32 [...]."""
     chosen = jnp.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(scores, axis=-1) - chosen
 
 
 def classification_metrics(name: str, scores: jax.Array, labels: jax.Array, weights: jax.Array) -> dict[str, Mean]:
-    """`<name>_loss` and `<name>_accuracy` of scores [..., C] against int32 labels [...] with weights [...]."""
-    right = (scores.argmax(-1).astype(jnp.int32) == labels).astype(jnp.float32)
+    """Return `<name>_loss` and `<name>_accuracy` of logits `scores` [..., C] against int32 labels [...] with weights [...]."""
+    correct = (scores.argmax(-1).astype(jnp.int32) == labels).astype(jnp.float32)
     return {
         f"{name}_loss": weighted_mean(cross_entropy(scores, labels), weights),
-        f"{name}_accuracy": weighted_mean(right, weights),
+        f"{name}_accuracy": weighted_mean(correct, weights),
     }

@@ -1,7 +1,7 @@
-"""Dynamic masking on the device: which tokens are covered, and with what.
+"""Dynamic masking on the device.
 
-The corruption is a pure function of a key, drawn inside the compiled step, so masks never repeat between epochs and a
-resumed run draws the same ones.
+Masking is a pure function of a random key inside the compiled step, so masks differ between epochs, and a resumed run draws the same
+masks.
 """
 
 import math
@@ -14,24 +14,24 @@ from bert_jax.config import MaskingConfig
 
 
 class MaskedTokens(NamedTuple):
-    """A corrupted batch of rows with M slots each for what must be restored."""
+    """A masked batch with M slots per row for the tokens to predict."""
 
     tokens: jax.Array
-    """int32 [B, L], corrupted."""
+    """int32 [B, L], after masking."""
     positions: jax.Array
-    """int32 [B, M], where a token was chosen."""
+    """int32 [B, M], the positions of the chosen tokens."""
     labels: jax.Array
-    """int32 [B, M], the token that stood there."""
+    """int32 [B, M], the original tokens."""
     weights: jax.Array
     """float32 [B, M], 0 for an unused slot."""
 
 
-# Tokens by which the last whole word of a row may overrun the share.
+# Maximum number of tokens by which the last whole word of a row may exceed the masking rate.
 _WORD_OVERRUN = 8
 
 
 def masked_slots(length: int, config: MaskingConfig) -> int:
-    """M: the most tokens that a row of this length may have covered."""
+    """Return M, the maximum number of masked tokens in a row of this length."""
     return min(length, math.ceil(length * config.rate) + (_WORD_OVERRUN if config.whole_words else 0))
 
 
@@ -44,18 +44,19 @@ def mask_tokens(
     ordinary_ids: jax.Array,
     config: MaskingConfig,
 ) -> MaskedTokens:
-    """Chooses tokens of each row and covers them (Devlin et al. 2019, section 3.1).
+    """Choose tokens of each row and mask them (Devlin et al. 2019, section 3.1).
 
-    A share `rate` of a row's ordinary tokens is chosen, rounded, at least one; of these `mask_share` become [MASK],
-    `random_share` a random ordinary token, and the rest stay. With whole words, words are taken in a random order, and
-    the one on the border comes in with the probability that keeps the expected share; each token draws its own fate.
+    A fraction `rate` of the ordinary tokens in a row is chosen, rounded to a number of at least one. Of these, `mask_share` become
+    [MASK], `random_share` become a random ordinary token, and the rest are unchanged, drawn independently for each token. With
+    `whole_words`, words are chosen in random order, and the word that would exceed the target is included with the probability that
+    preserves the expected rate.
 
     Args:
         key: the only source of randomness.
         tokens, word_starts: int32 and bool [B, L].
-        special_ids: tokens that are never chosen, padding among them.
+        special_ids: tokens that are never chosen, including padding.
         mask_id: the id of [MASK].
-        ordinary_ids: int32 [O], the tokens that a random replacement is drawn from.
+        ordinary_ids: int32 [O], the tokens from which random replacements are drawn.
     """
     choose_key, kind_key, random_key = jax.random.split(key, 3)
     candidates = jnp.all(jnp.stack([tokens != jnp.int32(i) for i in special_ids]), axis=0)
@@ -73,7 +74,7 @@ def mask_tokens(
     written = jnp.where(kind < config.mask_share, jnp.int32(mask_id), labels)
     is_random = (kind >= config.mask_share) & (kind < config.mask_share + config.random_share)
     written = jnp.where(is_random, random_tokens, written)
-    # An unused slot points outside the row, where the scatter drops it.
+    # Unused slots point outside the row, so that the scatter drops them.
     target = jnp.where(chosen, positions, tokens.shape[1])
     rows = jnp.arange(tokens.shape[0])[:, None]
     corrupted = tokens.at[rows, target].set(written, mode="drop")
@@ -83,7 +84,7 @@ def mask_tokens(
 def _choose_tokens(
     key: jax.Array, candidates: jax.Array, word_starts: jax.Array, wanted: jax.Array, slots: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Positions int32 [B, M] of the tokens with the largest random draws, and which of the slots are used."""
+    """Return the positions int32 [B, M] of the tokens with the largest random draws, and a bool [B, M] of used slots."""
     del word_starts
     draws = jnp.where(candidates, jax.random.uniform(key, candidates.shape), -1.0)
     _, positions = jax.lax.top_k(draws, slots)
@@ -93,27 +94,27 @@ def _choose_tokens(
 def _choose_words(
     key: jax.Array, candidates: jax.Array, word_starts: jax.Array, wanted: jax.Array, slots: int
 ) -> tuple[jax.Array, jax.Array]:
-    """The same by whole words: the tokens of a word are chosen together or not at all."""
+    """Like `_choose_tokens`, but the tokens of a word are chosen together or not at all."""
     length = candidates.shape[1]
     draw_key, last_key = jax.random.split(key)
-    place = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), candidates.shape)
-    # A special token stands alone: it ends the word before it and is never chosen.
+    index = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), candidates.shape)
+    # A special token is a word of its own: it ends the preceding word and is never chosen.
     starts = word_starts | ~candidates | jnp.pad(~candidates, ((0, 0), (1, 0)), constant_values=True)[:, :-1]
-    word_start = jax.lax.cummax(jnp.where(starts, place, 0), axis=1)
-    next_start = jax.lax.cummin(jnp.where(starts, place, length), axis=1, reverse=True)
-    word_end = jnp.concatenate([next_start[:, 1:], jnp.full_like(place[:, :1], length)], axis=1)
+    word_start = jax.lax.cummax(jnp.where(starts, index, 0), axis=1)
+    next_start = jax.lax.cummin(jnp.where(starts, index, length), axis=1, reverse=True)
+    word_end = jnp.concatenate([next_start[:, 1:], jnp.full_like(index[:, :1], length)], axis=1)
 
     draws = jnp.take_along_axis(jax.random.uniform(draw_key, candidates.shape), word_start, axis=1)
     draws = jnp.where(candidates, draws, 2.0)
-    # Sorting by the word's draw, ties by place, puts the words in random order with their tokens side by side.
+    # Sorting by the draw of the word, then by position, puts words in random order and keeps their tokens adjacent.
     _, positions, word_start, word_end, real = jax.lax.sort(
-        (draws, place, word_start, word_end, candidates.astype(jnp.int32)), dimension=1, num_keys=2
+        (draws, index, word_start, word_end, candidates.astype(jnp.int32)), dimension=1, num_keys=2
     )
     size = word_end - word_start
-    rank = place - (positions - word_start)
+    rank = index - (positions - word_start)
     fits = rank + size <= wanted[:, None]
-    # The word on the border comes in with the probability that keeps the expected share at the rate.
-    room = (wanted[:, None] - rank).astype(jnp.float32) / size.astype(jnp.float32)
-    lucky = jax.random.uniform(last_key, (candidates.shape[0], 1)) < room
-    chosen = (fits | (lucky & (rank + size <= slots))) & (real > 0)
+    # The word that would exceed the target is included with the probability that preserves the expected rate.
+    probability = (wanted[:, None] - rank).astype(jnp.float32) / size.astype(jnp.float32)
+    included = jax.random.uniform(last_key, (candidates.shape[0], 1)) < probability
+    chosen = (fits | (included & (rank + size <= slots))) & (real > 0)
     return positions[:, :slots], chosen[:, :slots]

@@ -1,7 +1,7 @@
-"""What a training step computes.
+"""Training objectives.
 
-An objective turns a batch into sums and counts. Its loss is the sum over `losses` of total / normalizer, where the normalizers
-are counted over the whole batch before it is divided into microbatches, so accumulating gradients changes none of them.
+An objective computes sums and counts for a batch. Its loss is the sum of total / normalizer over `losses`. The normalizers are counted
+over the full batch before it is divided into microbatches, so gradient accumulation does not change the loss.
 """
 
 from collections.abc import Callable
@@ -18,24 +18,24 @@ Metrics = dict[str, Mean]
 
 
 class Objective(Protocol):
-    """What the training step needs to know of a task."""
+    """The interface between a task and the training step."""
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """Names of the metrics whose means are added up to the loss."""
+        """Names of the metrics whose means sum to the loss."""
 
     def prepare(self, batch: Batch, key: jax.Array) -> Batch:
-        """The batch as the model sees it (corrupted, for instance), drawn from `key`."""
+        """Prepare a batch for the model, for example by masking it; `key` is the only source of randomness."""
 
     def normalizers(self, batch: Batch) -> dict[str, jax.Array]:
-        """The count of each loss over a prepared batch."""
+        """Return the count of each loss over a prepared batch."""
 
     def metrics(self, params: Any, batch: Batch, keys: jax.Array | None) -> Metrics:
-        """Sums and counts over a prepared batch; keys of its rows [B] turn dropout on."""
+        """Return sums and counts over a prepared batch; per-row keys [B] enable dropout."""
 
 
 def row_metrics(batch: Batch) -> Metrics:
-    """How full the rows are: `real_tokens` (a sum over one step) and `padding` (a share)."""
+    """Return `real_tokens` (a sum over one step) and `padding` (the fraction of padding tokens)."""
     slots = jnp.float32(batch["example_ids"].size)
     real = (batch["example_ids"] > 0).sum().astype(jnp.float32)
     return {"real_tokens": Mean(real, jnp.float32(1)), "padding": Mean(slots - real, slots)}
@@ -43,11 +43,11 @@ def row_metrics(batch: Batch) -> Metrics:
 
 @dataclass(frozen=True)
 class ExampleObjective:
-    """One loss over the labelled examples of a batch: that of a model whose output is a prediction for each of them.
+    """A single loss over the labeled examples of a batch, for models that output one prediction per example.
 
     Attributes:
-        model: gives [B, E, ...] for a batch.
-        measure: the metric `loss`, and others, of predictions and their batch, as sums and counts weighted by `example_weights`.
+        model: the model, whose output for a batch is [B, E, ...].
+        measure: (predictions, batch) -> the metric `loss` and any others, as sums and counts weighted by `example_weights`.
     """
 
     model: Any
@@ -56,14 +56,14 @@ class ExampleObjective:
     losses = ("loss",)
 
     def prepare(self, batch: Batch, key: jax.Array) -> Batch:
-        """The batch as it is."""
+        """Return the batch unchanged."""
         del key
         return batch
 
     def normalizers(self, batch: Batch) -> dict[str, jax.Array]:
-        """Labelled examples in the batch."""
+        """Count the labeled examples in the batch."""
         return {"loss": batch["example_weights"].sum()}
 
     def metrics(self, params: Any, batch: Batch, keys: jax.Array | None) -> Metrics:
-        """What `measure` says, and how full the rows are."""
+        """Return the metrics of `measure` and of `row_metrics`."""
         return {**self.measure(self.model.apply({"params": params}, batch, keys), batch), **row_metrics(batch)}

@@ -1,4 +1,4 @@
-"""AdamW and LAMB with warm-up, decay and clipping, out of optax."""
+"""AdamW and LAMB with warm-up, learning rate decay and gradient clipping, built from optax."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from bert_jax.config import OptimizerConfig
 
 
 def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up over `warmup_fraction` of the steps, then the configured decay to zero (or none)."""
+    """Return a schedule with linear warm-up over `warmup_fraction` of the steps, then the configured decay to zero, or none."""
     warmup = round(config.warmup_fraction * steps)
     rest = max(1, steps - warmup)
     peak = config.learning_rate
@@ -21,17 +21,17 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
     after = decays[config.decay]()
     if warmup == 0:
         return after
-    # Step 0 already learns: a first rate of zero would waste it.
+    # The rate at step 0 is not zero, which would waste that step.
     return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1)), after], [warmup])
 
 
 def decay_mask(params: Any) -> Any:
-    """True where weight decay applies: everything but biases and layer norms (Devlin et al. 2019, appendix A.2)."""
+    """Return True where weight decay applies: everywhere but biases and layer norms (Devlin et al. 2019, appendix A.2)."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), params)
 
 
 def _scale_by_trust_ratio() -> optax.GradientTransformation:
-    """LAMB's trust ratio layer by layer: the encoder's parameters hold N of them on their leading axis."""
+    """Apply LAMB's trust ratio per layer: encoder parameters are stacked on a leading axis of N layers."""
     ratio = optax.scale_by_trust_ratio()
 
     def scale(path: Any, update: jax.Array, parameter: jax.Array) -> jax.Array:
@@ -48,9 +48,9 @@ def _scale_by_trust_ratio() -> optax.GradientTransformation:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """The optimizer for a run of so many steps.
+    """Create the optimizer for a run of `steps` steps.
 
-    AdamW is Loshchilov and Hutter 2019 with bias correction, as in PyTorch; LAMB is You et al. 2020.
+    AdamW follows Loshchilov and Hutter 2019, with bias correction as in PyTorch; LAMB follows You et al. 2020.
     """
     update = optax.chain(
         optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon),

@@ -1,4 +1,4 @@
-"""How many operations a second the devices could do at most: what model FLOP/s are a share of (MFU)."""
+"""Peak FLOP/s of the devices, the denominator of model FLOPs utilization (MFU)."""
 
 import functools
 import time
@@ -6,8 +6,8 @@ import time
 import jax
 import jax.numpy as jnp
 
-# Beginning of `device_kind` -> dense bfloat16 operations a second of one device, as the makers publish them (Google Cloud's pages
-# on TPU system architecture; NVIDIA's data sheets, without sparsity). The first that fits counts.
+# Prefix of `device_kind` -> dense bfloat16 FLOP/s of one device, as published by the vendor (Google Cloud's pages on TPU system
+# architecture; NVIDIA's data sheets, without sparsity). The first matching prefix is used.
 _PUBLISHED = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
@@ -23,15 +23,15 @@ _PUBLISHED = {
     "NVIDIA H200": 989e12,
 }
 
-_SIZE, _TIMES = 1024, 5
+_SIZE, _REPEATS = 1024, 5
 
 
 def peak_flops() -> float | None:
-    """Operations a second of all devices of the job, or None where no figure is known.
+    """Return the peak FLOP/s of all devices of the job, or None if unknown.
 
-    For TPUs and GPUs the published bfloat16 figure, whatever type the model computes in. For CPUs what each process's own
-    machine reaches in a float32 product of two 1024 x 1024 matrices, the best of five, measured once in 100 to 500 ms: a
-    machine that others use meanwhile seems slower than it is, and a share of its peak higher.
+    For TPUs and GPUs, this is the published bfloat16 peak, whatever dtype the model computes in. For CPUs, it is the throughput of a
+    float32 matmul of two 1024 x 1024 matrices (best of five, measured once per process in 100 to 500 ms) times the number of
+    processes. On a machine with other load, the measured peak is too low and MFU too high.
     """
     device = jax.local_devices()[0]
     if device.platform == "cpu":
@@ -42,18 +42,18 @@ def peak_flops() -> float | None:
 
 
 def published_flops(device_kind: str) -> float | None:
-    """The maker's dense bfloat16 operations a second of one device, or None where no figure is known."""
+    """Return the published dense bfloat16 FLOP/s of one device, or None if unknown."""
     return next((flops for kind, flops in _PUBLISHED.items() if device_kind.startswith(kind)), None)
 
 
 @functools.cache
 def _measured() -> float:
-    product = jax.jit(lambda a, b: a @ b)
+    matmul = jax.jit(lambda a, b: a @ b)
     a = jax.device_put(jnp.ones((_SIZE, _SIZE), jnp.float32), jax.local_devices()[0])
-    product(a, a).block_until_ready()
+    matmul(a, a).block_until_ready()
     best = float("inf")
-    for _ in range(_TIMES):
-        begun = time.perf_counter()
-        product(a, a).block_until_ready()
-        best = min(best, time.perf_counter() - begun)
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        matmul(a, a).block_until_ready()
+        best = min(best, time.perf_counter() - start)
     return 2 * _SIZE**3 / best

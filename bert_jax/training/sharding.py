@@ -1,4 +1,4 @@
-"""The mesh of devices, and the one table that says how each parameter lies on it."""
+"""The device mesh, and a table of the sharding of every parameter."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,8 +13,8 @@ from bert_jax.model.per_device import ROWS
 
 AXES = ("data", "fsdp", "tensor")
 
-# The end of a parameter's path -> its axes; letters as in docs/architecture.md. Vectors and heads without a row are replicated.
-# Matrices of the encoder are stacked on a leading layer axis N, which stays whole.
+# Suffix of a parameter's path -> mesh axes; dimension names as in docs/architecture.md. Vectors and heads that are not listed are
+# replicated. Encoder matrices are stacked on a leading layer axis N, which is not sharded.
 PARAMETER_SPECS: dict[tuple[str, ...], PartitionSpec] = {
     ("embeddings", "tokens"): PartitionSpec("tensor", "fsdp"),  # V, D
     ("embeddings", "positions"): PartitionSpec(None, "fsdp"),  # P, D
@@ -36,10 +36,11 @@ PARAMETER_SPECS: dict[tuple[str, ...], PartitionSpec] = {
 
 
 def make_mesh(config: MeshConfig, batch_size: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh ("data", "fsdp", "tensor") over all devices of all processes, or over the given ones.
+    """Create the mesh ("data", "fsdp", "tensor") over all devices of all processes, or over the given devices.
 
     Raises:
-        InputError: the axes do not multiply to the number of devices, do not divide the batch, or split a row over processes.
+        InputError: the product of the axes is not the number of devices, the batch cannot be divided evenly, or the tensor axis would
+            split a row across processes.
     """
     count = len(devices) if devices else jax.device_count()
     processes = len({device.process_index for device in devices}) if devices else jax.process_count()
@@ -47,8 +48,8 @@ def make_mesh(config: MeshConfig, batch_size: int, devices: Sequence[jax.Device]
     data = count // rest if config.data == -1 else config.data
     if data * rest != count:
         raise InputError(
-            f"The mesh data={data}, fsdp={config.fsdp}, tensor={config.tensor} takes {data * rest} devices and there are {count}. "
-            "Set --config.mesh.data, .fsdp and .tensor so that their product is the number of devices."
+            f"The mesh data={data}, fsdp={config.fsdp}, tensor={config.tensor} needs {data * rest} devices, but there are {count}. "
+            "Set --config.mesh.data, .fsdp and .tensor so that their product equals the number of devices."
         )
     if batch_size % (data * config.fsdp):
         raise InputError(
@@ -58,14 +59,14 @@ def make_mesh(config: MeshConfig, batch_size: int, devices: Sequence[jax.Device]
         )
     if data * config.fsdp % processes:
         raise InputError(
-            f"The mesh data={data}, fsdp={config.fsdp}, tensor={config.tensor} would split rows over the {processes} "
-            "processes, and each process reads whole rows of its own. Lower --config.mesh.tensor to a divisor of one process's devices."
+            f"The mesh data={data}, fsdp={config.fsdp}, tensor={config.tensor} would split rows across the {processes} "
+            "processes, but each process reads complete rows. Lower --config.mesh.tensor to a divisor of the number of devices per process."
         )
     return jax.make_mesh((data, config.fsdp, config.tensor), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def platform(mesh: Mesh) -> str:
-    """What its devices are: "cpu", "gpu" or "tpu"."""
+    """Return the platform of the devices: "cpu", "gpu" or "tpu"."""
     return mesh.devices.flat[0].platform
 
 
@@ -73,37 +74,37 @@ def _spec(path: tuple[Any, ...], shape: tuple[int, ...], mesh: Mesh) -> Partitio
     names = tuple(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
     for end, spec in PARAMETER_SPECS.items():
         if names[-len(end) :] == end and len(shape) == len(spec):
-            # A dimension that its axis does not divide (a vocabulary, say) stays whole.
+            # A dimension not divisible by its axis, such as the vocabulary, is not sharded.
             return PartitionSpec(*(axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(spec, shape, strict=True)))
-    if _needs_row(names, len(shape)):
+    if _needs_entry(names, len(shape)):
         raise ValueError(
-            f"The parameter {'/'.join(names)} of shape {shape} has no row in PARAMETER_SPECS, so every device would hold a whole copy. Add "
-            f"a row for it in {__name__}: its axes, or None for those that stay whole."
+            f"The parameter {'/'.join(names)} of shape {shape} has no entry in PARAMETER_SPECS, so every device would hold a complete "
+            f"copy. Add an entry in {__name__}: a mesh axis for each dimension, or None for dimensions that are not sharded."
         )
     return PartitionSpec()
 
 
-def _needs_row(names: tuple[str, ...], dimensions: int) -> bool:
-    """Whether a parameter is a matrix of the encoder (besides the layer axis) or a table: too large to be copied by oversight."""
+def _needs_entry(names: tuple[str, ...], dimensions: int) -> bool:
+    """Return whether a parameter is an encoder matrix (not counting the layer axis) or a table, too large to replicate by accident."""
     matrix = "encoder" in names[:-1] and dimensions - ("layers" in names) >= 2
     return matrix or (names[-2:-1] == ("embeddings",) and dimensions >= 2)
 
 
 def tree_shardings(tree: Any, mesh: Mesh) -> Any:
-    """The sharding of every array of a state, from the table; moments lie as their parameters do.
+    """Return the sharding of every array of a state. Optimizer moments are sharded like their parameters.
 
     Raises:
-        ValueError: a matrix of the encoder, or a table, has no row in `PARAMETER_SPECS`.
+        ValueError: an encoder matrix or a table has no entry in `PARAMETER_SPECS`.
     """
     return jax.tree_util.tree_map_with_path(lambda path, leaf: NamedSharding(mesh, _spec(path, leaf.shape, mesh)), tree)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
+    """Return the sharding of an array that is replicated on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows [B/P, ...] of each field -> global arrays [B, ...] cut over the mesh."""
+    """Assemble the rows [B/P, ...] of each of P processes into global arrays [B, ...] sharded over the mesh."""
     sharding = NamedSharding(mesh, ROWS)
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}

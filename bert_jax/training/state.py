@@ -1,4 +1,4 @@
-"""What training carries from step to step, born sharded."""
+"""The training state, sharded from the start."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,26 +15,26 @@ from bert_jax.training.sharding import tree_shardings
 
 @flax.struct.dataclass
 class TrainState:
-    """Step number (int32 scalar), parameters, and the optimizer's state."""
+    """Step number (int32 scalar), parameters and optimizer state."""
 
     step: jax.Array
     params: Any
     optimizer_state: Any
     running_loss: jax.Array | None = None
-    """Running mean of the loss (float32 scalar, infinite before the first), where updates far above it are skipped."""
+    """Running mean of the loss (float32 scalar, infinite before the first step) if updates with loss spikes are skipped, else None."""
     average: Any = None
-    """The moving average of the parameters, where one is kept; it lies as they do."""
+    """Moving average of the parameters, sharded like them, or None if disabled."""
 
     @property
     def model(self) -> Any:
-        """The parameters that are evaluated and saved as the model: the average, or those of the last step."""
+        """Parameters that are evaluated and saved as the model: the average if there is one, otherwise those of the last step."""
         return self.params if self.average is None else self.average
 
 
 def create_state(
     init: Callable[[], Any], optimizer: optax.GradientTransformation, mesh: Mesh, *, track_loss: bool = False, average: bool = False
 ) -> TrainState:
-    """A fresh state, computed where it will live: no device ever holds a whole copy of a sharded array."""
+    """Create an initial state, computed under its final sharding: no device ever holds a complete copy of a sharded array."""
     create = partial(_create, init, optimizer, track_loss, average)
     return jax.jit(create, out_shardings=tree_shardings(jax.eval_shape(create), mesh))()
 
@@ -42,7 +42,7 @@ def create_state(
 def planned_state(
     init: Callable[[], Any], optimizer: optax.GradientTransformation, mesh: Mesh, *, track_loss: bool = False, average: bool = False
 ) -> TrainState:
-    """The shapes, types and shardings that `create_state` would give, on a mesh whose devices need not exist."""
+    """Return the shapes, dtypes and shardings of the result of `create_state`, on a mesh whose devices need not exist."""
     shapes = jax.eval_shape(partial(_create, init, optimizer, track_loss, average))
     return jax.tree.map(lambda leaf, sharding: leaf.update(sharding=sharding), shapes, tree_shardings(shapes, mesh))
 
@@ -54,5 +54,5 @@ def _create(init: Callable[[], Any], optimizer: optax.GradientTransformation, tr
 
 
 def abstract_state(state: TrainState) -> TrainState:
-    """The same tree of shapes, types and shardings without the numbers, for restoring into."""
+    """Return the shapes, dtypes and shardings of a state, as a target for restoring a checkpoint."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)

@@ -1,4 +1,4 @@
-"""The training and evaluation steps as pure functions, and the one place that compiles them."""
+"""Training and evaluation steps as pure functions, and their compilation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,11 +21,11 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 EvaluationStep = Callable[[Any, Batch, jax.Array], Metrics]
 Gradients = Callable[[Any, Batch, jax.Array], tuple[Any, Metrics]]
 
-# Streams of keys that must never meet: those of the training steps and those of evaluation's fixed masks.
+# Separate key streams for training steps and for the fixed masks of evaluation.
 _TRAINING_STREAM, _EVALUATION_STREAM = 0, 1
 
-# What each loss weighs in the running mean.
-_RUNNING_SHARE = 0.01
+# Weight of each new loss in the running mean.
+_RUNNING_WEIGHT = 0.01
 
 
 def _key(seed: int, stream: int, index: jax.Array) -> jax.Array:
@@ -43,23 +43,23 @@ def train_step(
     skip_above: float = 0.0,
     ema: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
-    """One optimizer step on a global batch of B rows; everything random comes from (seed, state.step).
+    """Run one optimizer step on a global batch of B rows. All randomness is derived from (seed, state.step).
 
-    The batch is divided into `microbatches` of B / microbatches rows. It is prepared and its
-    normalizers are counted before it is cut, so the gradient is that of the whole batch.
+    The batch is split into `microbatches` of B / microbatches rows. It is prepared and its normalizers are counted before the split, so
+    the gradient is that of the full batch.
 
-    Where the loss or the gradient is not finite, or the loss above `skip_above` (if not 0) times its running mean, the
-    update is skipped: all but the step stays as it was, and the metric `skipped_updates` is 1.
+    If the loss or the gradient is not finite, or the loss exceeds `skip_above` (if not 0) times its running mean, the update is skipped:
+    everything but the step number is unchanged, and the metric `skipped_updates` is 1.
 
-    A state with an average has it moved towards the new parameters, by 1 - `ema` of the way; further in the first steps,
-    so that it forgets what training started from.
+    If the state has an average, it is an exponential moving average of the parameters with decay `ema`. The decay is lower in the first
+    steps, so that the average forgets the initial parameters.
     """
     prepare_key, dropout_key = jax.random.split(_key(seed, _TRAINING_STREAM, state.step))
     batch = objective.prepare(batch, prepare_key)
     normalizers = objective.normalizers(batch)
 
     def normalized(metrics: Metrics) -> jax.Array:
-        # A batch with nothing to learn from one of the heads adds zero, not 0 / 0.
+        # A batch without targets for one of the heads contributes zero, not 0 / 0.
         return sum((metrics[name].total / jnp.maximum(normalizers[name], 1.0) for name in objective.losses), start=jnp.float32(0))
 
     def loss(params: Any, part: Batch, keys: jax.Array) -> tuple[jax.Array, Metrics]:
@@ -72,39 +72,39 @@ def train_step(
         grads, metrics = gradients(state.params, batch, keys)
     else:
         grads, metrics = _accumulate(gradients, state.params, batch, keys, microbatches)
-    with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats, which a program may have forbidden
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats, which strict dtype promotion forbids
         updates, optimizer_state = optimizer.update(grads, state.optimizer_state, state.params)
     total, norm = normalized(metrics), optax.tree.norm(grads)
-    good = jnp.isfinite(total) & jnp.isfinite(norm)
+    valid = jnp.isfinite(total) & jnp.isfinite(norm)
     running_loss = state.running_loss
     if running_loss is not None:
-        good &= total <= skip_above * running_loss
-        running_loss = jnp.where(jnp.isinf(running_loss), total, running_loss + _RUNNING_SHARE * (total - running_loss))
+        valid &= total <= skip_above * running_loss
+        running_loss = jnp.where(jnp.isinf(running_loss), total, running_loss + _RUNNING_WEIGHT * (total - running_loss))
     params = optax.apply_updates(state.params, updates)
     average = None if state.average is None else _averaged(state.average, params, ema, state.step)
     after = TrainState(state.step, params, optimizer_state, running_loss, average)
-    after = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, state)
+    after = jax.tree.map(lambda new, old: jnp.where(valid, new, old), after, state)
     metrics["gradient_norm"] = Mean(norm, jnp.float32(1))
-    metrics["skipped_updates"] = Mean(1 - good.astype(jnp.float32), jnp.float32(1))
+    metrics["skipped_updates"] = Mean(1 - valid.astype(jnp.float32), jnp.float32(1))
     return dataclasses.replace(after, step=state.step + 1), metrics
 
 
 def _averaged(average: Any, params: Any, ema: float, step: jax.Array) -> Any:
-    # The first rates as in TensorFlow's ExponentialMovingAverage: 0.1, 0.18, 0.25, ...
+    # The decay of the first steps is 0.1, 0.18, 0.25, ..., as in TensorFlow's ExponentialMovingAverage.
     steps = step.astype(jnp.float32)
     rate = 1 - jnp.minimum(ema, (1 + steps) / (10 + steps))
     return jax.tree.map(lambda mean, new: mean + rate.astype(mean.dtype) * (new - mean), average, params)
 
 
 def _accumulate(gradients: Gradients, params: Any, batch: Batch, keys: jax.Array, microbatches: int) -> tuple[Any, Metrics]:
-    """Gradients and metrics summed over microbatches in a compiled loop, then once over the data axis of the mesh."""
+    """Sum gradients and metrics over microbatches in a compiled loop, then once over the data axis of the mesh."""
 
-    def cut(x: jax.Array) -> jax.Array:
-        # Microbatch m takes rows m, m + microbatches, ...: each device's rows stay on it.
+    def split(x: jax.Array) -> jax.Array:
+        # Microbatch m consists of rows m, m + microbatches, ..., so that rows stay on their devices.
         return x.reshape(x.shape[0] // microbatches, microbatches, *x.shape[1:]).swapaxes(0, 1)
 
-    def own_sum(params: Any, batch: Batch, keys: jax.Array) -> tuple[Any, Metrics]:
-        parts = jax.tree.map(cut, (batch, keys))
+    def local_sum(params: Any, batch: Batch, keys: jax.Array) -> tuple[Any, Metrics]:
+        parts = jax.tree.map(split, (batch, keys))
         shapes = jax.eval_shape(gradients, params, *jax.tree.map(lambda part: part[0], parts))
         zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
@@ -113,24 +113,24 @@ def _accumulate(gradients: Gradients, params: Any, batch: Batch, keys: jax.Array
 
         return jax.lax.scan(add, zero, parts)[0]
 
-    def whole_sum(params: Any, batch: Batch, keys: jax.Array) -> tuple[Any, Metrics]:
-        return jax.tree.map(lambda own: jax.lax.psum(own, "data"), own_sum(params, batch, keys))
+    def global_sum(params: Any, batch: Batch, keys: jax.Array) -> tuple[Any, Metrics]:
+        return jax.tree.map(lambda local: jax.lax.psum(local, "data"), local_sum(params, batch, keys))
 
     axes = jax.sharding.get_abstract_mesh().shape
-    # A loop over the whole mesh sums over its devices in every microbatch. XLA's partitioner (jaxlib 0.10.2) dies of a loop for one
-    # place on an axis where two others are left to it.
+    # Without shard_map, XLA would all-reduce gradients in every microbatch. With both other axes larger than 1, XLA's partitioner
+    # (jaxlib 0.10.2) crashes on a loop inside shard_map over "data".
     if axes.get("data", 1) == 1 or min(axes["fsdp"], axes["tensor"]) > 1:
-        grads, metrics = own_sum(params, batch, keys)
+        grads, metrics = local_sum(params, batch, keys)
     else:
-        whole, rows = PartitionSpec(), PartitionSpec("data")
-        summed = jax.shard_map(whole_sum, in_specs=(whole, rows, rows), out_specs=whole, axis_names={"data"}, check_vma=False)
+        everywhere, rows = PartitionSpec(), PartitionSpec("data")
+        summed = jax.shard_map(global_sum, in_specs=(everywhere, rows, rows), out_specs=everywhere, axis_names={"data"}, check_vma=False)
         grads, metrics = summed(params, batch, keys)
-    # Real tokens are a sum over the step, not a mean over microbatches.
+    # `real_tokens` is a sum over the step, not a mean over microbatches.
     return grads, metrics | {"real_tokens": Mean(metrics["real_tokens"].total, jnp.float32(1))}
 
 
 def evaluation_step(params: Any, batch: Batch, index: jax.Array, *, objective: Objective, seed: int) -> Metrics:
-    """Metrics of one evaluation batch without dropout; the masks depend on (seed, index) alone, so they are fixed."""
+    """Compute the metrics of one evaluation batch without dropout. Masks depend only on (seed, index), so they are fixed."""
     return objective.metrics(params, objective.prepare(batch, _key(seed, _EVALUATION_STREAM, index)), None)
 
 
@@ -144,12 +144,12 @@ def compile_steps(
     skip_above: float = 0.0,
     ema: float = 0.0,
 ) -> tuple[TrainStep, EvaluationStep]:
-    """Both steps, jitted over the mesh: state donated and kept where it lies, metrics on every device."""
+    """Compile both steps for the mesh. The state is donated and keeps its sharding; metrics are replicated."""
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     batch_sharding = NamedSharding(mesh, ROWS)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for kernels, which XLA cannot cut over devices
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for kernels, which XLA cannot partition
             return train_step(
                 state, batch, objective=objective, optimizer=optimizer, seed=seed, microbatches=microbatches, skip_above=skip_above, ema=ema
             )

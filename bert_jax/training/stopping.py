@@ -1,4 +1,4 @@
-"""Being asked to stop: by a signal, and with several processes by an agreement on when."""
+"""Requests to stop by a signal, coordinated across processes."""
 
 import itertools
 import signal
@@ -9,36 +9,39 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
-# Several processes agree on the number of a call of `requested`, so it may never come again, in a later stage either.
+# Processes agree to stop at a numbered call of `requested`, so numbers are never reused, not even in a later stage.
 _CALLS = itertools.count(1)
 
 
 class Stop:
-    """Whether a run is to stop."""
+    """State of the requests to stop a run."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
 
     def requested(self) -> bool:
-        """Whether to stop now. Several processes call this equally often, and all hear of it, once, at the same call."""
+        """Return whether to stop now.
+
+        All processes must call this equally often; it returns True on all of them at the same call, and only once.
+        """
         if jax.process_count() == 1:
             return bool(self.received)
         try:
             return bool(multihost_utils.reached_preemption_sync_point(next(_CALLS)))
-        except RuntimeError:  # The service that the processes agree by was turned off.
+        except RuntimeError:  # The coordination service was shut down.
             return False
 
     @property
     def number(self) -> int:
-        """The signal; SIGTERM where another process got it."""
+        """Number of the signal; SIGTERM if another process received it."""
         return self.received[0] if self.received else signal.SIGTERM
 
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """Hears SIGINT and SIGTERM, so that a step (or a batch) ends and a checkpoint is saved; a second Ctrl-C ends at once.
+    """Catch SIGINT and SIGTERM so that the current step (or batch) finishes and a checkpoint is saved; a second Ctrl-C exits immediately.
 
-    With several processes SIGTERM belongs to `jax.distributed`, which agrees with all of them on when to stop.
+    With several processes, `jax.distributed` handles SIGTERM and coordinates when all of them stop.
     """
     stop = Stop()
     several = jax.process_count() > 1
@@ -54,7 +57,7 @@ def stop_signals() -> Iterator[Stop]:
     numbers = (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM)
     try:
         before = {number: signal.signal(number, handle) for number in numbers}
-    except ValueError:  # Not the main thread: the program around us keeps its own handlers.
+    except ValueError:  # Not the main thread: the host program keeps its own handlers.
         before = {}
     try:
         yield stop

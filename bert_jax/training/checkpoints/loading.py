@@ -1,4 +1,4 @@
-"""Parameters out of checkpoints, verified before they are used."""
+"""Load parameters from checkpoints and verify them before use."""
 
 import math
 import os
@@ -19,21 +19,22 @@ from bert_jax.training.checkpoints.verification import required, score_without_m
 
 
 class UnverifiedCheckpointWarning(UserWarning):
-    """A checkpoint has no manifest, so that nobody can tell whether it is what was written."""
+    """A checkpoint has no manifest, so its integrity cannot be verified."""
 
 
 def load_parameters(directory: Path, params: Any, model: Mapping[str, Any], best: bool, alone: bool = False) -> Any:
-    """Verified parameters of a model directory.
+    """Load and verify the parameters of a model directory.
 
     Args:
-        params: the sub-tree of shapes, types and shardings to give back.
-        model: what the directory says of the model (`model_directory.identity`).
-        best: whether the model is its best checkpoint, not its newest (`bert_jax.tasks.base.Task.best`).
-        alone: this process works by itself, whatever other processes of its job do meanwhile.
+        directory: the model directory.
+        params: the subtree of parameters to load, as shapes, dtypes and shardings.
+        model: identity of the model according to the directory (`bert_jax.model.directory.identity`).
+        best: load the best checkpoint instead of the newest (`bert_jax.tasks.base.Task.best`).
+        alone: this process loads independently of the other processes of its job.
 
     Raises:
-        InputError: there is no checkpoint; its parameters do not fit, naming the first that does not; it is damaged, naming
-            the file; or it was trained as another model or with another vocabulary.
+        InputError: there is no checkpoint; a parameter does not fit (the message names the first); the checkpoint is damaged (the message
+            names the file); or it belongs to another model or vocabulary.
     """
     path, saved = chosen(directory / "checkpoints", best)
     check_arrays(path, saved, {"params": params})
@@ -51,7 +52,7 @@ def load_parameters(directory: Path, params: Any, model: Mapping[str, Any], best
 
 
 def restore_parameters(path: Path, params: Any, alone: bool = False) -> Any:
-    """The parameters of one checkpoint as they are; arguments as in `load_parameters`."""
+    """Load the parameters of one checkpoint without verification; arguments as in `load_parameters`."""
     processes = _this_process_alone() if alone else ocp.options.MultiprocessingOptions()
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), params)
     with ocp.Checkpointer(
@@ -61,10 +62,12 @@ def restore_parameters(path: Path, params: Any, alone: bool = False) -> Any:
 
 
 def chosen(directory: Path, best: bool) -> tuple[Path, Manifest]:
-    """The checkpoint that is the model: the newest, or the one with the highest score (the later of equals; the newest if none has one).
+    """Choose the checkpoint to load: the newest or, if `best`, the one with the highest score.
+
+    Ties go to the later checkpoint, and without any scores the newest is chosen.
 
     Raises:
-        InputError: there is none, or a manifest that decides this is damaged or missing.
+        InputError: there is no checkpoint, or a manifest needed for the choice is damaged or missing.
     """
     steps = steps_in(directory)
     if not steps:
@@ -72,7 +75,7 @@ def chosen(directory: Path, best: bool) -> tuple[Path, Manifest]:
     try:
         if all(manifest.read(directory / str(step)) is None for step in steps):
             path = directory / str(max(steps, key=lambda step: (score_without_manifest(directory / str(step)) if best else 0.0, step)))
-            message = f"{path} has no {manifest.FILE}: an older version wrote it. It is used as it is, without a look at its hashes."
+            message = f"{path} has no {manifest.FILE} because an older version wrote it. It is used without verification."
             warnings.warn(as_typed(message), UnverifiedCheckpointWarning, stacklevel=4)
             return path, without_manifest(path)
         found = {step: required(directory / str(step)) for step in (steps if best else steps[-1:])}
@@ -86,13 +89,13 @@ def chosen(directory: Path, best: bool) -> tuple[Path, Manifest]:
 def _remedy(path: Path) -> str:
     stage = path.parent.parent
     return (
-        f"The checkpoint was damaged after it was written. Restore {path} from a copy, or run the training of {stage} again, which sets "
-        "it aside and goes on from the newest that is whole."
+        f"The checkpoint was damaged after it was written. Restore {path} from a backup, or run the training of {stage} again, which "
+        "sets it aside and resumes from the newest intact checkpoint."
     )
 
 
 def _more(found: list[str]) -> str:
-    return f"({len(found) - 1} more files too.) " if len(found) > 1 else ""
+    return f"{len(found)} files are damaged in total. " if len(found) > 1 else ""
 
 
 def _this_process_alone() -> ocp.options.MultiprocessingOptions:
@@ -101,20 +104,20 @@ def _this_process_alone() -> ocp.options.MultiprocessingOptions:
 
 
 def pytree_restore(tree: Any, partial: bool = False) -> ocp.args.PyTreeRestore:
-    """What Orbax needs to give arrays like those of this tree, or of this part of what was saved."""
+    """Return the Orbax arguments for restoring arrays like those of this tree, or of a part of the saved tree if `partial`."""
     return ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree), partial_restore=partial)
 
 
 def check_arrays(checkpoint: Path, saved: Manifest, wanted: Mapping[str, Any]) -> None:
-    """Raises InputError for the first array that is not in the checkpoint as it is wanted, naming it."""
-    # Orbax casts another type in silence and reports a wrong shape without the parameter's name.
+    """Raise InputError for the first array of `wanted` that is missing from the checkpoint or differs in shape or dtype."""
+    # Orbax silently casts to another dtype, and its error for a wrong shape does not name the parameter.
     for path, (shape, dtype) in arrays_of(wanted).items():
-        there = saved.arrays.get(path)
-        what = "it is missing" if there is None else ""
-        if there is not None and there[0] != shape:
-            what = f"it is {there[0]} in the checkpoint and {shape} in the model"
-        elif there is not None and there[1] != dtype:
-            what = f"it is {there[1]} in the checkpoint and {dtype} in the model"
+        stored = saved.arrays.get(path)
+        what = "it is missing" if stored is None else ""
+        if stored is not None and stored[0] != shape:
+            what = f"it is {stored[0]} in the checkpoint and {shape} in the model"
+        elif stored is not None and stored[1] != dtype:
+            what = f"it is {stored[1]} in the checkpoint and {dtype} in the model"
         if what:
             raise InputError(
                 f"The checkpoint {checkpoint} does not fit the model at parameter {path.removeprefix('params/')}: {what}. "

@@ -1,4 +1,4 @@
-"""What a checkpoint consists of: the size and the hash of every file, its arrays, and what it belongs to. Written last, read first."""
+"""Checkpoint manifests: size and hash of every file, the arrays, the model and the data. Written last and read first."""
 
 import hashlib
 import importlib.metadata
@@ -16,42 +16,42 @@ from bert_jax.storage.files import sha256, sizes_below, sync, write_whole
 
 FILE = "manifest.json"
 
-# Orbax writes these while it renames the finished directory; nothing is ever restored from them.
+# Orbax writes these while it renames the finished directory; nothing is restored from them.
 _NOT_HASHED = ("_CHECKPOINT_METADATA", "commit_success.txt")
 _VERSIONS = ("bert_jax", "flax", "jax", "numpy", "optax", "orbax-checkpoint")
 
 Arrays = Mapping[str, tuple[tuple[int, ...], str]]
-"""Shape and type of every array, by item and path: `params/encoder/layers/...`."""
+"""Shape and dtype of every array, by item and path: `params/encoder/layers/...`."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What stands in a checkpoint's `manifest.json`, which holds a hash of itself too."""
+    """Content of a checkpoint's `manifest.json`, which also stores a hash of itself."""
 
     files: Mapping[str, tuple[int, str]]
     """Size and SHA-256 of every file."""
     arrays: Arrays
     model: Mapping[str, Any]
-    """The description of the model and the fingerprint of its vocabulary (`model_directory.identity`)."""
+    """Description of the model and fingerprint of its vocabulary (`bert_jax.model.directory.identity`)."""
     data: str
-    """The fingerprint of the data that the position is in."""
+    """Fingerprint of the data that the position refers to."""
     score: float | None
 
 
 class DamagedError(InputError):
-    """A manifest that cannot be read or does not match its own hash."""
+    """A manifest is missing, cannot be read or does not match its own hash."""
 
 
 def write(directory: Path, arrays: Arrays, model: Mapping[str, Any], data: str, score: float | None) -> None:
-    """Hashes every file of a finished checkpoint, once it is on the disk, and writes the manifest."""
+    """Flush every file of a finished checkpoint to disk, hash it, and write the manifest."""
     names = _names(directory)
     with ThreadPoolExecutor() as pool:
-        files = dict(zip(names, pool.map(lambda name: _seal(directory / name), names), strict=True))
+        files = dict(zip(names, pool.map(lambda name: _size_and_hash(directory / name), names), strict=True))
     _commit(directory, {"files": files, "arrays": arrays, "model": model, "data": data, "score": score, "versions": _versions()})
 
 
 def set_score(directory: Path, score: float) -> None:
-    """Writes the score of a finished checkpoint into its manifest; what that says of the files stays as it is."""
+    """Write the score of a finished checkpoint to its manifest, leaving the rest unchanged."""
     _commit(directory, json.loads((directory / FILE).read_bytes())["content"] | {"score": score})
 
 
@@ -60,24 +60,24 @@ def _commit(directory: Path, content: Mapping[str, Any]) -> None:
 
 
 def read(directory: Path) -> Manifest | None:
-    """The manifest of a checkpoint; None if it has none.
+    """Read the manifest of a checkpoint; None if it has none.
 
     Raises:
-        DamagedError: it cannot be read, or is not what was written.
+        DamagedError: the manifest cannot be read or has changed since it was written.
     """
     path = directory / FILE
     try:
         found = json.loads(path.read_bytes())
         content = found["content"]
-        whole = found["sha256"] == _digest(content)
+        intact = found["sha256"] == _digest(content)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise DamagedError(f"{path} cannot be read ({error.strerror or error})") from error
     except (ValueError, TypeError, KeyError, RecursionError):
-        whole = False
-    if not whole:
-        raise DamagedError(f"{path} is not what was written: its hash differs")
+        intact = False
+    if not intact:
+        raise DamagedError(f"{path} has changed since it was written: its hash differs")
     arrays = {path: (tuple(shape), dtype) for path, (shape, dtype) in content["arrays"].items()}
     files = {name: (size, digest) for name, (size, digest) in content["files"].items()}
     return Manifest(files, arrays, content["model"], content["data"], content["score"])
@@ -90,12 +90,14 @@ def faults(
     on_read: Callable[[int], None] = lambda size: None,
     hashed: Collection[str] | None = None,
 ) -> list[str]:
-    """What is wrong with the files of a checkpoint, a line for each.
+    """Return a message for each damaged file of a checkpoint.
 
     Args:
-        items: look at the files of these items alone, such as `params`; empty looks at all.
-        on_read: hears of the bytes of each whole file.
-        hashed: the items whose files are read; of the others' their sizes are looked at. None reads all.
+        directory: the checkpoint.
+        manifest: its manifest.
+        items: check only the files of these items, such as `params`; empty checks all.
+        on_read: called with the size in bytes of each intact file.
+        hashed: items whose files are hashed; only the sizes of the other files are checked. None hashes all files.
     """
 
     def fault(name: str) -> str:
@@ -103,7 +105,7 @@ def faults(
         try:
             found = path.stat().st_size
             if found != size:
-                return f"{path} has {found:,} bytes where {size:,} were written"
+                return f"{path} has {found:,} bytes, but {size:,} were written"
             same = (hashed is not None and name.split("/")[0] not in hashed) or sha256(path) == digest
         except FileNotFoundError:
             return f"{path} is missing"
@@ -111,7 +113,7 @@ def faults(
             return f"{path} cannot be read ({error.strerror or error})"
         if same:
             on_read(size)
-        return "" if same else f"{path} is not what was written: its hash differs"
+        return "" if same else f"{path} has changed since it was written: its hash differs"
 
     names = [name for name in manifest.files if not items or name.split("/")[0] in items]
     with ThreadPoolExecutor() as pool:
@@ -119,7 +121,7 @@ def faults(
 
 
 def arrays_of(items: Mapping[str, Any]) -> Arrays:
-    """Shape and type of every array of these trees."""
+    """Return the shape and dtype of every array in these trees, given by item."""
     return {
         f"{item}/{jax.tree_util.keystr(path, simple=True, separator='/')}": (tuple(leaf.shape), str(leaf.dtype))
         for item, tree in items.items()
@@ -132,8 +134,8 @@ def _names(directory: Path) -> list[str]:
     return sorted(name for name in found if name not in (*_NOT_HASHED, FILE))
 
 
-def _seal(path: Path) -> tuple[int, str]:
-    # What the manifest says must be true even after a loss of power.
+def _size_and_hash(path: Path) -> tuple[int, str]:
+    # The manifest must be correct even after a power failure.
     sync(path)
     return path.stat().st_size, sha256(path)
 
