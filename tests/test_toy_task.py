@@ -57,7 +57,7 @@ class HowLong(Question):
 
     def start(self, model: Any, **options: Any) -> Callable[[Any], Any]:
         answer = jax.jit(model.forward.model.apply)
-        return lambda queries: model.forward.of_examples(queries, lambda batch: answer({"params": model.forward.params}, batch)[..., 0])
+        return lambda queries: model.forward.per_example(queries, lambda batch: answer({"params": model.forward.params}, batch)[..., 0])
 
     def record(self, answer: float) -> dict[str, Any]:
         return {"characters": round(float(np.exp(answer)), 1)}

@@ -4,13 +4,13 @@ import argparse
 from collections.abc import Callable
 
 from bert_jax.cli.arguments import Add, anywhere, disk
-from bert_jax.tasks import OF_EVERY_MODEL, questions
+from bert_jax.tasks import COMMON_QUESTIONS, questions
 from bert_jax.tasks.base import Question
 
 
 def add_model_commands(add: Add) -> None:
     """Add a command for every question of the registered tasks: fill-mask, score, next-sentence, classify and embed."""
-    for question in (*(question for _, question in questions()), *OF_EVERY_MODEL):
+    for question in (*(question for _, question in questions()), *COMMON_QUESTIONS):
         command = add(question.name.replace("_", "-"), _ask(question), question.help, *question.examples)
         question.add_options(command)
         _add_texts(command, question)

@@ -70,7 +70,7 @@ def answer(question: Question, flags: argparse.Namespace) -> None:
             if not flags.output:
                 raise
             raise Interrupted(f"the same command resumes after {output.written.rows:,} of {texts.count:,} lines") from None
-        _finish(texts, output, flags.output, bert.most_tokens(question.name))
+        _finish(texts, output, flags.output, bert.max_tokens(question.name))
 
 
 def _texts(flags: argparse.Namespace, question: Question) -> _Texts:

@@ -86,7 +86,7 @@ def _published(
     """Return the `transformers` class to write (`requested`, or the one that matches the model's heads) and the parts that it holds."""
     task = find(description.kind)
     rows = task.published
-    if not rows or (reason := task.unpublished(description)):
+    if not rows or (reason := task.why_not_exportable(description)):
         raise InputError(f"The model in {directory} {reason if rows else 'is for a task that transformers has no class for.'}")
     # Without the next-sentence task, its head and the pooler still have their random initial values.
     untrained = "next_sentence" in rows[0].parts and description.next_sentence == "none" and not description.absent

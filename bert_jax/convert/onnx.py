@@ -14,15 +14,12 @@ from jax.extend.core import jaxpr_as_fun
 from bert_jax.config import ComputeConfig
 from bert_jax.errors import InputError
 from bert_jax.model.batch import ENCODER_FIELDS, FIELDS
-from bert_jax.model.bert import Batch, ClassificationModel, PretrainingModel
-from bert_jax.model.heads import gather_positions
+from bert_jax.model.bert import BertModel
 from bert_jax.storage.files import on_disk, resolve_path
 from bert_jax.tasks.stored import build, load_model
 
-_HEAD_FIELDS = {"masked_token": "masked_positions", "next_sentence": "cls_positions", "classifier": "cls_positions"}
 
-
-def export_onnx(model: PretrainingModel | ClassificationModel, params: Any, path: str | Path) -> None:
+def export_onnx(model: BertModel, params: Any, path: str | Path) -> None:
     """Write a model as a single ONNX file that accepts batches of any size and sequence length.
 
     The graph's inputs are fields of the batch layout (docs/architecture.md#one-batch-shape), all int32: `tokens`, `example_ids`,
@@ -40,13 +37,13 @@ def export_onnx(model: PretrainingModel | ClassificationModel, params: Any, path
         raise InputError("ONNX export needs the package jax2onnx, which is not installed: pip install jax2onnx.") from error
     model = model.clone(compute=ComputeConfig())
     params = jax.tree.map(jnp.asarray, jax.device_get(params))
-    names = dict.fromkeys((*ENCODER_FIELDS, *(field for head, field in _HEAD_FIELDS.items() if head in params)))
+    names = dict.fromkeys((*ENCODER_FIELDS, *(field for head, field in model.head_reads.items() if head in params)))
     scope = export.SymbolicScope()
     fields = [FIELDS[name] for name in names]
     inputs = [jax.ShapeDtypeStruct(export.symbolic_shape(f"B, {axis}", scope=scope), dtype) for axis, dtype in fields]
 
     def outputs(*arrays: jax.Array) -> dict[str, jax.Array]:
-        return model.apply({"params": params}, dict(zip(names, arrays, strict=True)), method=_outputs)
+        return model.apply({"params": params}, dict(zip(names, arrays, strict=True)), method="outputs")
 
     # Trace first: jax2onnx patches jax.numpy functions while it traces, which breaks Flax's parameter check.
     traced, shapes = jax.make_jaxpr(outputs, return_shape=True)(*inputs)
@@ -66,18 +63,6 @@ def export_model_to_onnx(directory: str | Path, path: str | Path) -> None:
         raise InputError(f"{path} already exists: choose another file name.")
     description, tokenizer, params = load_model(directory, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
     export_onnx(build(description, tokenizer.vocab_size, ComputeConfig()), params, path)
-
-
-def _outputs(model: PretrainingModel | ClassificationModel, batch: Batch) -> dict[str, jax.Array]:
-    if isinstance(model, ClassificationModel):
-        return {"scores": model(batch)}
-    hidden, _ = model.encode(batch)
-    outputs = {"hidden": hidden}
-    if "masked_positions" in batch:
-        outputs["masked_tokens"] = model.masked_token_logits(gather_positions(hidden, batch["masked_positions"]))
-    if "cls_positions" in batch:
-        outputs["next_sentence"] = model.next_sentence_logits(hidden, batch["cls_positions"])
-    return outputs
 
 
 @contextmanager

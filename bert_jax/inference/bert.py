@@ -25,11 +25,10 @@ from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model.directory import ModelDescription
 from bert_jax.runtime.ahead import Finish, one_ahead
 from bert_jax.storage.files import resolve_path
-from bert_jax.tasks import OF_EVERY_MODEL, embedding, find, questions
-from bert_jax.tasks.base import Answers, Loaded, Question, Task
+from bert_jax.tasks import COMMON_QUESTIONS, embedding, find, questions
+from bert_jax.tasks.base import ONE_SEGMENT_TYPE, Answers, Loaded, Question, Task
 from bert_jax.tasks.classification import Classification
 from bert_jax.tasks.pretraining import Prediction
-from bert_jax.tasks.pretraining.questions import ONE_SEGMENT_TYPE
 from bert_jax.tasks.stored import build, load_model
 
 T = TypeVar("T")
@@ -237,16 +236,16 @@ class Bert:
     @property
     def questions(self) -> dict[str, Question]:
         """The questions that the model can answer, by name."""
-        own = (*find(self._model.description.kind, self._tasks).questions, *OF_EVERY_MODEL)
+        own = (*find(self._model.description.kind, self._tasks).questions, *COMMON_QUESTIONS)
         return {question.name: question for question in own if not self._unsupported_reason(question)}
 
     def width(self, name: str, **options: Any) -> int:
         """Return the size of the vectors that answer a question, or 0 if its answers are not vectors."""
         return self.questions[name].width(self._model, **options)
 
-    def most_tokens(self, name: str) -> int:
+    def max_tokens(self, name: str) -> int:
         """Return the number of tokens to which a question truncates texts."""
-        return self.questions[name].most_tokens(self._model)
+        return self.questions[name].max_tokens(self._model)
 
     def _answer(self, name: str, texts: str | Iterable[str], pairs: str | Iterable[str] | None, **options: Any) -> Answers:
         question, ask = self._question(name), _ChunkedAsk(self._model)
@@ -268,7 +267,7 @@ class Bert:
         return answers
 
     def _question(self, name: str) -> Question:
-        own = {question.name: question for question in (*find(self._model.description.kind, self._tasks).questions, *OF_EVERY_MODEL)}
+        own = {question.name: question for question in (*find(self._model.description.kind, self._tasks).questions, *COMMON_QUESTIONS)}
         if name not in own:
             task = next((task for task, question in questions(self._tasks) if question.name == name), None)
             required = f"{name} requires {task.noun}, which this model is not. Load one, such as runs/demo/{task.stage}." if task else ""
@@ -287,7 +286,7 @@ class Bert:
                 f"{question.name} needs {' and '.join(absent)}, which this model's checkpoint does not contain. Import the model with "
                 "--initialize-missing to initialize the head randomly, then train it."
             )
-        return question.fault(self._model.description)
+        return question.why_not(self._model.description)
 
 
 class _ChunkedAsk:
@@ -309,7 +308,7 @@ class _ChunkedAsk:
         pairs: Iterable[str] | None,
         start: Callable[[Queries], Finish[T]],
         masked: bool = False,
-        most_tokens: int = 0,
+        max_tokens: int = 0,
     ) -> list[T]:
         """Return the result of `start` for each chunk of texts. The next chunk is dispatched before the results of a chunk are awaited.
 
@@ -318,13 +317,13 @@ class _ChunkedAsk:
             pairs: the second text of each pair, or None.
             start: dispatches a chunk to the devices.
             masked: the question is about the [MASK]s of a text, so long texts are truncated around them.
-            most_tokens: truncate texts to this many tokens, if fewer than the model's maximum length; 0 for no further limit.
+            max_tokens: truncate texts to this many tokens, if fewer than the model's maximum length; 0 for no further limit.
         """
         encoder = self._model.description.encoder
         if pairs is not None and encoder.segment_types == 1:
             # The lookup of segment 1 would silently use row 0, and the answer would be meaningless.
             raise InputError(ONE_SEGMENT_TYPE)
-        self.positions = min(encoder.max_positions, most_tokens or encoder.max_positions)
+        self.positions = min(encoder.max_positions, max_tokens or encoder.max_positions)
 
         def started() -> Iterator[Finish[T]]:
             for first, (left, right) in _chunks(texts, pairs):

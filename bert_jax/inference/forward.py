@@ -53,7 +53,7 @@ class Forward:
             layout = (batch[name] for name in ("example_ids", "positions", "cls_positions"))
             return _pool(hidden, *layout, modes=modes, skipped=np.int32(skipped))
 
-        return self.of_examples(queries, work)
+        return self.per_example(queries, work)
 
     def encode(self, batch: Any, layer: int | None = None) -> jax.Array:
         """Return the hidden states [B, L, D] of a layer, 0 for the embeddings; None for the last layer."""
@@ -64,12 +64,12 @@ class Forward:
         for packed in packed_batches(queries, self._special, self.shapes):
             yield packed, jax.device_put(packed.fields, self._rows)
 
-    def of_examples(self, queries: Queries, work: Callable[[Any], jax.Array]) -> Finish[np.ndarray]:
+    def per_example(self, queries: Queries, work: Callable[[Any], jax.Array]) -> Finish[np.ndarray]:
         """Apply `work`, which returns [B, E, ...] for a batch, and return its result for each example: [n, ...]."""
         sent = [(packed.examples, work(batch)) for packed, batch in self._dispatch(queries)]
         return lambda: _in_order([(own.indices, (own.rows, own.columns), answers) for own, answers in sent])
 
-    def at_masked(self, queries: Queries, head: Callable[..., Any]) -> Finish[Any]:
+    def per_masked_token(self, queries: Queries, head: Callable[..., Any]) -> Finish[Any]:
         """Apply `head` to all masked tokens, in slices of fixed size, and return its results: [c, ...].
 
         `head(hidden, rows, columns, which)` gets the hidden states of a batch and, int32 [S] each, the rows and columns of masked

@@ -3,7 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
@@ -36,6 +36,9 @@ class BertModel(nn.Module):
     embedding: str = dataclasses.field(default="tokens", kw_only=True)
     """A name in `bert_jax.model.encoder.EMBEDDINGS`."""
 
+    head_reads: ClassVar[Mapping[str, str]] = {}
+    """For each head, by the top-level name of its parameters, the batch field that it reads in addition to the encoder's."""
+
     def setup(self) -> None:
         self.embeddings = EMBEDDINGS[self.embedding](self.vocab_size, self.config, jnp.dtype(self.compute.dtype))
         self.encoder = Encoder(self.config, self.compute)
@@ -50,6 +53,8 @@ class BertModel(nn.Module):
 
 class PretrainingModel(BertModel):
     """BERT with its two pre-training heads (Devlin et al. 2019, section 3.1)."""
+
+    head_reads: ClassVar[Mapping[str, str]] = {"masked_token": "masked_positions", "next_sentence": "cls_positions"}
 
     def setup(self) -> None:
         super().setup()
@@ -76,6 +81,16 @@ class PretrainingModel(BertModel):
         warnings.warn("next_sentence_scores is now next_sentence_logits.", DeprecationWarning, stacklevel=2)
         return self.next_sentence_logits(hidden, cls_positions)
 
+    def outputs(self, batch: Batch) -> dict[str, jax.Array]:
+        """Return the hidden states [B, L, D], and the logits of each head whose field is in the batch, by name."""
+        hidden, _ = self.encode(batch)
+        found = {"hidden": hidden}
+        if "masked_positions" in batch:
+            found["masked_tokens"] = self.masked_token_logits(gather_positions(hidden, batch["masked_positions"]))
+        if "cls_positions" in batch:
+            found["next_sentence"] = self.next_sentence_logits(hidden, batch["cls_positions"])
+        return found
+
     def __call__(self, batch: Batch, keys: jax.Array | None = None) -> PretrainingOutput:
         """Apply both heads to a batch that includes `masked_positions` [B, M]; per-row keys [B] enable dropout."""
         hidden, _ = self.encode(batch, keys)
@@ -87,6 +102,8 @@ class PretrainingModel(BertModel):
 
 class ClassificationModel(BertModel):
     """Encoder with a linear layer over each example's pooled [CLS] vector or its mean vector."""
+
+    head_reads: ClassVar[Mapping[str, str]] = {"classifier": "cls_positions"}
 
     classes: int = 2
     pooling: Literal["cls", "mean"] = "cls"
@@ -107,3 +124,7 @@ class ClassificationModel(BertModel):
         else:
             pooled = example_mean(hidden, batch["example_ids"], batch["cls_positions"].shape[1])
         return self.classifier(dropout(pooled, self.head_dropout, head_keys))
+
+    def outputs(self, batch: Batch) -> dict[str, jax.Array]:
+        """Return the logits [B, E, C] by name."""
+        return {"scores": self(batch)}

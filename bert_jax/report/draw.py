@@ -13,7 +13,7 @@ Lines = Sequence[Json]
 def figures(shown: Sequence[Figure]) -> str:
     """Return a card for each figure that has a value."""
     cards = [
-        f'<div class="figure"><dt>{escape(figure.name)}</dt><dd>{escape(figure.value)}</dd><p>{escape(figure.beside)}</p></div>\n'
+        f'<div class="figure"><dt>{escape(figure.name)}</dt><dd>{escape(figure.value)}</dd><p>{escape(figure.comparison)}</p></div>\n'
         for figure in shown
         if figure.value
     ]

@@ -87,7 +87,7 @@ def finetune(
         batches.close()
     result = _score(job, task, model, labelled, tokenizer, stage)
     result |= {"truncated_texts": batches.truncated, "duplicates_left_out": labelled.duplicates, "overlaps": labelled.overlaps}
-    result |= task.about_data(labelled)
+    result |= task.data_fields(labelled)
     if jax.process_index() == 0:
         model_directory.finish(directory, result)
     return result

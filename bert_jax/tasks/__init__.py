@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bert_jax.modalities.base import Modality
 
 TASKS: tuple[Task, ...] = (PRETRAINING, CLASSIFICATION)
-OF_EVERY_MODEL: tuple[Question, ...] = (Embed(),)
+COMMON_QUESTIONS: tuple[Question, ...] = (Embed(),)
 
 
 def find(kind: str, others: Iterable[Task] = ()) -> Task:

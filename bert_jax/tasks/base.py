@@ -33,6 +33,12 @@ Answers: TypeAlias = "Sequence[Any] | np.ndarray"
 """One answer per text."""
 
 
+ONE_SEGMENT_TYPE = (
+    "This model has only one segment type (encoder.segment_types=1), so it cannot distinguish sentence B from A. Load a model with two "
+    "segment types for questions about pairs."
+)
+
+
 class Forward(Protocol):
     """A model placed on its devices; implemented by `bert_jax.inference.forward.Forward`."""
 
@@ -40,13 +46,13 @@ class Forward(Protocol):
     params: Any
     shapes: BatchShapes
 
-    def of_examples(self, queries: Queries, work: Callable[[Any], Any]) -> Finish[np.ndarray]:
+    def per_example(self, queries: Queries, work: Callable[[Any], Any]) -> Finish[np.ndarray]:
         """Apply `work` to each batch and return its outputs [B, E, ...] per example, [n, ...]."""
 
     def vectors(self, queries: Queries, modes: tuple[str, ...], layer: int | None, skipped: int = 0) -> Finish[np.ndarray]:
         """Return the pooled hidden states of each example, float32 [n, D * modes]."""
 
-    def at_masked(self, queries: Queries, head: Callable[..., Any]) -> Finish[Any]:
+    def per_masked_token(self, queries: Queries, head: Callable[..., Any]) -> Finish[Any]:
         """Apply `head(hidden, rows, columns, which)` to the masked tokens and return its outputs per masked token, [c, ...]."""
 
     def encode(self, batch: Any) -> Any:
@@ -71,7 +77,7 @@ class Ask(Protocol):
         pairs: Iterable[str] | None,
         start: Callable[[Queries], Finish[Answers]],
         masked: bool = False,
-        most_tokens: int = 0,
+        max_tokens: int = 0,
     ) -> list[Answers]: ...
 
 
@@ -101,7 +107,7 @@ class Question(ABC):
     def add_options(self, command: argparse.ArgumentParser) -> None:  # noqa: B027  # most have none
         """Add the flags of the question's options to its command."""
 
-    def fault(self, description: ModelDescription) -> str:
+    def why_not(self, description: ModelDescription) -> str:
         """Return why a model cannot answer the question even though it has the task and heads that it needs; empty if it can."""
         del description
         return ""
@@ -131,7 +137,7 @@ class Question(ABC):
         del model, options
         return 0
 
-    def most_tokens(self, model: Loaded) -> int:
+    def max_tokens(self, model: Loaded) -> int:
         """Return the maximum number of tokens per text, beyond which texts are truncated."""
         return model.description.encoder.max_positions
 
@@ -159,7 +165,7 @@ class Task(ABC):
     def model(self, description: ModelDescription, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0) -> Any:
         """Return the Flax module for a token table with `vocab_size` rows."""
 
-    def unpublished(self, description: ModelDescription) -> str:
+    def why_not_exportable(self, description: ModelDescription) -> str:
         """Return why no `transformers` class is equivalent to this model, as the predicate of a sentence; empty if there is one."""
         del description
         return ""
@@ -192,7 +198,7 @@ class Task(ABC):
     def summary_lines(self, result: Json) -> list[str]:
         """Return the main results of a finished stage as lines for the terminal."""
         shown = [figure for figure in self.figures(result) if figure.value]
-        return [f"{figure.name:20}{figure.value}" + f" ({figure.beside})" * bool(figure.beside) for figure in shown]
+        return [f"{figure.name:20}{figure.value}" + f" ({figure.comparison})" * bool(figure.comparison) for figure in shown]
 
 
 class Scorer(Protocol):
@@ -279,7 +285,7 @@ class FinetuningTask(Task, Generic[O]):
         del labelled
         return ()
 
-    def about_data(self, labelled: Labelled) -> dict[str, Any]:
+    def data_fields(self, labelled: Labelled) -> dict[str, Any]:
         """Return fields about the labels to add to the scores in `result.json`."""
         del labelled
         return {}

@@ -14,7 +14,7 @@ class Figure:
 
     name: str
     value: str
-    beside: str = ""
+    comparison: str = ""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Embed(Question):
             raise InputError(f"layer={layer} is invalid: give a number from 0 (the embeddings) to {states - 1} or -1 (the last layer).")
         hidden_layer = layer % states if layer % states < states - 1 else None
         text_prompt = chosen_prompt(settings, prompt, prompt_name)
-        skipped = uncounted_tokens(settings, text_prompt, model.tokenizer, self.most_tokens(model))
+        skipped = uncounted_tokens(settings, text_prompt, model.tokenizer, self.max_tokens(model))
         return lambda queries: model.forward.vectors(queries, modes, hidden_layer, skipped)
 
     def ask(self, model: Loaded, ask: Ask, texts: Iterable[str], pairs: Iterable[str] | None, **options: Any) -> np.ndarray:
@@ -74,7 +74,7 @@ class Embed(Question):
 
         settings, start = model.description.embedding, self.start(model, **options)
         prompt = chosen_prompt(settings, options.get("prompt"), options.get("prompt_name"))
-        chunks = ask(with_prompt(prompt, texts), None, start, most_tokens=self.most_tokens(model))
+        chunks = ask(with_prompt(prompt, texts), None, start, max_tokens=self.max_tokens(model))
         pooling = options.get("pooling") or settings.pooling
         empty = np.zeros((0, model.description.encoder.width * len(pooling.split("+"))), np.float32)
         return finished(np.concatenate([empty, *chunks]), settings, vector_size(model.description, pooling), options.get("normalize"))
@@ -95,7 +95,7 @@ class Embed(Question):
         """Return the vector size for this pooling."""
         return vector_size(model.description, options.get("pooling") or model.description.embedding.pooling)
 
-    def most_tokens(self, model: Loaded) -> int:
+    def max_tokens(self, model: Loaded) -> int:
         """Return the limit in the model's description."""
         return text_length(model.description)
 

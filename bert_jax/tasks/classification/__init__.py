@@ -88,7 +88,7 @@ class Classify(Question):
             return [Classification(labels[top], row[top], dict(zip(labels, row, strict=True))) for top, row in rows]
 
         def start(queries: Queries) -> Finish[list[Classification]]:
-            finish = forward.of_examples(queries, partial(class_probabilities, forward.model, forward.params))
+            finish = forward.per_example(queries, partial(class_probabilities, forward.model, forward.params))
             return lambda: classes(finish())
 
         return start
@@ -131,7 +131,7 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
             embedding=description.input.embedding,
         )  # fmt: skip
 
-    def unpublished(self, description: ModelDescription) -> str:
+    def why_not_exportable(self, description: ModelDescription) -> str:
         """Return the reason if the model pools by the mean, which `transformers` classifiers do not support."""
         if description.pooling == "cls":
             return ""
@@ -189,7 +189,7 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
         counts = {role: class_counts(getattr(labelled, role).targets, len(names)) for role in ("train", "test")}
         return remarks(names, counts)
 
-    def about_data(self, labelled: Labelled) -> dict[str, Any]:
+    def data_fields(self, labelled: Labelled) -> dict[str, Any]:
         """Return the classes without a training example."""
         from bert_jax.tasks.classification.labels import absent, class_counts
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish, one_ahead
 from bert_jax.runtime.terminal import padded, percent, width
-from bert_jax.tasks.base import Loaded, Question
+from bert_jax.tasks.base import ONE_SEGMENT_TYPE, Loaded, Question
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 
 _BATCHES_PER_CHUNK = 32
 """Number of batches of masked copies of texts that are processed together when texts are scored."""
-
-ONE_SEGMENT_TYPE = (
-    "This model has only one segment type (encoder.segment_types=1), so it cannot distinguish sentence B from A. Load a model with two "
-    "segment types for questions about pairs."
-)
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ class FillMask(Question):
         head = partial(top_tokens, forward.model, forward.params, allowed=allowed, top_k=min(top_k, int(allowed.sum())))
 
         def start(queries: Queries) -> Finish[list[list[list[Prediction]]]]:
-            finish = forward.at_masked(queries, lambda hidden, rows, columns, _: head(hidden, rows, columns))
+            finish = forward.per_masked_token(queries, lambda hidden, rows, columns, _: head(hidden, rows, columns))
             return lambda: _predictions(tokenizer, queries, *finish())
 
         return start
@@ -113,7 +108,7 @@ class Score(Question):
 
         def sums(count: int, texts: np.ndarray, copies: Queries) -> Finish[np.ndarray]:
             tokens = copies.tokens[copies.masked]
-            finish = forward.at_masked(copies, lambda hidden, rows, columns, which: head(hidden, rows, columns, tokens[which]))
+            finish = forward.per_masked_token(copies, lambda hidden, rows, columns, which: head(hidden, rows, columns, tokens[which]))
             return lambda: np.bincount(texts, finish(), count)
 
         def start(queries: Queries) -> Finish[list[float]]:
@@ -142,7 +137,7 @@ class NextSentence(Question):
     parts = ("pooler", "next_sentence")
     pairs = "required"
 
-    def fault(self, description: ModelDescription) -> str:
+    def why_not(self, description: ModelDescription) -> str:
         """Return the reason if the head was not trained, or if the model has only one segment type."""
         if description.next_sentence == "none":
             return (
@@ -161,7 +156,7 @@ class NextSentence(Question):
             return follows(forward.model, forward.params, forward.encode(batch), batch["cls_positions"])
 
         def start(queries: Queries) -> Finish[list[float]]:
-            finish = forward.of_examples(queries, work)
+            finish = forward.per_example(queries, work)
             return lambda: finish().tolist()
 
         return start
