@@ -148,7 +148,7 @@ def test_many_bad_lines_are_counted(tiny_pretrained, tmp_path, capsys, monkeypat
     ("name", "content", "message"),
     [
         ("a.txt", b"\n \n", "holds no text"),
-        ("a.tsv", b"text\n", "holds no examples"),
+        ("a.tsv", b"text\n", "contains no examples"),
         ("a.tsv", "x\n很[MASK]\n".encode(), "line 1 has no column 'text' among 'x': set --text to one"),
         ("a.txt.gz", gzip.compress(b"[MASK]\n" * 99, mtime=0)[:-9], "is damaged"),
         ("missing.txt", None, "missing.txt does not exist"),

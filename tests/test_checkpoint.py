@@ -230,7 +230,7 @@ def test_a_list_of_tokens_that_was_changed_is_refused(tiny_pretrained: Path, tmp
     lines = (directory / "vocab.txt").read_text().splitlines()
     lines[-1], lines[-2] = lines[-2], lines[-1]
     (directory / "vocab.txt").write_text("\n".join(lines) + "\n")
-    with pytest.raises(InputError, match=r"vocab\.txt and .*tokenizer\.json do not hold the same vocabulary"):
+    with pytest.raises(InputError, match=r"vocab\.txt and .*tokenizer\.json do not contain the same vocabulary"):
         bert_jax.load(directory)
 
 

@@ -152,7 +152,7 @@ def test_a_small_corpus_still_has_both_splits(tmp_path, fraction):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("\n \n", "holds no text"),
+        ("\n \n", "contains no text"),
         ("一。\n二。", "only one document"),
         ("一。\n\n一。\n", "only one document"),
         ("一。\n\n二\udcff", "not UTF-8 at byte"),
@@ -169,7 +169,7 @@ def test_a_split_without_tokens_is_an_error(tmp_path, tokenizer):
     write_corpus(tmp_path / "a.txt", 3)
     (tmp_path / "valid.txt").write_text("\u0007\n")
     config = CorpusConfig(source=str(tmp_path / "a.txt"), valid_source=str(tmp_path / "valid.txt"), segmenter="characters")
-    with pytest.raises(InputError, match="valid text of the corpus holds not one document with a token"):
+    with pytest.raises(InputError, match="valid text of the corpus has no document with at least one token"):
         Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
 
 
@@ -187,13 +187,13 @@ def test_held_out_text_that_stands_in_the_training_text_is_told_left_out_or_refu
     config = CorpusConfig(**names, segmenter="characters")
     told = Text().prepare(config, tokenizer, tmp_path / "data")
     assert (len(told.train), len(told.valid), told.info["train"]["leaked_documents"]) == (20, 4, 2)
-    assert "Beware: 2 training documents stand in the held-out text too" in capsys.readouterr().err
+    assert "Warning: 2 training documents also appear in the held-out text" in capsys.readouterr().err
     without = Text().prepare(replace(config, leaks="leave_out"), tokenizer, tmp_path / "data")
     assert (len(without.train), len(without.valid), without.info["train"]["leaked_documents"]) == (18, 4, 2)
     assert "Left out 2 training documents" in capsys.readouterr().err
     assert without.path != told.path, "other records"
     assert len(list(documents(replace(config, leaks="leave_out"), "train"))) == 18, "for the vocabulary too"
-    with pytest.raises(InputError, match=r"2 documents of .*a\.txt stand in the held-out text .*valid\.txt too, and corpus\.leaks=refuse"):
+    with pytest.raises(InputError, match=r"2 documents of .*a\.txt also appear in the held-out .*valid\.txt, and corpus\.leaks=refuse"):
         Text().prepare(replace(config, leaks="refuse"), tokenizer, tmp_path / "data", show_progress=False)
     (tmp_path / "valid.txt").write_text(held_out[2], encoding="utf-8")
     clean = Text().prepare(replace(config, leaks="refuse"), tokenizer, tmp_path / "data")
@@ -221,7 +221,7 @@ def test_a_damaged_shard_is_named_with_the_remedy(prepared, config, tokenizer, t
         other = Text().prepare(replace(config, valid_fraction=0.3), tokenizer, tmp_path / "other", show_progress=False)
         shard.write_bytes(next(other.path.glob("*train*")).read_bytes())
         assert shard.stat().st_size == len(whole)  # and sound in itself
-    what = {"cut": "bytes where", "flipped": "another SHA-256", "gone": "is missing", "foreign": "another SHA-256"}[damage]
+    what = {"cut": "bytes instead of", "flipped": "wrong SHA-256", "gone": "is missing", "foreign": "wrong SHA-256"}[damage]
     with pytest.raises(InputError, match=f"{shard} .*{what}.*delete the folder {prepared.path}"):
         Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
 
@@ -233,14 +233,14 @@ def test_a_damaged_description_is_named_with_the_remedy(prepared, config, tokeni
     with pytest.raises(InputError, match=f"{prepared.path / name} has changed since it was written.*remove {prepared.path}"):
         Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
     (prepared.path / "SHA256SUMS").unlink()  # as an older version leaves it
-    with pytest.raises(InputError, match=f"prepared corpus in {prepared.path} is damaged.*delete the folder"):
+    with pytest.raises(InputError, match=f"prepared corpus in {prepared.path} are damaged.*delete the folder"):
         Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
 
 
 def test_a_shard_that_is_damaged_after_the_start_is_named_when_it_is_read(prepared):
     shard = next(prepared.path.glob("*train*"))
     shard.write_bytes(bytes(shard.stat().st_size))
-    with pytest.raises(InputError, match=f"{shard} was damaged after the start.*delete the folder {prepared.path}"):
+    with pytest.raises(InputError, match=f"{shard} was damaged after startup.*delete the folder {prepared.path}"):
         prepared.train.fetch([3, 4])
 
 
@@ -250,7 +250,7 @@ def test_text_that_changes_while_it_is_read_is_not_kept(config, tokenizer, tmp_p
         return encoding.encode(documents, encoder)
 
     monkeypatch.setattr("bert_jax.data.records.builder.encode", growing)
-    with pytest.raises(InputError, match="changed while it was prepared"):
+    with pytest.raises(InputError, match="changed during preparation"):
         Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
     assert not list((tmp_path / "data").rglob("*.array_record*"))
 

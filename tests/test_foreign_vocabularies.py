@@ -176,7 +176,7 @@ def test_the_tokenizers_limit_is_kept(tmp_path: Path, values: dict[str, Any], wa
     [
         ({"model_max_length": "8"}, "model_max_length='8'"),
         ({"model_max_length": 2}, "at least 3"),
-        ({"model_max_length": 8, "truncation_side": "left"}, "right end alone"),
+        ({"model_max_length": 8, "truncation_side": "left"}, "truncated on the right"),
     ],
 )
 def test_a_limit_that_is_none_is_refused(tmp_path: Path, values: dict[str, Any], message: str) -> None:

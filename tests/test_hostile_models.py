@@ -243,7 +243,7 @@ def test_a_description_that_is_none_is_refused(ours: Path, bomb: str) -> None:
         ({"max_positions": 2**63}, "max_positions=.*at most 1,048,576"),
         ({"segment_types": 10**12}, "segment_types"),
         ({"layers": -1}, "greater than zero"),
-        ({"heads": 2.0}, "whole number"),
+        ({"heads": 2.0}, "an integer"),
     ],
 )
 def test_a_description_of_a_model_that_fits_nowhere_is_refused(ours: Path, change: dict[str, Any], message: str) -> None:

@@ -97,7 +97,7 @@ def test_an_empty_file_holds_nothing_packed_or_not(tmp_path):
     for name in ("a.tsv", "a.csv", "a.jsonl", "a.tsv.gz", "b.tsv.gz", "b.tsv.xz"):
         pack = {"b.tsv.gz": gzip.compress, "b.tsv.xz": lzma.compress}.get(name, bytes)
         (tmp_path / name).write_bytes(pack(b""))
-        with pytest.raises(InputError, match=f"{name} holds no examples"):
+        with pytest.raises(InputError, match=f"{name} contains no examples"):
             list(scan_rows(tmp_path / name, COLUMNS))
 
 

@@ -102,7 +102,7 @@ def test_the_report_is_text_and_json(corpus, tokenizer, tmp_path):
     seen = look(corpus, tokenizer, tmp_path / "test.txt")
     report = str(seen)
     for part in ("5: 1 (20.00%) repeated, 2 (40.00%) of one sentence", "1 (1.", "[UNK]", "steps per epoch", "of 2 rows of 16 tokens",
-                 "tokens per document", "1 (50.00%) stand in the corpus", "line 1: The hotel was clean."):  # fmt: skip
+                 "tokens per document", "1 (50.00%) also appear in the corpus", "line 1: The hotel was clean."):  # fmt: skip
         assert part in report
     assert json.loads(json.dumps(seen.to_dict()))["steps_per_epoch"] == seen.steps_per_epoch
 
@@ -113,7 +113,7 @@ def test_repeats_are_estimated_in_bounded_memory(monkeypatch):
     for i in range(20_000):
         repeats.add(str(i % 15_000))
     assert repeats.seen == 20_000 and repeats.estimated
-    assert len(repeats._times) <= 500
+    assert len(repeats._counts) <= 500
     assert repeats.repeats == pytest.approx(5_000, rel=0.3)
 
 
@@ -126,7 +126,7 @@ def test_many_documents_make_several_blocks(tmp_path, tokenizer, monkeypatch):
 
 def test_what_cannot_be_read_is_named(corpus, tmp_path):
     (tmp_path / "empty.txt").write_text("\n\n")
-    with pytest.raises(InputError, match=r"empty\.txt holds no text"):
+    with pytest.raises(InputError, match=r"empty\.txt contains no text"):
         look(CorpusConfig(source=str(tmp_path / "empty.txt")))
     for name, problem in (("absent.tsv", "does not exist"), ("empty.txt", "no text"), ("test.doc", "none of")):
         with pytest.raises(InputError, match=problem) as error:

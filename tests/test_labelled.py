@@ -124,11 +124,11 @@ def test_leaks_are_told_left_out_or_refused(tmp_path: Path) -> None:
     labelled = load_labelled(replace(config, leaks="leave_out"), 0)
     assert labelled.overlaps == {"dev": 0, "test": 0}
     assert {text for text, _ in numbered(20)}.difference(labelled.train.texts) == {"text 3", "text 4", "text 5"}
-    with pytest.raises(InputError, match=r"2 of the 3 dev examples of .*dev\.tsv \(the first in line 3\) stand in .*train\.tsv.*leave_out"):
+    with pytest.raises(InputError, match=r"2 of the 3 dev .*dev\.tsv \(the first in line 3\) also appear in .*train\.tsv.*leave_out"):
         load_labelled(replace(config, leaks="refuse"), 0)
     with pytest.raises(InputError, match=r"2 of the 2 test examples of .*test\.tsv"):
         load_labelled(replace(config, dev=tsv(tmp_path / "clean.tsv", [("new", "a")]), leaks="refuse"), 0)
-    with pytest.raises(InputError, match=r"leave_out leaves no example: name another"):
+    with pytest.raises(InputError, match=r"leave_out leaves no training examples: use another"):
         load_labelled(replace(config, dev=train, leaks="leave_out"), 0)
     assert load_labelled(LabelledConfig(train=train, leaks="refuse"), 0).overlaps == {"dev": 0, "test": 0}
 
@@ -241,7 +241,7 @@ def test_real_overlaps_are_counted() -> None:
 @pytest.mark.parametrize(
     ("train", "dev", "changes", "message"),
     [
-        ([("x", "a"), (" ", "b")], None, {}, r"train\.tsv line 3 has an empty text in the column 'text'"),
+        ([("x", "a"), (" ", "b")], None, {}, r"train\.tsv line 3 has empty text in column 'text'"),
         ([("x", "a"), ("y", "b")], [("z", "c")], {}, r"dev\.tsv line 2 has the unknown label 'c'.*train\.tsv are 'a', 'b'"),
         ([("x", "a"), ("y", "b")], None, {"labels": ("a", "c")}, r"train\.tsv line 3 has the unknown label 'b'.*labels are 'a', 'c'"),
         ([("x", "a"), ("y", "")], None, {}, r"train\.tsv line 3 has no label"),
@@ -293,7 +293,7 @@ def test_the_processes_share_one_order() -> None:
     whole = list(stream(examples))
     for count in (2, 4):
         assert_same(joined([list(stream(examples, index=index, count=count)) for index in range(count)]), whole)
-    with pytest.raises(InputError, match="3 processes do not divide batch_size=8"):
+    with pytest.raises(InputError, match="batch_size=8 is not divisible by 3 processes"):
         stream(examples, count=3)
 
 
@@ -311,7 +311,7 @@ def test_it_continues_where_it_stopped(stop: int | str) -> None:
     following = list(restored)
     assert len(following) == restored.steps - steps
     assert_same(following, joined([list(part) for part in batches]))
-    with pytest.raises(InputError, match="another corpus, seed"):
+    with pytest.raises(InputError, match="a different corpus, seed"):
         stream(examples, seed=1).set_state(state)
 
 

@@ -104,7 +104,7 @@ def test_a_stage_can_be_left_out_and_the_last_value_counts():
         ("seed.deep=1", ["seed.deep"]),
         ("qqq=1", ["--config.qqq", "--config.encoder"]),
         ("pretrain.optimizer.name=adam", ["--config.pretrain.optimizer.name=adam", "adamw, lamb"]),
-        ("pretrain.steps=1e5", ["--config.pretrain.steps=1e5", "whole number"]),
+        ("pretrain.steps=1e5", ["--config.pretrain.steps=1e5", "an integer"]),
         ("pretrain.optimizer.learning_rate=nan", ["--config.pretrain.optimizer.learning_rate=nan", "finite number"]),
         ("pretrain.optimizer.learning_rate=fast", ["finite number"]),
         ("compute.scan_layers=yes", ["--config.compute.scan_layers=yes", "true or false"]),
@@ -158,8 +158,8 @@ def test_what_was_printed_can_be_typed(optimizer):
     ("values", "parts"),
     [
         ({"sede": 1}, ["sede", "Did you mean seed"]),
-        ({"pretrain": {"steps": "100"}}, ["pretrain.steps", "whole number"]),
-        ({"pretrain": {"steps": True}}, ["pretrain.steps", "whole number"]),
+        ({"pretrain": {"steps": "100"}}, ["pretrain.steps", "an integer"]),
+        ({"pretrain": {"steps": True}}, ["pretrain.steps", "an integer"]),
         ({"pretrain": {"optimizer": {"learning_rate": True}}}, ["pretrain.optimizer.learning_rate"]),
         ({"finetune": {"task": {"labels": "ab"}}}, ["finetune.task.labels"]),
         ({"finetune": {"task": {"labels": [0, 1]}}}, ["finetune.task.labels"]),
@@ -200,7 +200,7 @@ def test_a_file_gives_its_configuration_with_types_put_right(tmp_path):
     [
         ("return RunConfig(pretrain=PretrainConfig(stepz=10))", ["line 4", "stepz", "Did you mean pretrain.steps"]),
         ("return RunConfig(seed=-1)", ["line 4", "seed=-1"]),
-        ("return RunConfig(pretrain=PretrainConfig(steps=10.5))", ["pretrain.steps=10.5", "whole number"]),
+        ("return RunConfig(pretrain=PretrainConfig(steps=10.5))", ["pretrain.steps=10.5", "an integer"]),
         ("return RunConfig(", ["SyntaxError"]),
         ("import a_module_that_is_not_there", ["line 4", "a_module_that_is_not_there"]),
         ("return {}", ["dict", "RunConfig"]),
@@ -233,7 +233,7 @@ def test_a_task_is_chosen_and_its_options_set_in_any_order():
         ("finetune.task=clasify", ["one of classify, classification", "Did you mean classify"]),
         ("finetune.task.poling=mean", ["Did you mean --config.finetune.task.pooling"]),
         ("finetune.task.pooling=max", ["finetune.task.pooling=max", "cls, mean"]),
-        ("finetune.task.label=text", ["task.label", "another column"]),
+        ("finetune.task.label=text", ["task.label", "text columns"]),
     ):
         with pytest.raises(InputError) as caught:
             apply_overrides(BOTH, [override], choices())

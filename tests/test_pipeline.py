@@ -232,7 +232,7 @@ def test_another_number_of_processes_continues(saved: int, restored: int) -> Non
 def test_a_position_of_another_stream_is_refused() -> None:
     state = stream().get_state()
     for other in (stream(seed=4), stream(32), stream(source=corpus(seed=1)), stream(rows=RowsConfig(length=40))):
-        with pytest.raises(InputError, match="another corpus, seed, batch size or rows"):
+        with pytest.raises(InputError, match="a different corpus, seed, batch size or rows"):
             other.set_state(state)
     with pytest.raises(ValueError, match="merge_states"):
         stream().set_state(stream(index=1, count=2).get_state())
@@ -287,11 +287,11 @@ def test_faults() -> None:
         with pytest.raises(InputError, match=r"None of the 3 documents .* has two sentences.*next_sentence='none'"):
             stream(source=lone_sentences, rows=RowsConfig(next_sentence=task))
     assert next(stream(2, source=lone_sentences, rows=RowsConfig(next_sentence="none")))["example_ids"].any()
-    with pytest.raises(InputError, match="is one document"):
+    with pytest.raises(InputError, match="is a single document"):
         stream(source=MemorySource([[5, 6, 7]]))
     with pytest.raises(InputError, match="no text"):
         evaluation_batches(MemorySource([]), Special(), ROWS, 4, 0, count=1)
-    with pytest.raises(InputError, match="3 processes do not divide batch_size=16"):
+    with pytest.raises(InputError, match="batch_size=16 is not divisible by 3 processes"):
         evaluation_batches(SOURCE, Special(), ROWS, 16, 0, 0, 3, count=1)
     with pytest.raises(InputError, match="3 processes cannot share batch_size=16"):
         stream(16, count=3)

@@ -166,7 +166,7 @@ def test_texts_are_cut_around_their_masks(tokenizer):
     ("texts", "masked", "index", "problem"),
     [
         (["很", " \u200b"], False, 1, "is empty"),
-        (["很", "好", 3], False, 2, "not a text but int"),
+        (["很", "好", 3], False, 2, "not a string but int"),
         (["很[MASK]", "很"], True, 1, r"no \[MASK\]"),
         (["[MASK]", "[MASK]很很很很[MASK]"], True, 1, "too far apart for the model's 7 positions"),
     ],

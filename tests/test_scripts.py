@@ -196,7 +196,7 @@ def test_training_a_vocabulary_warns_of_text_that_it_cannot_say(tmp_path: Path, 
     assert LONG[:10] in warning and "max_word_length" in warning and "min_frequency" not in warning
     assert "[UNK]" not in told(mixed, "--max-word-length", "140") and "[UNK]" not in told(mixed, "--kind", "characters")
     rare = told("some words\n" * 10 + "żółw\n")
-    assert "4 are in words with a character that the vocabulary lacks, such as 'zołw'" in rare and "min_frequency" in rare
+    assert "4 are in words with a character that is not in the vocabulary, such as 'zołw'" in rare and "min_frequency" in rare
     assert "[UNK]" not in told("some words\n" * 100 + "żółw\n")
 
 

@@ -50,7 +50,7 @@ def test_jsonl_takes_values_as_written(tmp_path: Path) -> None:
     [
         ("a.tsv", "text\tstars\na\t1\n", r"a\.tsv line 1 has no column 'label' among 'text', 'stars': set label to one"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n', r"a\.jsonl line 2 has no column 'label' among 'text'"),
-        ("a.tsv", "text\tlabel\na\t1\nb\tc\t0\n", r"a\.tsv line 3 has 3 fields where the first line names 2.*tab"),
+        ("a.tsv", "text\tlabel\na\t1\nb\tc\t0\n", r"a\.tsv line 3 has 3 fields but the header has 2.*tab"),
         ("a.csv", "text,label\na, b,1\n", r"a\.csv line 2 has 3 fields"),
         ("a.csv", 'text,label\na,1\n"b,1\n', r"a\.csv line 3 begins a record that is not CSV.*check its quotes"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": \n', r"a\.jsonl line 2 is not JSON"),
@@ -59,24 +59,24 @@ def test_jsonl_takes_values_as_written(tmp_path: Path) -> None:
         ("a.jsonl", "[1, 2]\n", r"a\.jsonl line 1 is not a JSON object"),
         ("a.tsv", b"text\tlabel\nab\xff\t1\n", r"a\.tsv line 2 is not UTF-8 \(byte 0xff after 'ab'\).*iconv"),
         ("a.tsv", b"\xef\xbb\xbftext\tlabel\nab\xff\t1\n", r"line 2 is not UTF-8 \(byte 0xff after 'ab'"),
-        ("a.tsv", "", r"a\.tsv holds no examples"),
-        ("a.csv", "text,label\n", r"a\.csv holds no examples"),
+        ("a.tsv", "", r"a\.tsv contains no examples"),
+        ("a.csv", "text,label\n", r"a\.csv contains no examples"),
         ("a.tsv.gz", gzip.compress(b"text\tlabel\n" + b"a\t1\n" * 99, mtime=0)[:-9], r"a\.tsv\.gz is damaged"),
         ("a.tsv.xz", b"text", r"a\.tsv\.xz is damaged"),
-        ("a.parquet", "", r"a\.parquet is none of \.tsv, \.csv, \.jsonl"),
+        ("a.parquet", "", r"a\.parquet is not one of \.tsv, \.csv, \.jsonl"),
         ("a.csv", "text,label,text\na,1,b\n", r"a\.csv line 1 names the column 'text' more than once"),
         ("a.tsv", "id\tid\ttext\tlabel\n1\t2\ta\t1\n", r"a\.tsv line 1 names the column 'id' more than once"),
         ("a.jsonl", '{"text": "a", "label": 1, "text": "b"}\n', r"a\.jsonl line 1 has the key 'text' twice"),
         ("a.csv", "text,label\ra,1\rb,0\r", r"a\.csv line 1 ends lines with a carriage return alone.*tr "),
         ("a.tsv", "text\tlabel\ra\t1\rb\t0\r", r"a\.tsv line 1 ends lines with a carriage return alone"),
         ("a.jsonl", '{"text": "a", "label": 1}\r{"text": "b", "label": 0}\r', r"a\.jsonl line 1 ends lines with a carriage return"),
-        ("a.csv", "text;label\na;1\n", r"a\.csv line 1 has only one column, 'text;label': separate columns by commas"),
+        ("a.csv", "text;label\na;1\n", r"a\.csv line 1 has only one column, 'text;label': separate columns with commas"),
         ("a.tsv", "text,label\na,1\n", r"a\.tsv line 1 has only one column, 'text,label'"),
         ("a.csv", "text,label\na,1\n".encode("utf-16"), r"a\.csv line 1 is not UTF-8 \(byte 0xff after ''\).*iconv"),
-        ("a.csv", "text,label\na,1\n".encode("utf-16-le"), r"a\.csv line 1 holds NUL characters, as UTF-16 does"),
+        ("a.csv", "text,label\na,1\n".encode("utf-16-le"), r"a\.csv line 1 contains NUL characters, as UTF-16 text does"),
         ("a.csv", "text, label\na, 1\n", r"a\.csv line 1 has no column 'label' among 'text', ' label'"),
-        ("a.csv", "text,label\na,1\ntext,label\nb,0\n", r"a\.csv line 3 repeats the line of column names"),
-        ("a.tsv", "text\tlabel\na\t1\n\ufefftext\tlabel\nb\t0\n", r"a\.tsv line 3 repeats the line of column names"),
+        ("a.csv", "text,label\na,1\ntext,label\nb,0\n", r"a\.csv line 3 repeats the header"),
+        ("a.tsv", "text\tlabel\na\t1\n\ufefftext\tlabel\nb\t0\n", r"a\.tsv line 3 repeats the header"),
     ],
 )
 def test_faults_of_files(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
@@ -160,7 +160,7 @@ def test_a_json_value_that_is_no_text_is_a_bad_row(tmp_path: Path, value: str, c
     bad = good.replace('"a"' if column == "text" else "1", value, 1)
     path = Path(write(tmp_path / "a.jsonl", f"{good}\n{bad}\n{good}\n"))
     before, found, after = scan_rows(path, COLUMNS)
-    assert isinstance(found, BadRow) and found.line == 2 and f"in the column {column!r}" in found.problem
+    assert isinstance(found, BadRow) and found.line == 2 and f"in column {column!r}" in found.problem
     assert isinstance(before, Row) and isinstance(after, Row) and after.values == before.values == ("a", "1")
 
 
@@ -221,7 +221,7 @@ def test_the_inside_of_a_field_that_is_too_long_is_never_rows(tmp_path: Path, mo
     path = Path(write(tmp_path / "a.csv", f'text,label\ngood,1\n"{field}",0\nlast,1\n'))
     found = scan_rows(path, COLUMNS)
     assert next(found) == Row(2, ("good", "1"))
-    message = r"a\.csv line 3 begins a record of more than 100 characters: a quote is not closed there, or a field is that large"
+    message = r"a\.csv line 3 begins a record of more than 100 characters: a quote is not closed, or a field is too long"
     with pytest.raises(InputError, match=message):
         next(found)
     with pytest.raises(InputError, match=message):
@@ -241,7 +241,7 @@ def test_quotes_that_never_match_cost_a_bounded_time(tmp_path: Path, monkeypatch
     monkeypatch.setattr(tables, "_MOST_REREAD", 100_000)
     path = Path(write(tmp_path / "a.csv", "text,label\n" + 'x",",y\n' * 10_000))
     for read in (count_rows, lambda path: list(scan_rows(path, COLUMNS))):
-        with pytest.raises(InputError, match="has too many quotes that are not closed, the last in line"):
+        with pytest.raises(InputError, match="has too many unclosed quotes, the last in line"):
             read(path)
 
 
@@ -295,7 +295,7 @@ def test_tfds(tmp_path: Path) -> None:
     assert [row.values for row in read_rows("tfds:tiny_reviews[test]", COLUMNS, "train")] == [("评论 0", "")]
     with pytest.raises(InputError, match=r"no split 'validation'; it has .*train.*tfds:tiny_reviews\[SPLIT\]"):
         list(read_rows("tfds:tiny_reviews", COLUMNS, "validation"))
-    with pytest.raises(InputError, match="has a list in the column 'scores'"):
+    with pytest.raises(InputError, match="has a list in column 'scores'"):
         list(read_rows("tfds:tiny_reviews", {"text": "text", "label": "scores"}, "train"))
     with pytest.raises(InputError, match="no column 'sentence'"):
         list(read_rows("tfds:tiny_reviews", {"text": "sentence"}, "train"))

@@ -290,7 +290,7 @@ def test_a_file_that_is_no_vocabulary_is_named(name, part, tmp_path, tokenizer):
 
 
 def test_an_empty_directory_and_an_empty_corpus_are_errors(tmp_path):
-    with pytest.raises(InputError, match="holds neither"):
+    with pytest.raises(InputError, match="contains neither"):
         Tokenizer.load(tmp_path)
     with pytest.raises(InputError, match="min_frequency"):
         Tokenizer.train(["ab", "\0 \n"], VocabularyConfig(), show_progress=False)

@@ -182,10 +182,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"settings": {"split_special_tokens": True}}, "split_special_tokens"),
     ({"settings": {"added_tokens_decoder": [1]}}, "added_tokens_decoder that is not a JSON object"),
     ({"settings": {"added_tokens_decoder": {"x": "[NEW]"}}}, "the id 'x'"),
-    ({"settings": {"added_tokens_decoder": {"7": {"content": 7}}}}, "neither a text nor an object"),
+    ({"settings": {"added_tokens_decoder": {"7": {"content": 7}}}}, "neither a string nor an object"),
     ({"settings": {"extra_special_tokens": "[NEW]"}}, "not a JSON list"),
     ({"added_tokens": {"[NEW]": None}}, r"added_tokens.json declares a token with the id 'None'"),
-    ({"special_tokens_map": {"additional_special_tokens": [["[NEW]"]]}}, "neither a text nor an object"),
+    ({"special_tokens_map": {"additional_special_tokens": [["[NEW]"]]}}, "neither a string nor an object"),
 ]
 
 

@@ -1,7 +1,7 @@
-"""What a run is made of: frozen, typed dataclasses that check themselves.
+"""The configuration of a run: frozen, typed dataclasses that validate themselves.
 
-A configuration file (`configs/*.py`) builds a `RunConfig` as a short difference from these defaults. Every value is
-checked when the object is made, so a `RunConfig` that exists is one that can run.
+A configuration file (`configs/*.py`) builds a `RunConfig` from these defaults and a few changes. All values are validated
+at construction, so every `RunConfig` instance is valid.
 """
 
 from bert_jax.config.compute import ComputeConfig, MeshConfig

@@ -1,4 +1,4 @@
-"""How a model is computed, and on which devices."""
+"""How and on which devices a model is computed."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,22 +8,23 @@ from bert_jax.config.checks import positive, require
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """How the architecture is computed; no value here changes what is learned, beyond rounding."""
+    """How the model is computed; apart from rounding and random draws, these values do not change what the model learns."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the activations; parameters, layer norms, softmaxes and losses stay float32."""
     scan_layers: bool = False
-    """One compiled layer in a loop (compiles in half the time) instead of N unrolled ones (runs faster)."""
+    """Scan over one compiled layer, which halves compilation time, instead of unrolling all layers, which runs faster."""
     remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass computes again: nothing, all but matrix products, or every layer."""
+    """What to rematerialize in the backward pass: nothing, everything except matrix products, or complete layers."""
     attention: Literal["auto", "dense", "splash", "cudnn"] = "auto"
-    """Every weight in memory, or a fused kernel: splash on TPUs (rows of a multiple of 128 tokens), cudnn on NVIDIA GPUs (bfloat16).
-    A kernel drops no attention weights, so it takes encoder.attention_dropout=0. Training takes by `auto` the kernel that fits, or none."""
+    """`dense` materializes all attention weights; `splash` (TPUs, lengths that are multiples of 128) and `cudnn` (NVIDIA GPUs, bfloat16)
+    are fused kernels, which do not support attention dropout and so require encoder.attention_dropout=0. In training, `auto` selects
+    a suitable kernel, or `dense` if there is none."""
     random_bits: Literal["threefry", "rbg"] = "threefry"
-    """What dropout draws from. Threefry draws the same on every machine and mesh; rbg is the generator of a TPU or GPU itself, which
-    computes less, and draws anew on another mesh."""
+    """Random number generator for dropout. Threefry gives the same numbers on every machine and mesh; rbg is the hardware generator
+    of a TPU or GPU, which is faster but gives different numbers on a different mesh."""
     cpu_devices: int = 1
-    """Devices that a CPU counts as: with one for each of a few cores a narrow model trains faster, each on its own rows."""
+    """Number of JAX devices on a CPU; with one per core, a narrow model trains faster on a few cores (data parallelism)."""
 
     def __post_init__(self) -> None:
         positive(self, "cpu_devices")
@@ -31,7 +32,7 @@ class ComputeConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis of the mesh; -1 for the data axis means all that are left."""
+    """Number of devices along each mesh axis; -1 for the data axis means all remaining devices."""
 
     data: int = -1
     fsdp: int = 1
@@ -39,4 +40,4 @@ class MeshConfig:
 
     def __post_init__(self) -> None:
         positive(self, "fsdp", "tensor")
-        require(self.data == -1 or self.data > 0, "data", self.data, "it must be -1 (all that are left) or positive.")
+        require(self.data == -1 or self.data > 0, "data", self.data, "it must be -1 (all remaining devices) or positive.")

@@ -1,4 +1,4 @@
-"""The corpus, whatever it consists of."""
+"""Corpus options that all modalities share."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -8,21 +8,22 @@ from bert_jax.config.checks import require
 
 @dataclass(frozen=True)
 class CorpusOptions:
-    """Where the raw data are and what is held out of them; a subclass has the options of one modality (`bert_jax.modalities`)."""
+    """The raw data and what to hold out; a subclass adds the options of one modality (`bert_jax.modalities`)."""
 
     CHOSEN_BY: ClassVar[str] = "modality"
     modality: str = ""
-    """What the corpus consists of."""
+    """Name of the modality."""
     source: str = ""
-    """What to train on: a file or folder, or another name that the modality knows."""
+    """Training data: a file, a folder, or any other name that the modality supports."""
     valid_source: str = ""
-    """The same for the held-out data; empty holds out `valid_fraction` of the documents of `source`."""
+    """Held-out data, as for `source`; if empty, `valid_fraction` of the documents of `source` is held out."""
     valid_fraction: float = 0.01
+    """Fraction of the documents of `source` to hold out."""
     leaks: Literal["report", "leave_out", "refuse"] = "report"
-    """What is done about training documents that are in `valid_source` too: reported, left out of training, or not trained with."""
+    """What to do about training documents that are also in `valid_source`: report them, drop them, or raise an error."""
     data_dir: str = ""
-    """Where prepared records are kept; empty means `data` inside the workdir."""
+    """Folder for prepared records; empty means `data` in the workdir."""
 
     def __post_init__(self) -> None:
-        require(bool(self.source), "source", self.source, "name a folder, a glob, a tfds: name or demo.")
+        require(bool(self.source), "source", self.source, "name a file, a folder, a glob, a tfds: data set or demo.")
         require(0 < self.valid_fraction < 1, "valid_fraction", self.valid_fraction, "it must be in (0, 1).")

@@ -12,7 +12,7 @@ from bert_jax.errors import InputError
 class EncoderConfig:
     """The architecture of a BERT encoder (Devlin et al. 2019, section 3).
 
-    The size of the vocabulary is not here: it is the tokenizer's.
+    The vocabulary size is not part of it; the tokenizer determines it.
     """
 
     layers: int = 12
@@ -21,16 +21,17 @@ class EncoderConfig:
     feed_forward: int = 3072
     max_positions: int = 512
     segment_types: int = 2
-    """Sentence A and sentence B; an encoder with one type takes single texts only, and pairs are refused wherever they come up."""
+    """Number of segment types (sentence A and sentence B). An encoder with one type accepts single texts only; pairs raise an error."""
     dropout: float = 0.1
     attention_dropout: float = 0.1
     norm_epsilon: float = 1e-12
     initializer_range: float = 0.02
-    """Standard deviation of fresh matrices and tables; 0.02 suits a width of 768, a narrow encoder learns sooner from more."""
+    """Standard deviation of initial weights and embeddings; 0.02 suits a width of 768, while narrow encoders learn faster with more."""
     position_initializer: Literal["normal", "sinusoidal"] = "normal"
-    """What the learned position table starts from: the published noise, or waves, from which nearness is learned sooner."""
+    """Initialization of the learned position embeddings: normal, as published, or sinusoidal, from which proximity is learned faster."""
     attention_initializer: Literal["normal", "neighbours"] = "normal"
-    """What the first layer's heads start from: the published noise, or each a neighbour before or after, found by the waves."""
+    """Initialization of the first layer's heads: normal, as published, or each head attends to one preceding or following neighbor,
+    which needs sinusoidal positions."""
 
     def __post_init__(self) -> None:
         positive(self, "layers", "width", "heads", "feed_forward", "max_positions", "segment_types", "norm_epsilon")
@@ -42,30 +43,39 @@ class EncoderConfig:
             self.attention_initializer == "normal" or self.position_initializer == "sinusoidal",
             "attention_initializer",
             self.attention_initializer,
-            "neighbours are found by waves; set encoder.position_initializer=sinusoidal.",
+            "it needs sinusoidal positions; set encoder.position_initializer=sinusoidal.",
         )
-        require(self.position_initializer == "normal" or self.width % 2 == 0, "width", self.width, "waves come in pairs; it must be even.")
+        require(
+            self.position_initializer == "normal" or self.width % 2 == 0,
+            "width",
+            self.width,
+            "it must be even, since sinusoidal positions are pairs of sine and cosine.",
+        )
         require(
             self.attention_initializer == "normal" or self.width // self.heads >= 4,
             "heads",
             self.heads,
-            "heads that attend to neighbours need four dimensions or more each; take fewer heads.",
+            "heads that attend to neighbors need at least four dimensions each; use fewer heads.",
         )
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
-        """The published sizes (Devlin et al. 2019; Turc et al. 2019): tiny, mini, small, medium, base, large.
+        """Return an encoder of a published size (Devlin et al. 2019; Turc et al. 2019): tiny, mini, small, medium, base or large.
+
+        Args:
+            name: the size.
+            changes: fields that differ from the preset.
 
         Raises:
-            InputError: no such size.
+            InputError: there is no such preset.
         """
         return dataclasses.replace(cls(), **(_published_sizes(name) | changes))
 
     def resized(self, name: str) -> Self:
-        """This encoder with a preset's layers, width, heads, feed-forward width and initializers; every other value stays.
+        """Return this encoder with the layers, width, heads, feed-forward width and initializers of a preset; all else is unchanged.
 
         Raises:
-            InputError: no such size.
+            InputError: there is no such preset.
         """
         return dataclasses.replace(self, **_published_sizes(name))
 
@@ -75,7 +85,7 @@ def _published_sizes(name: str) -> dict[str, Any]:
     if name not in sizes:
         raise InputError(f"There is no encoder preset {name!r}. The presets are {', '.join(sizes)}.")
     layers, width = sizes[name]
-    # What suits the initialization of a narrow encoder does not suit a wide one, so it is part of the size.
+    # The initializers belong to the size: what suits a narrow encoder does not suit a wide one.
     initializers = ("initializer_range", "position_initializer", "attention_initializer")
     published = {field.name: field.default for field in dataclasses.fields(EncoderConfig) if field.name in initializers}
     return {"layers": layers, "width": width, "heads": width // 64, "feed_forward": 4 * width} | published

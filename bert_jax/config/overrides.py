@@ -1,7 +1,7 @@
-"""Configuration files, and the command line's `--config.a.b=value` on top of them.
+"""Load configuration files and apply `--config.a.b=value` overrides from the command line.
 
-The convention is that of `ml_collections.config_flags`, which cannot set the fields of frozen dataclasses. All overrides
-of a run are applied together and checked once: `encoder.width` and `encoder.heads` may come in any order.
+The syntax is that of `ml_collections.config_flags`, which cannot set the fields of frozen dataclasses. All overrides are
+applied together and validated once, so `encoder.width` and `encoder.heads` may be given in any order.
 """
 
 import dataclasses
@@ -24,24 +24,24 @@ from bert_jax.storage.files import on_disk
 C = TypeVar("C")
 Key = tuple[str, ...]
 Choices = Mapping[type, Mapping[str, type]]
-"""Of a class that is chosen from others by one of its fields (`CHOSEN_BY`): these others, by what that field holds."""
+"""For a class with a field that selects a subclass (`CHOSEN_BY`): the possible classes, keyed by the value of that field."""
 NO_CHOICES: Choices = {}
 
 
 def load_config(path: str | Path, choices: Choices = NO_CHOICES) -> RunConfig:
-    """The `RunConfig` that `get_config()` of a Python file returns. The file is run: it is the user's own program.
+    """Return the `RunConfig` from `get_config()` of a Python file. The file is executed as the user's own program.
 
-    Where there is no such file, `configs/demo.py`, `demo.py` and `demo` mean the configuration of that name that the package ships.
+    If there is no such file, `configs/demo.py`, `demo.py` and `demo` refer to the configuration of that name in the package.
 
     Raises:
-        InputError: there is no such file, it fails (with its line), or it returns something else.
+        InputError: the file does not exist, it raises an exception (reported with its line), or it returns something else.
     """
     path = _config_file(str(path))
     try:
         get_config = runpy.run_path(str(path)).get("get_config")
         config = get_config() if callable(get_config) else None
     except Exception as error:
-        raise InputError(f"{_place(path, error)}: {_explain(error)}") from error
+        raise InputError(f"{_location(path, error)}: {_explain(error)}") from error
     if not isinstance(config, RunConfig):
         missing = "has no function get_config()" if get_config is None else f"returns {type(config).__name__} from get_config()"
         raise InputError(f"The configuration file {path} {missing}; define get_config() -> bert_jax.config.RunConfig.")
@@ -52,7 +52,7 @@ def load_config(path: str | Path, choices: Choices = NO_CHOICES) -> RunConfig:
 
 
 def shipped_configs() -> Path:
-    """The folder of the configurations that come along: beside the package in a checkout, inside it where it was installed."""
+    """Return the folder of the bundled configurations: next to the package in a checkout, inside it when installed."""
     package = Path(__file__).parents[1]
     return next(folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir())
 
@@ -61,25 +61,25 @@ def _config_file(typed: str) -> Path:
     path, shipped = on_disk(typed, "The configuration file"), shipped_configs()
     if path.is_file():
         return path
-    words = Path(typed)
-    if words.parent in (Path(), Path("configs")) and (found := shipped / f"{words.stem}.py").is_file():
+    relative = Path(typed)
+    if relative.parent in (Path(), Path("configs")) and (found := shipped / f"{relative.stem}.py").is_file():
         return found
-    names = {file.name: str(words.parent / file.name) for file in path.parent.glob("*.py")}
+    names = {file.name: str(relative.parent / file.name) for file in path.parent.glob("*.py")}
     names = {file.name: f"configs/{file.name}" for file in shipped.glob("*.py")} | names
-    near = difflib.get_close_matches(f"{words.stem}.py", names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(f"{relative.stem}.py", names, n=3, cutoff=0.5)
     raise InputError(f"There is no configuration file {typed}.{_did_you_mean([names[name] for name in near])}")
 
 
 def apply_overrides(config: C, overrides: Sequence[str], choices: Choices = NO_CHOICES) -> C:
-    """The configuration with `a.b=value` texts applied, typed by the fields' annotations.
+    """Apply overrides of the form `a.b=value` to a configuration, parsing values by the type annotations of the fields.
 
-    `true`/`false` are booleans, tuples are separated by commas, and `finetune=none` leaves a stage out. `encoder=small` sets the
-    sizes and initializers of a preset and leaves dropout, positions and segments as they are; finer values such as
-    `encoder.heads=8` apply on top of it in any order. `finetune.task=NAME` chooses a task. The last of two values for one key counts.
+    Booleans are `true` or `false`, tuple elements are separated by commas, and `finetune=none` drops a stage. `encoder=small`
+    sets the sizes and initializers of a preset and leaves dropout, positions and segments unchanged; more specific overrides
+    such as `encoder.heads=8` take precedence in any order. `finetune.task=NAME` selects a task. The last value of a key wins.
 
     Raises:
-        InputError: an unknown key (with the nearest ones), a value of the wrong type or out of range, or a key of a
-            stage that this configuration does not have.
+        InputError: a key is unknown (the message suggests the closest ones) or belongs to a stage that the configuration does
+            not have, or a value has the wrong type or is out of range.
     """
     changes: dict[Key, str] = {}
     for override in overrides:
@@ -91,16 +91,16 @@ def apply_overrides(config: C, overrides: Sequence[str], choices: Choices = NO_C
 
 
 def from_dict(cls: type[C], values: Mapping[str, Any], choices: Choices = NO_CHOICES) -> C:
-    """The dataclass that `config.to_dict` made `values` from. A field that is missing takes its default.
+    """Build a dataclass from the output of `config.to_dict`. Missing fields take their defaults.
 
     Raises:
-        InputError: an unknown key, a value of the wrong type, or one out of range.
+        InputError: a key is unknown, or a value has the wrong type or is out of range.
     """
     return _Parser(cls, choices).built(cls, present_values(values) if cls is RunConfig and isinstance(values, Mapping) else values, ())
 
 
 def differences(a: Any, b: Any) -> list[str]:
-    """One line `dotted.path: a's value -> b's value` for every field in which two configurations of one class differ."""
+    """Return a line `dotted.path: value in a -> value in b` for each field that differs between two configurations of a class."""
     return _differences(to_dict(a), to_dict(b), ())
 
 
@@ -118,7 +118,7 @@ def _shown(value: Any) -> str:
 
 @dataclass(frozen=True)
 class _Parser:
-    """Values for a configuration of class `root`; messages name its keys behind `prefix`."""
+    """Parses the values of a configuration of class `root`; `prefix` precedes its keys in error messages."""
 
     root: type
     choices: Choices
@@ -142,16 +142,16 @@ class _Parser:
             if group in self.choices and type(value) not in self.choices[group].values():
                 value = self.built(group, to_dict(value), path)
             if () in texts:
-                value = self.whole_group(texts.pop(()), value, group, hints[name], path)
+                value = self.group_value(texts.pop(()), value, group, hints[name], path)
             if texts and value is None:
                 raise InputError(
                     f"--config.{'.'.join((*path, *next(iter(texts))))}: this configuration has no {'.'.join(path)} stage. "
-                    f"Take a configuration that has one, or drop the override."
+                    f"Use a configuration that has one, or drop the override."
                 )
             values[name] = self.changed(value, texts, path) if texts else value
         return self.made(lambda: dataclasses.replace(config, **values), at)  # type: ignore[type-var]
 
-    def whole_group(self, text: str, value: Any, group: type, hint: Any, path: Key) -> Any:
+    def group_value(self, text: str, value: Any, group: type, hint: Any, path: Key) -> Any:
         if isinstance(value, EncoderConfig):
             return self.made(lambda: value.resized(text), path)
         if group in self.choices:
@@ -159,17 +159,17 @@ class _Parser:
             return value if isinstance(value, chosen) else self.made(chosen, path)
         if text.lower() == "none" and NoneType in get_args(hint):
             return None
-        none = " (or none, to leave it out)" if NoneType in get_args(hint) else ""
+        none = " (or none to drop it)" if NoneType in get_args(hint) else ""
         names = ", ".join(field.name for field in dataclasses.fields(group))
-        raise InputError(f"--config.{'.'.join(path)} is a group of values{none}: set one of {names} below it, not {text!r}.")
+        raise InputError(f"--config.{'.'.join(path)} is a group of values{none}: set one of its fields {names}, not the group to {text!r}.")
 
     def chosen(self, group: Any, name: Any, path: Key) -> Any:
-        """The class that is chosen by `name`."""
-        among = self.choices[group]
-        if not isinstance(name, str) or name not in among:
-            near = _did_you_mean(difflib.get_close_matches(str(name), among, n=1))
-            raise _wrong_value(name, f"one of {', '.join(among)}", path, self.prefix, near)
-        return among[name]
+        """Return the class that `name` selects."""
+        classes = self.choices[group]
+        if not isinstance(name, str) or name not in classes:
+            near = _did_you_mean(difflib.get_close_matches(str(name), classes, n=1))
+            raise _wrong_value(name, f"one of {', '.join(classes)}", path, self.prefix, near)
+        return classes[name]
 
     def built(self, cls: Any, values: Any, at: Key) -> Any:
         if not isinstance(values, Mapping):
@@ -196,7 +196,7 @@ class _Parser:
         return self.made(lambda: cls(**arguments), at)
 
     def made(self, make: Callable[[], C], at: Key) -> C:
-        """What `make` returns; the errors of its checks name the group of values that they are about."""
+        """Return `make()`, prefixing the messages of validation errors with the group of values that they concern."""
         try:
             return make()
         except InputError as error:
@@ -209,12 +209,12 @@ class _Parser:
 
 
 def _group(hint: Any) -> type | None:
-    """The dataclass behind `X` or `X | None`; None for a plain value."""
+    """Return the dataclass `X` of an annotation `X` or `X | None`; None for other annotations."""
     return next((t for t in (hint, *get_args(hint)) if isinstance(t, type) and dataclasses.is_dataclass(t)), None)
 
 
 def _from_text(text: str, hint: Any) -> Any:
-    """The value that a text stands for, or the text itself where it stands for none."""
+    """Parse text by its annotation; text that cannot be parsed is returned unchanged, for `_checked` to reject."""
     if hint is int or hint is float:
         try:
             return hint(text)
@@ -236,36 +236,36 @@ def _checked(value: Any, hint: Any, path: Key, prefix: str) -> Any:
         return value
     if get_origin(hint) is tuple:
         if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
-            raise _wrong_value(value, "texts (on the command line separated by commas)", path, prefix)
+            raise _wrong_value(value, "strings (separated by commas on the command line)", path, prefix)
         return tuple(value)
     if get_origin(hint) is dict:
         if not isinstance(value, Mapping) or not all(isinstance(part, str) for part in (*value, *value.values())):
-            raise _wrong_value(value, "texts by name", path, prefix)
+            raise _wrong_value(value, "a mapping of strings to strings", path, prefix)
         return dict(value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if type(value) is not hint or hint is float:
-        expected = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}[hint]
+        expected = {int: "an integer", float: "a finite number", bool: "true or false", str: "a string"}[hint]
         raise _wrong_value(value, expected, path, prefix)
     return value
 
 
 def _wrong_value(value: Any, expected: str, path: Key, prefix: str, hint: str = "") -> InputError:
     shown = value if isinstance(value, str) else repr(value)
-    return InputError(f"{prefix}{'.'.join(path)}={shown} is not possible: it takes {expected}.{hint}")
+    return InputError(f"{prefix}{'.'.join(path)}={shown} is invalid: it must be {expected}.{hint}")
 
 
 def _nearest(key: str, root: type, choices: Choices = NO_CHOICES) -> list[str]:
-    """The dotted paths, at most three, that may be meant by `key`: alike in the last name, else as a whole, else the top level."""
+    """Return up to three dotted paths similar to `key` in the last component, else in full; failing that, all top-level names."""
 
-    def likeness(a: str, b: str) -> float:
+    def similarity(a: str, b: str) -> float:
         return difflib.SequenceMatcher(None, a, b).ratio()
 
     paths = _paths(root, (), choices)
     name = key.rpartition(".")[2]
-    scores = {path: (likeness(path.rpartition(".")[2], name), likeness(path, key)) for path in paths}
-    alike = sorted((path for path in paths if scores[path][0] >= 0.75), key=lambda path: scores[path], reverse=True)
-    return alike[:3] or difflib.get_close_matches(key, paths, n=3) or [path for path in paths if "." not in path]
+    scores = {path: (similarity(path.rpartition(".")[2], name), similarity(path, key)) for path in paths}
+    similar = sorted((path for path in paths if scores[path][0] >= 0.75), key=lambda path: scores[path], reverse=True)
+    return similar[:3] or difflib.get_close_matches(key, paths, n=3) or [path for path in paths if "." not in path]
 
 
 def _paths(cls: Any, at: Key, choices: Choices) -> list[str]:
@@ -283,8 +283,8 @@ def _did_you_mean(names: Sequence[str], prefix: str = "") -> str:
     return f" Did you mean {' or '.join(prefix + name for name in names)}?" if names else ""
 
 
-def _place(path: Path, error: Exception) -> str:
-    """The file, and the last line of it that was running."""
+def _location(path: Path, error: Exception) -> str:
+    """Return the file and the innermost line of it in the traceback."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]

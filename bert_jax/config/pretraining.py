@@ -1,4 +1,4 @@
-"""The pre-training stage."""
+"""Configuration of the pre-training stage."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,15 +10,15 @@ from bert_jax.config.training import LoopConfig, OptimizerConfig
 
 @dataclass(frozen=True)
 class RowsConfig:
-    """How documents become rows of the one batch shape (see docs/architecture.md)."""
+    """How documents are packed into rows of the batch layout (see docs/architecture.md)."""
 
     length: int = 128
     next_sentence: Literal["nsp", "sop", "none"] = "nsp"
-    """Random next (Devlin et al. 2019), swapped order (Lan et al. 2020), or full sentences without the task."""
+    """Next-sentence prediction (Devlin et al. 2019), sentence-order prediction (Lan et al. 2020), or no sentence task."""
     packing: bool = True
     examples_per_row: int = 8
     short_probability: float = 0.1
-    """Share of examples cut to a random shorter length (BERT, appendix A.2)."""
+    """Fraction of examples that are limited to a random shorter length (Devlin et al. 2019, appendix A.2)."""
 
     def __post_init__(self) -> None:
         require(self.length >= 8, "length", self.length, "it must be at least 8 tokens.")
@@ -28,7 +28,7 @@ class RowsConfig:
 
 @dataclass(frozen=True)
 class MaskingConfig:
-    """The masked language model's corruption (Devlin et al. 2019, section 3.1)."""
+    """Masking for masked language modeling (Devlin et al. 2019, section 3.1)."""
 
     rate: float = 0.15
     mask_share: float = 0.8
@@ -41,17 +41,17 @@ class MaskingConfig:
             self.mask_share >= 0 and self.random_share >= 0 and self.mask_share + self.random_share <= 1,
             "mask_share, random_share",
             (self.mask_share, self.random_share),
-            "they are shares and sum to at most 1.",
+            "they must not be negative, and their sum must be at most 1.",
         )
 
 
 @renamed(accumulation="gradient_accumulation_steps")
 @dataclass(frozen=True)
 class LongRowsConfig:
-    """Longer rows for the last part of pre-training (Devlin et al. 2019, appendix A.2: 512 tokens for the last tenth)."""
+    """Longer rows for the last part of pre-training (Devlin et al. 2019, appendix A.2: 512 tokens for the last 10% of the steps)."""
 
     share: float = 0.0
-    """Share of the steps; 0 keeps `rows.length` to the end."""
+    """Fraction of the steps; 0 keeps `rows.length` to the end."""
     length: int = 512
     examples_per_row: int = 8
     batch_size: int = 256
@@ -75,14 +75,14 @@ class PretrainConfig:
     """The pre-training stage."""
 
     checkpoint: str = ""
-    """A model directory to go on from, with its encoder and vocabulary: one of training, or one that was imported."""
+    """A trained or imported model directory whose encoder and vocabulary to continue from."""
     steps: int = 100_000
     batch_size: int = 256
-    """Rows in one optimizer step, over all devices and microbatches."""
+    """Rows per optimizer step, over all devices and microbatches."""
     gradient_accumulation_steps: int = 1
     evaluation_batches: int = 16
     blanks: tuple[str, ...] = ()
-    """Sentences with [MASK] to fill at the end of the run; empty covers words of held-out text."""
+    """Sentences with [MASK] to fill in at the end of the run; if empty, words of held-out text are masked."""
     rows: RowsConfig = field(default_factory=RowsConfig)
     long_rows: LongRowsConfig = field(default_factory=LongRowsConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)

@@ -1,4 +1,4 @@
-"""Names that configuration values used to have, which go on working."""
+"""Former names of configuration values, which still work."""
 
 import functools
 import warnings
@@ -15,20 +15,20 @@ _KEYS: dict[Key, Key] = {
     ("pretrain", "accumulation"): ("pretrain", "gradient_accumulation_steps"),
     ("pretrain", "long_rows", "accumulation"): ("pretrain", "long_rows", "gradient_accumulation_steps"),
 }
-"""The former place of a value in a run's configuration, and its place now."""
+"""Maps the former key of a configuration value to its current key."""
 
 
 class RenamedWarning(DeprecationWarning):
-    """A configuration value was named as it used to be."""
+    """A configuration value was set by its former name."""
 
 
 def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
-    """Warns that a value has a new name; the command line shows it, a program's user only where warnings are on."""
+    """Warn that a value was renamed. The command line always shows the warning; programs show it if deprecation warnings are enabled."""
     warnings.warn(f"The configuration value {old} is now {new}; the old name still works.", RenamedWarning, stacklevel=stacklevel + 1)
 
 
 def present_key(key: Key) -> Key:
-    """The name that a key of a command line has now, with a warning where it is another."""
+    """Return the current name of a command-line key, with a warning if it was renamed."""
     if key not in _KEYS:
         return key
     warn_renamed(".".join(key), ".".join(_KEYS[key]))
@@ -36,7 +36,7 @@ def present_key(key: Key) -> Key:
 
 
 def present_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested values of a stored configuration under the names that they have now."""
+    """Return the nested values of a stored configuration under their current names."""
     found = _copy(values)
     for old, new in _KEYS.items():
         group = _group(found, old)
@@ -60,11 +60,11 @@ def _group(values: Any, key: Key) -> dict[str, Any] | None:
 
 
 def formerly(take: Callable[[Any, dict[str, Any]], None], **names: str) -> Callable[[type[C]], type[C]]:
-    """A class decorator: the constructor goes on taking arguments by the names that they had.
+    """Decorate a class so that its constructor still accepts arguments under former names.
 
     Args:
-        take: gives the new object the values of former names.
-        names: each former name, and what to write now.
+        take: called with the new object and the values of the former arguments.
+        names: for each former name, the current spelling to show in the warning.
     """
 
     def decorate(cls: type[C]) -> type[C]:
@@ -85,7 +85,7 @@ def formerly(take: Callable[[Any, dict[str, Any]], None], **names: str) -> Calla
 
 
 def renamed(**names: str) -> Callable[[type[C]], type[C]]:
-    """A class decorator: arguments and attributes of former names, each with the name that it has now, go on working."""
+    """Decorate a class so that arguments and attributes still work under former names, each mapped to its current name."""
 
     def decorate(cls: type[C]) -> type[C]:
         init = cls.__init__

@@ -1,4 +1,4 @@
-"""A whole run."""
+"""Configuration of a complete run."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ from bert_jax.config.text import CorpusConfig, VocabularyConfig
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run: which stages, on what, how. A stage that is None is not run."""
+    """A run: its stages, model, data and devices. A stage that is None is not run."""
 
     seed: int = 0
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
-    # Text, unless another modality was handed in.
+    # Text, unless another modality was passed in.
     corpus: CorpusConfig | CorpusOptions = field(default_factory=CorpusConfig)
     pretrain: PretrainConfig | None = None
     finetune: FinetuneConfig | None = None
@@ -33,7 +33,7 @@ class RunConfig:
             self.compute.attention in ("auto", "dense") or self.encoder.attention_dropout == 0,
             "compute.attention",
             self.compute.attention,
-            "a fused kernel drops no attention weights; set encoder.attention_dropout=0.",
+            "fused kernels do not support attention dropout; set encoder.attention_dropout=0.",
         )
         self._check_pairs()
         lengths = {
@@ -46,7 +46,7 @@ class RunConfig:
                 not length or self.compute.attention != "splash" or length % 128 == 0,
                 name,
                 length,
-                "compute.attention=splash takes rows of a multiple of 128 tokens.",
+                "compute.attention=splash needs a multiple of 128 tokens.",
             )
             require(
                 not length or length <= self.encoder.max_positions,
@@ -56,21 +56,21 @@ class RunConfig:
             )
 
     def _check_pairs(self) -> None:
-        """Segment 1 of a pair needs a row of its own in the segment table; without one it would silently be read as segment 0."""
+        """Check that pairs are used only with two segment types; otherwise segment 1 would silently get the embedding of segment 0."""
         if self.encoder.segment_types > 1:
             return
         why = "an encoder with encoder.segment_types=1 cannot tell the second text of a pair from the first;"
         if self.pretrain:
             task = self.pretrain.rows.next_sentence
             require(task == "none", "pretrain.rows.next_sentence", task, f"{why} set it to none, or encoder.segment_types=2.")
-        # A classifier of another model's checkpoint has that model's encoder.
+        # A model fine-tuned from another checkpoint uses the encoder of that checkpoint.
         if self.finetune and not self.finetune.checkpoint and (self.pretrain or self.finetune.from_scratch):
             column = self.finetune.data.text_pair
             require(not column, "finetune.data.text_pair", column, f"{why} set encoder.segment_types=2, or put both texts in one column.")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A dataclass as plain JSON values (tuples become lists)."""
+    """Convert a dataclass to plain JSON values; tuples become lists."""
     values = {
         f.name: to_dict(value) if dataclasses.is_dataclass(value) else list(value) if isinstance(value, tuple) else value
         for f in dataclasses.fields(config)

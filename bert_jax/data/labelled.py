@@ -1,4 +1,4 @@
-"""Labelled text: what a file, a TFDS data set or the demo holds, split into train, dev and test."""
+"""Labelled text from a file, a TFDS data set or the demo, split into train, dev and test."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from bert_jax.errors import InputError
 
 
 class Parsed(NamedTuple):
-    """What a table says of n examples, a value each."""
+    """The values that a `LabelReader` parsed from a table of n examples, one value per example."""
 
     source: str
     values: list[Any]
@@ -23,73 +23,78 @@ class Parsed(NamedTuple):
 
 
 class LabelReader(Protocol):
-    """Reads what a task learns, its targets, out of the columns of tables."""
+    """Reads the targets of a task from the columns of tables."""
 
     def columns(self) -> Mapping[str, str]:
-        """The names of these columns, by the configuration values that hold them."""
+        """Return the names of the target columns, keyed by the configuration fields that set them."""
 
     def parse(self, values: Sequence[str], where: str) -> Any:
-        """What the columns of a row say; `where` is the row, for messages.
+        """Parse the target columns of one row; `where` identifies the row in error messages.
 
         Raises:
-            InputError: it makes no sense.
+            InputError: a value cannot be parsed.
         """
 
     def targets(self, parsed: Mapping[str, Parsed]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-        """Of `train` and perhaps `dev` and `test` the targets [n, ...], and the names of the labels where they have names.
+        """Return the targets [n, ...] of each split, and the label names if the labels have any.
+
+        `parsed` always contains `train`; `dev` and `test` are optional.
 
         Raises:
-            InputError: the tables do not fit each other, or there is nothing to learn.
+            InputError: the splits are inconsistent with each other, or there is nothing to learn.
         """
 
     def keep(self, kept: np.ndarray, rest: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A draw of examples and the others, int64 indices, with examples exchanged where the draw would lack something."""
+        """Adjust a random split of the examples so that `kept` contains everything the task needs.
+
+        Both arguments and both results are int64 indices; examples are swapped between the two parts as needed.
+        """
 
 
 @dataclass(frozen=True)
 class LabelledExamples:
-    """n texts, or pairs of texts, with their targets."""
+    """n texts or text pairs with their targets."""
 
     texts: list[str]
     pairs: list[str] | None
-    """The second texts; None where examples are single texts."""
+    """The second text of each pair; None for single texts."""
     targets: np.ndarray
-    """[n, ...]: what is to be predicted, such as int32 [n], the index of each example's class."""
+    """[n, ...]: the values to predict, for example the class index of each example, int32 [n]."""
     lines: np.ndarray
-    """int64 [n]: the line of the file, or the number of the example in its data set."""
+    """int64 [n]: the line number in the file, or the index of the example in its data set."""
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def select(self, indices: np.ndarray) -> "LabelledExamples":
-        """Those examples, in that order."""
+        """Return the examples at `indices`, in that order."""
         chosen = indices.tolist()
         pairs = None if self.pairs is None else [self.pairs[i] for i in chosen]
         return LabelledExamples([self.texts[i] for i in chosen], pairs, self.targets[indices], self.lines[indices])
 
     def keys(self) -> list[str]:
-        """What makes two examples the same text: their characters, white space aside."""
+        """Return a key for each example that is equal for examples that differ only in whitespace."""
         pairs = self.pairs or [""] * len(self.texts)
         return ["".join(text.split()) + "\0" + "".join(pair.split()) for text, pair in zip(self.texts, pairs, strict=True)]
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """The labelled text of a fine-tuning run; `test` is `dev` where none was named."""
+    """The labelled text of a fine-tuning run; `test` is `dev` if no test set was given."""
 
     train: LabelledExamples
     dev: LabelledExamples
     test: LabelledExamples
     label_names: tuple[str, ...]
-    """Empty where labels have no names."""
+    """Empty if the labels have no names."""
     duplicates: int
-    """Training examples left out before dev was held out of them: repeated texts, and texts with more than one label."""
+    """Training examples dropped before dev was held out: repeated texts, and texts with conflicting labels."""
     overlaps: dict[str, int]
-    """For `dev` and `test`: how many of their examples stand in the training examples too, and so measure memory."""
+    """For `dev` and `test`, the number of examples that also appear in the training set and so measure memorization."""
 
     @property
     def fingerprint(self) -> str:
-        """A name for these texts and targets, in this order."""
+        """A hash of the texts and targets, in order."""
         content = [self.label_names, *([part.texts, part.pairs, part.targets.tolist()] for part in (self.train, self.dev, self.test))]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -97,24 +102,24 @@ class Labelled:
 def load_labelled(
     config: LabelledConfig, labels: LabelReader, seed: int, tables: Mapping[str, Table] = MappingProxyType({})
 ) -> Labelled:
-    """Reads the labelled text of a configuration.
+    """Read the labelled text that a configuration names.
 
-    Where no dev set is named, one is held out of the training examples, the same for every seed, after repeated texts
-    were left out of them. Sets that are named are taken as they are. Neither that nor `max_train_examples` takes from the training
-    examples what the labels must keep there, such as the last example of a class, where that can be helped.
+    If no dev set is given, repeated texts are removed from the training examples and a dev set is held out of the rest; it is the
+    same for every seed. Dev and test sets that are given are used unchanged. Where possible, neither the dev split nor
+    `max_train_examples` removes training examples that the labels require, such as the last example of a class.
 
     Args:
         config: where the text is.
         labels: reads the targets.
-        seed: draws `max_train_examples`.
-        tables: tables that have names instead of files; one that is named for training has the splits for dev and test too.
+        seed: seed for sampling `max_train_examples`.
+        tables: built-in tables by name; one that is used for training also supplies the dev and test splits.
 
     Raises:
-        InputError: a fault in a file, named with its line: a missing column, an empty text, bytes that are not UTF-8, no examples at
-            all, or what `labels` refuses; or a leak that the configuration refuses.
+        InputError: a file has an error, reported with its line: a missing column, an empty text, bytes that are not UTF-8, no
+            examples, or a target that `labels` rejects; or training data leak into dev or test and `config.leaks` is `refuse`.
     """
-    others = config.train if config.train in tables else ""
-    sources = {"train": config.train, "dev": config.dev or others, "test": config.test or others}
+    default = config.train if config.train in tables else ""
+    sources = {"train": config.train, "dev": config.dev or default, "test": config.test or default}
     raw = {role: _read(source, role, config, labels, tables) for role, source in sources.items() if source}
     targets, names = labels.targets({role: Parsed(sources[role], part.values, part.lines) for role, part in raw.items()})
     parts = {
@@ -143,8 +148,8 @@ def _overlaps(
         if count and config.leaks == "refuse":
             line = next(line for key, line in zip(parts[role].keys(), parts[role].lines.tolist(), strict=True) if key in seen)
             raise InputError(
-                f"{count:,} of the {len(parts[role]):,} {role} examples of {sources[role]} (the first in line {line}) stand "
-                f"in {config.train} too, and finetune.data.leaks=refuse: clean the files, or set it to leave_out to train without them."
+                f"{count:,} of the {len(parts[role]):,} {role} examples of {sources[role]} (the first in line {line}) also appear "
+                f"in {config.train}, and finetune.data.leaks=refuse: clean the files, or set it to leave_out to train without them."
             )
     return overlaps
 
@@ -163,7 +168,7 @@ def _read(source: str, role: str, config: LabelledConfig, labels: LabelReader, t
     for line, values in _rows(source, texts | dict(labels.columns()), role, tables):
         for column, value in zip(texts.values(), values, strict=False):
             if not value.strip():
-                raise InputError(f"{source} line {line} has an empty text in the column {column!r}: fill it in or remove the line.")
+                raise InputError(f"{source} line {line} has empty text in column {column!r}: fill it in or remove the line.")
         raw.values.append(labels.parse(values[len(texts) :], f"{source} line {line}"))
         raw.texts.append(values[0])
         raw.lines.append(line)
@@ -177,7 +182,7 @@ def _rows(source: str, columns: Mapping[str, str], role: str, tables: Mapping[st
 
 
 def _distinct(examples: LabelledExamples) -> np.ndarray:
-    """Indices of the first example of each text that has one label only."""
+    """Return the index of the first example of each text, omitting texts with conflicting labels."""
     labels: dict[str, set[str]] = {}
     first: dict[str, int] = {}
     for i, (key, target) in enumerate(zip(examples.keys(), examples.targets.tolist(), strict=True)):
@@ -189,7 +194,10 @@ def _distinct(examples: LabelledExamples) -> np.ndarray:
 def _without(examples: LabelledExamples, keys: set[str], config: LabelledConfig) -> LabelledExamples:
     kept = np.array([i for i, key in enumerate(examples.keys()) if key not in keys], np.int64)
     if not len(kept):
-        raise InputError(f"All of {config.train} is in dev or test too: finetune.data.leaks=leave_out leaves no example: name another.")
+        raise InputError(
+            f"Every example of {config.train} is also in dev or test, so finetune.data.leaks=leave_out leaves no training examples: "
+            "use another training file."
+        )
     return examples.select(kept)
 
 
@@ -199,9 +207,9 @@ def _hold_out(
     count = max(1, round(config.dev_fraction * len(examples)))
     if count >= len(examples):
         raise InputError(
-            f"{config.train} has {len(examples)} distinct examples, too few to hold out a dev set: add some, or set finetune.data.dev."
+            f"{config.train} has {len(examples)} distinct examples, too few to hold out a dev set: add examples, or set finetune.data.dev."
         )
-    # Not of the run's seed: runs with different seeds are compared on the same dev set.
+    # Independent of the run's seed, so that runs with different seeds are compared on the same dev set.
     order = np.random.default_rng(0).permutation(len(examples))
     train, dev = labels.keep(order[count:], order[:count], examples.targets)
     return examples.select(np.sort(train)), examples.select(np.sort(dev))

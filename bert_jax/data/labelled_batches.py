@@ -1,4 +1,4 @@
-"""Labelled text as batches of rows."""
+"""Batches of tokenized labelled text, for fine-tuning and evaluation."""
 
 import zlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from bert_jax.data.pairs import Examples
 from bert_jax.data.pipeline import Batches, State, check_stream, fingerprint_stream, own_rows
 from bert_jax.data.reader import SpecialTokens
 
-_TEXTS_AT_ONCE = 1024
+_TEXTS_PER_CALL = 1024
 _PREFETCHED_BATCHES = 8
 
 
@@ -28,23 +28,26 @@ class TextEncoding(Protocol):
 
 
 class Encoder(SpecialTokens, Protocol):
-    """What is needed of a `bert_jax.modalities.text.tokenizer.Tokenizer`."""
+    """The part of the interface of `bert_jax.modalities.text.tokenizer.Tokenizer` that this module uses."""
 
     def encode_batch(self, texts: list[str]) -> Sequence[TextEncoding]: ...
 
 
 @dataclass(frozen=True)
 class EncodedExamples:
-    """Labelled examples as ranges of tokens, each short enough for a row."""
+    """Labelled examples as ranges of tokens, each short enough to fit in a row."""
 
     examples: Examples
     tokens: np.ndarray
     word_starts: np.ndarray
     truncated: int
-    """Examples that were longer than a row and lost their end."""
+    """Number of examples that were longer than a row and were truncated at the end."""
 
     def rows(self, placement: Placement, own: range, special: SpecialTokens, length: int, per_row: int) -> tuple[Batch, np.ndarray]:
-        """The batch of the rows `own`, empty beyond the last one, and the example in each slot, int64 [rows, per_row], -1 for none."""
+        """Return the batch of the rows in `own`, and the example in each slot, int64 [rows, per_row], -1 for empty slots.
+
+        Rows past the last one of the placement are empty.
+        """
         inside = np.flatnonzero((placement.rows >= own.start) & (placement.rows < own.stop))
         here = Placement(placement.rows[inside] - own.start, placement.slots[inside], placement.offsets[inside], len(own))
         batch = assemble(self.examples.select(inside), here, self.tokens, self.word_starts, special, length, per_row, "labels")
@@ -54,25 +57,25 @@ class EncodedExamples:
 
 
 def encode_examples(examples: LabelledExamples, tokenizer: Encoder, length: int) -> EncodedExamples:
-    """Tokenizes labelled examples and cuts them to rows of `length` tokens: of a pair the longer text first, from its end."""
+    """Tokenize labelled examples and truncate them to `length` tokens; the longer text of a pair is truncated first, at its end."""
     tokens: list[np.ndarray] = [np.zeros(0, np.int32)]
     word_starts: list[np.ndarray] = [np.zeros(0, np.bool_)]
     sizes: list[int] = []
     truncated = 0
-    for start in range(0, len(examples), _TEXTS_AT_ONCE):
-        stop = start + _TEXTS_AT_ONCE
+    for start in range(0, len(examples), _TEXTS_PER_CALL):
+        stop = start + _TEXTS_PER_CALL
         firsts = tokenizer.encode_batch(examples.texts[start:stop])
         seconds = [None] * len(firsts) if examples.pairs is None else tokenizer.encode_batch(examples.pairs[start:stop])
         for first, second in zip(firsts, seconds, strict=True):
             a, b = len(first.ids), 0 if second is None else len(second.ids)
-            room = length - 2 - (b > 0)
-            kept = min(a, max(room - b, room // 2))
-            for text, size in ((first, kept), (second, min(b, room - kept))):
+            capacity = length - 2 - (b > 0)
+            kept = min(a, max(capacity - b, capacity // 2))
+            for text, size in ((first, kept), (second, min(b, capacity - kept))):
                 sizes.append(size)
                 if text is not None:
                     tokens.append(text.ids[:size])
                     word_starts.append(text.word_starts[:size])
-            truncated += a + b > room
+            truncated += a + b > capacity
     edges = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     a_ranges, b_ranges = np.stack([edges[:-1], edges[1:]], 1).reshape(-1, 2, 2).transpose(1, 0, 2)
     ranges = Examples(a_ranges, b_ranges, examples.targets, np.ones(len(examples), np.float32))
@@ -80,12 +83,12 @@ def encode_examples(examples: LabelledExamples, tokenizer: Encoder, length: int)
 
 
 class LabelledBatches(Batches):
-    """The training batches of one process, `epochs` times over the examples.
+    """The training batches of one process, for `epochs` passes over the examples.
 
     Attributes:
-        steps: batches in all.
-        steps_per_epoch: batches in one epoch, the last filled up with empty rows.
-        truncated: examples that were cut because they are longer than a row.
+        steps: total number of batches.
+        steps_per_epoch: number of batches in one epoch; the last is padded with empty rows.
+        truncated: number of examples that were truncated because they are longer than a row.
     """
 
     def __init__(self, iterator: "_Epochs", epochs: int):
@@ -96,7 +99,7 @@ class LabelledBatches(Batches):
 
 
 class _Epochs(grain.DatasetIterator[Batch]):
-    """In every epoch the examples are packed in another order and the rows are shuffled, by (seed, epoch)."""
+    """Repacks the examples in a new order and shuffles the rows in every epoch, as a function of (seed, epoch)."""
 
     def __init__(
         self, encoded: EncodedExamples, special: SpecialTokens, length: int, per_row: int, packing: bool, batch_size: int,
@@ -104,10 +107,10 @@ class _Epochs(grain.DatasetIterator[Batch]):
     ):  # fmt: skip
         super().__init__()
         self.encoded, self._special, self._length, self._per_row = encoded, special, length, per_row
-        self._most = per_row if packing else 1
+        self._max_examples = per_row if packing else 1
         self._batch_size, self._seed, self._epochs, self._own = batch_size, seed, epochs, own
-        # Best fit decreasing makes as many rows of the same lengths in any order.
-        self.steps_per_epoch = -(-pack(encoded.examples.lengths, length, self._most).count // batch_size)
+        # The number of rows from best-fit decreasing depends on the lengths but not on their order.
+        self.steps_per_epoch = -(-pack(encoded.examples.lengths, length, self._max_examples).count // batch_size)
         self._fingerprint = fingerprint_stream(
             stream, zlib.crc32(encoded.tokens.tobytes()), zlib.crc32(encoded.examples.labels.tobytes()),
             len(encoded.examples), length, per_row, packing, batch_size, seed,
@@ -129,7 +132,7 @@ class _Epochs(grain.DatasetIterator[Batch]):
     def _place(self, epoch: int) -> Placement:
         rng = np.random.default_rng((self._seed, epoch))
         order = rng.permutation(len(self.encoded.examples))
-        packed = pack(self.encoded.examples.lengths[order], self._length, self._most)
+        packed = pack(self.encoded.examples.lengths[order], self._length, self._max_examples)
         rows, slots, offsets = (np.empty_like(order) for _ in range(3))
         rows[order], slots[order], offsets[order] = rng.permutation(packed.count)[packed.rows], packed.slots, packed.offsets
         return Placement(rows, slots, offsets, packed.count)
@@ -155,22 +158,23 @@ def labelled_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> LabelledBatches:
-    """The training batches of one process: every example once an epoch, in packed rows, with `labels` [B, E, ...].
+    """Return the training batches of one process: every example once per epoch, in packed rows, with `labels` [B, E, ...].
 
     Args:
         examples: the training examples.
-        tokenizer: encodes their texts, once.
-        length: tokens of a row; longer texts are cut and counted.
-        examples_per_row: E, the slots of a row; without `packing` only the first is used.
-        packing: whether a row holds several examples.
-        batch_size: rows of the global batch; this process gets `batch_size / process_count` of them.
-        seed: decides the order.
-        epochs: how often every example is seen.
-        stream: the kind of the task, by which a saved position is known.
-        process_index: which process this is, of `process_count`.
+        tokenizer: encodes the texts, once.
+        length: tokens per row; longer texts are truncated and counted.
+        examples_per_row: E, the number of slots per row; only the first is used without `packing`.
+        packing: whether a row may hold several examples.
+        batch_size: rows in the global batch; this process gets `batch_size / process_count` of them.
+        seed: determines the order of the examples.
+        epochs: number of passes over the examples.
+        stream: the kind of task; part of the fingerprint that a saved position is checked against.
+        process_index: index of this process.
+        process_count: number of processes.
 
     Raises:
-        InputError: the processes do not divide the batch.
+        InputError: `batch_size` is not divisible by the number of processes.
     """
     own = own_rows(batch_size, process_index, process_count)
     encoded = encode_examples(examples, tokenizer, length)
@@ -180,10 +184,10 @@ def labelled_batches(
 def labelled_evaluation(
     examples: LabelledExamples, tokenizer: Encoder, length: int, examples_per_row: int, packing: bool, batch_size: int
 ) -> list[tuple[Batch, np.ndarray]]:
-    """All examples once, as global batches of `batch_size` rows, the last filled up with empty rows.
+    """Return every example once, in global batches of `batch_size` rows; the last batch is padded with empty rows.
 
     Returns:
-        Pairs of a batch and the index of the example in each slot, int64 [batch_size, examples_per_row], -1 where it is empty.
+        Pairs of a batch and the index of the example in each slot, int64 [batch_size, examples_per_row], -1 for empty slots.
     """
     encoded = encode_examples(examples, tokenizer, length)
     placement = pack(encoded.examples.lengths, length, examples_per_row if packing else 1)

@@ -1,4 +1,4 @@
-"""Examples become rows of the one batch shape (docs/architecture.md): which example goes where, then all tokens at once."""
+"""Pack examples into rows of the batch layout (docs/architecture.md): first assign each example a place, then copy all tokens at once."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -14,62 +14,65 @@ Batch = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Placement:
-    """Where each of n examples stands in `count` rows."""
+    """The assignment of n examples to `count` rows."""
 
     rows: np.ndarray
-    """int64 [n]."""
+    """int64 [n]: the row of each example."""
     slots: np.ndarray
-    """int64 [n]: 0 to examples_per_row - 1."""
+    """int64 [n]: its slot in the row, 0 to examples_per_row - 1."""
     offsets: np.ndarray
-    """int64 [n]: the column of the example's first token."""
+    """int64 [n]: the column of its first token."""
     count: int
+    """Number of rows."""
 
 
 def pack(lengths: np.ndarray, length: int, examples_per_row: int) -> Placement:
-    """Best fit decreasing into rows of one length; the number of rows depends on the lengths alone, not on their order.
+    """Pack examples into rows of equal length by best-fit decreasing.
+
+    The number of rows depends only on the lengths, not on their order.
 
     Args:
-        lengths: [n] tokens of each example, none above `length`.
-        length: tokens of a row.
-        examples_per_row: the most that one row may hold; 1 does not pack.
+        lengths: [n] number of tokens in each example, at most `length`.
+        length: tokens per row.
+        examples_per_row: maximum number of examples per row; 1 disables packing.
     """
     return best_fit(lengths, lambda size: [(length, examples_per_row)])
 
 
 def best_fit(lengths: np.ndarray, new_rows: Callable[[int], Sequence[tuple[int, int]]]) -> Placement:
-    """Best fit decreasing: the longest example first, each into the fullest row that has room (Johnson 1974).
+    """Pack by best-fit decreasing: longest example first, each into the fullest row that still fits it (Johnson 1974).
 
     Args:
-        lengths: [n] tokens of each example.
-        new_rows: the rows to add where no row has room for an example of a length, as (tokens, most examples); one or more,
-            each with room for it.
+        lengths: [n] number of tokens in each example.
+        new_rows: called with the length of an example that fits in no existing row; returns one or more new rows as
+            (tokens, maximum number of examples), each long enough for that example.
     """
     rows, slots, offsets = (np.zeros(len(lengths), np.int64) for _ in range(3))
-    tokens: list[int] = []  # of each row
-    most: list[int] = []  # examples that each row may hold
-    held: list[int] = []  # examples in each row
-    with_room: defaultdict[int, list[int]] = defaultdict(list)  # rows by the room that is left
-    rooms = 0  # bit r is set where with_room[r] is not empty
+    tokens: list[int] = []  # length of each row
+    max_examples: list[int] = []  # maximum number of examples in each row
+    held: list[int] = []  # number of examples in each row
+    rows_by_space: defaultdict[int, list[int]] = defaultdict(list)  # open rows by the number of free tokens
+    available = 0  # bit s is set if rows_by_space[s] is not empty
     order = np.argsort(-lengths, kind="stable")
     placed = []
     for size in lengths[order].tolist():
-        if not rooms >> size:
+        if not available >> size:
             for length, examples in new_rows(size):
-                with_room[length].append(len(held))
-                rooms |= 1 << length
+                rows_by_space[length].append(len(held))
+                available |= 1 << length
                 tokens.append(length)
-                most.append(examples)
+                max_examples.append(examples)
                 held.append(0)
-        fitting = rooms >> size
-        room = size + (fitting & -fitting).bit_length() - 1
-        row = with_room[room].pop()
-        if not with_room[room]:
-            rooms ^= 1 << room
-        placed.append((row, held[row], tokens[row] - room))
+        fitting = available >> size
+        space = size + (fitting & -fitting).bit_length() - 1
+        row = rows_by_space[space].pop()
+        if not rows_by_space[space]:
+            available ^= 1 << space
+        placed.append((row, held[row], tokens[row] - space))
         held[row] += 1
-        if held[row] < most[row] and room > size:
-            with_room[room - size].append(row)
-            rooms |= 1 << (room - size)
+        if held[row] < max_examples[row] and space > size:
+            rows_by_space[space - size].append(row)
+            available |= 1 << (space - size)
     if placed:
         rows[order], slots[order], offsets[order] = np.array(placed).T
     return Placement(rows, slots, offsets, len(held))
@@ -86,23 +89,26 @@ def assemble(
     label_field: str,
     units: np.ndarray | None = None,
 ) -> Batch:
-    """Writes the examples into rows: the fields of the one batch shape, with the labels named `label_field`.
+    """Write the examples into rows and return the fields of the batch layout, with the labels under the name `label_field`.
 
     Args:
         examples: ranges of `tokens`.
         placement: where each example goes.
-        tokens: [t] ids of the text; word_starts: bool [t].
+        tokens: [t] token ids of the text.
+        word_starts: bool [t], true where a token starts a word.
         special: ids of [PAD], [CLS] and [SEP].
-        length: L of the rows; examples_per_row: E.
+        length: L, tokens per row.
+        examples_per_row: E, slots per row.
         label_field: `is_next` or `labels`.
-        units: [t, U] what stands beside the ids; the batch then has `units` [B, L, U], zero at special tokens and padding.
+        units: [t, U], the unit vector of each token, if the modality has units. The batch then has a field `units` [B, L, U],
+            zero at special tokens and padding.
     """
     sizes = examples.lengths
     example = np.repeat(np.arange(len(examples)), sizes)
     position = np.arange(len(example)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     a_begin, a_size = examples.a[:, 0], examples.a[:, 1] - examples.a[:, 0]
     segment = position > (a_size + 1)[example]
-    # Index of the token in the text, after which [CLS] and [SEP] stand; B begins two special tokens and A behind [CLS].
+    # Index of each cell's token in `text`, where [CLS] and [SEP] follow the tokens. A is shifted by one special token, B by two.
     source = position + np.where(segment, (examples.b[:, 0] - a_size - 2)[example], (a_begin - 1)[example])
     source[position == 0] = len(tokens)
     source[(position == (a_size + 1)[example]) | (position == (sizes - 1)[example])] = len(tokens) + 1
@@ -120,7 +126,7 @@ def assemble(
 
     text = np.concatenate([tokens.astype(np.int32), np.array([special.cls_id, special.sep_id], np.int32)])
     starts = np.concatenate([word_starts, [False, False]])[source]
-    # A segment that begins inside a word begins with a word of its own.
+    # If a segment starts in the middle of a word, its first token counts as the start of a word.
     starts[(source < len(tokens)) & ((position == 1) | (position == (a_size + 2)[example]))] = True
     batch = {
         "tokens": spread(text[source], special.pad_id, np.int32),
@@ -139,7 +145,7 @@ def assemble(
 
 
 def pad_rows(batch: Batch, count: int, pad_id: int) -> Batch:
-    """The batch with empty rows behind its own, `count` in all."""
+    """Append empty rows to the batch, for a total of `count` rows."""
     return {
         name: np.concatenate([field, np.full((count - len(field), *field.shape[1:]), pad_id if name == "tokens" else 0, field.dtype)])
         for name, field in batch.items()

@@ -1,10 +1,11 @@
-"""Documents become examples of one or two segments, as ranges of tokens: next sentence, sentence order, or neither.
+"""Split documents into examples of one or two segments: next-sentence prediction, sentence-order prediction, or neither.
 
-The tokens of a block of documents stand one after another; an example names what it takes of them by index, so nothing
-is copied here. Every document is first cut into chunks that fill a row, each chunk at a random sentence boundary into A
-and B. Next sentence (Devlin et al. 2019) then lets half of the chunks exchange their Bs between documents. Unlike a
-draw with replacement this uses every token once, and a false B has the length and the place in its document of a true
-one, so that neither gives the answer away. Sentence order (Lan et al. 2020) swaps A and B in half of the chunks.
+The tokens of a block of documents are concatenated, and an example refers to its tokens by index range, so nothing is
+copied here. Each document is first divided into chunks that fill a row, and each chunk is split at a random sentence
+boundary into A and B. For next-sentence prediction (Devlin et al. 2019), half of the chunks then exchange their B
+segments across documents. Unlike sampling with replacement, this uses every token once, and negative Bs have the same
+lengths and positions within their documents as positive ones, so neither gives the label away. For sentence-order
+prediction (Lan et al. 2020), A and B are swapped in half of the chunks.
 """
 
 from bisect import bisect_left, bisect_right
@@ -18,29 +19,29 @@ NextSentence = Literal["nsp", "sop", "none"]
 
 @dataclass(frozen=True)
 class Examples:
-    """n examples `[CLS] A [SEP] B [SEP]`, or `[CLS] A [SEP]` where B is empty."""
+    """n examples of the form `[CLS] A [SEP] B [SEP]`, or `[CLS] A [SEP]` if B is empty."""
 
     a: np.ndarray
-    """int64 [n, 2]: where A begins and ends in the tokens at hand."""
+    """int64 [n, 2]: start and end of A in the token array."""
     b: np.ndarray
-    """int64 [n, 2]: the same for B; both ends are equal where there is no B."""
+    """int64 [n, 2]: start and end of B; they are equal if there is no B."""
     labels: np.ndarray
-    """int32 [n]: 1 where B follows A in the text; or the targets [n, ...] of labelled examples."""
+    """int32 [n]: 1 if B follows A in the text; or the targets [n, ...] of labelled examples."""
     weights: np.ndarray
-    """float32 [n]: 0 where the example has no label."""
+    """float32 [n]: 0 if the example has no label."""
 
     def __len__(self) -> int:
         return len(self.a)
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 [n]: tokens in a row, the special ones counted."""
+        """int64 [n]: number of tokens in each example, including special tokens."""
         b_lengths = self.b[:, 1] - self.b[:, 0]
         total: np.ndarray = 2 + self.a[:, 1] - self.a[:, 0] + b_lengths + (b_lengths > 0)
         return total
 
     def select(self, indices: np.ndarray) -> "Examples":
-        """Those examples, in that order."""
+        """Return the examples at `indices`, in that order."""
         return Examples(self.a[indices], self.b[indices], self.labels[indices], self.weights[indices])
 
 
@@ -52,19 +53,19 @@ def make_examples(
     short_probability: float,
     rng: np.random.Generator,
 ) -> Examples:
-    """Cuts the documents of a block into examples of at most `length` tokens.
+    """Split the documents of a block into examples of at most `length` tokens.
 
-    A chunk in which no sentence ends, such as a document of one sentence, is an example of one segment with weight 0.
+    A chunk with no internal sentence boundary, such as a one-sentence document, becomes a single-segment example of weight 0.
 
     Args:
-        sentence_starts: [s] the token index at which each sentence starts, the first of each document included.
-        document_ends: [d] the token index at which each document ends; the first document starts at 0.
-        length: of a row, special tokens included.
-        next_sentence: the task; `none` gives examples of one segment only.
-        short_probability: share of examples cut to a random shorter length.
-        rng: decides everything that is random.
+        sentence_starts: [s] index of the first token of each sentence, including the first sentence of each document.
+        document_ends: [d] index one past the last token of each document; the first document starts at 0.
+        length: maximum number of tokens in an example, including special tokens.
+        next_sentence: the sentence task; `none` yields single-segment examples only.
+        short_probability: fraction of examples that are limited to a random shorter length.
+        rng: source of all randomness.
     """
-    one, two = length - 2, length - 3  # tokens that one segment, and two, leave room for
+    one, two = length - 2, length - 3  # tokens that fit next to the special tokens of one segment, and of two
     capacity = one if next_sentence == "none" else two
     chunks = _chunks(sentence_starts.tolist(), document_ends.tolist(), capacity, one, short_probability, rng)
     documents, begin, split, end = np.array(chunks, np.int64).reshape(-1, 4).T
@@ -78,7 +79,7 @@ def make_examples(
 def _chunks(
     starts: list[int], document_ends: list[int], capacity: int, single_capacity: int, short_probability: float, rng: np.random.Generator
 ) -> list[tuple[int, int, int, int]]:
-    """(document, begin, split, end) of consecutive chunks; split equals end where no sentence ends inside."""
+    """Return consecutive chunks as (document, begin, split, end); split equals end if the chunk has no sentence boundary."""
     chunks = []
     begin = following = 0
     for document, document_end in enumerate(document_ends):
@@ -90,11 +91,11 @@ def _chunks(
             if following == last or starts[following] >= begin + capacity:
                 split = end = min(begin + single_capacity, starts[following] if following < last else document_end)
             else:
-                # At least two sentences, and whole ones as long as they fit.
+                # At least two sentences, and only complete sentences as long as they fit.
                 stop = bisect_left(starts, begin + target, following + 1, last)
                 end = min(starts[stop] if stop < last else document_end, begin + capacity)
                 if end < document_end and end >= starts[last - 1] and last - 2 > following and document_end - starts[last - 2] <= capacity:
-                    # The rest of the document would be one sentence, which has no next: leave it two.
+                    # Leave two sentences for the last chunk: a single one could not form a pair.
                     stop = last - 2
                     end = starts[stop]
                 split = starts[following + int(rng.random() * (stop - following))]
@@ -105,7 +106,7 @@ def _chunks(
 
 
 def _swap(examples: Examples, rng: np.random.Generator) -> Examples:
-    """Half of the pairs get A and B swapped and the label 0."""
+    """Swap A and B in half of the pairs and label those 0."""
     swapped = (rng.random(len(examples)) < 0.5) & (examples.labels == 1)
     a = np.where(swapped[:, None], examples.b, examples.a)
     b = np.where(swapped[:, None], examples.a, examples.b)
@@ -113,14 +114,14 @@ def _swap(examples: Examples, rng: np.random.Generator) -> Examples:
 
 
 def _exchange(examples: Examples, documents: np.ndarray, capacity: int, rng: np.random.Generator) -> Examples:
-    """Half of the pairs get the B of a pair of another document, as near in length as there is, and the label 0."""
+    """Give half of the pairs the B of a pair from another document, as close in length as possible, and label those 0."""
     pairs = np.flatnonzero(examples.labels)
     count = (len(pairs) + int(rng.random() < 0.5)) // 2
     drawn = rng.permutation(pairs)[:count]
     drawn = drawn[np.argsort((examples.b[:, 1] - examples.b[:, 0])[drawn], kind="stable")]
     b, labels = examples.b.copy(), examples.labels.copy()
     labels[drawn] = 0
-    waiting: list[int] = []  # of one document only, or two of them would have been matched
+    waiting: list[int] = []  # all from the same document, since pairs from different documents are matched
     for example in drawn.tolist():
         if waiting and documents[waiting[-1]] != documents[example]:
             other = waiting.pop()
@@ -141,7 +142,7 @@ def _exchange(examples: Examples, documents: np.ndarray, capacity: int, rng: np.
 def _borrow(
     examples: Examples, documents: np.ndarray, waiting: list[int], b: np.ndarray, labels: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Gives each waiting pair, in place, a B that another document uses too; returns the Bs this leaves over, [n, 2]."""
+    """Give each waiting pair, in place, a B that another document also uses; return the Bs that are left over, [n, 2]."""
     segments = np.where((examples.b[:, 1] > examples.b[:, 0])[:, None], examples.b, examples.a)
     kept = []
     for example in waiting:
@@ -157,11 +158,11 @@ def _borrow(
 
 
 def _fit(a: np.ndarray, b: np.ndarray, capacity: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts pairs to `capacity` tokens, the longer segment first, from its front or its back at random."""
+    """Truncate pairs to `capacity` tokens, the longer segment first, at its start or its end at random."""
     a_lengths, b_lengths = a[:, 1] - a[:, 0], b[:, 1] - b[:, 0]
-    room = np.where(b_lengths > 0, capacity, capacity + 1)
-    a_kept = np.minimum(a_lengths, np.maximum(room - b_lengths, capacity // 2))
-    b_kept = np.minimum(b_lengths, room - a_kept)
+    available = np.where(b_lengths > 0, capacity, capacity + 1)
+    a_kept = np.minimum(a_lengths, np.maximum(available - b_lengths, capacity // 2))
+    b_kept = np.minimum(b_lengths, available - a_kept)
     front = rng.random((2, len(a))) < 0.5
     fitted = []
     for ranges, cut, at_front in ((a, a_lengths - a_kept, front[0]), (b, b_lengths - b_kept, front[1])):

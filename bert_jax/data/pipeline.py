@@ -1,10 +1,11 @@
-"""Documents become an endless stream of batches that can be stopped and continued anywhere, on any number of processes.
+"""Turn documents into an endless stream of batches that can be stopped and resumed at any step, on any number of processes.
 
-The unit is the *block*: some consecutive documents of an epoch's global shuffle, turned into about 64 rows on their own,
-a pure function of (seed, block). Block b belongs to epoch b // blocks_per_epoch. The global batch of B rows is made by
-G = gcd(B, 64) *lanes*: lane l walks the blocks l, l + G, l + 2G, ... and gives B / G rows to every batch. A process owns
-a run of lanes, and so a contiguous slice of every global batch: neither the text nor its order depends on how many
-processes there are. The position in the stream is (block, row) of every lane.
+The unit is the *block*: consecutive documents of an epoch's global shuffle, which are converted to about 64 rows
+independently of other blocks, as a pure function of (seed, block). Block b belongs to epoch b // blocks_per_epoch. A
+global batch of B rows is produced by G = gcd(B, 64) *lanes*: lane l visits blocks l, l + G, l + 2G, ... and contributes
+B / G rows to every batch. Each process owns a contiguous range of lanes and therefore a contiguous slice of every global
+batch, so neither the text nor its order depends on the number of processes. The position in the stream is the (block,
+row) of every lane.
 """
 
 import functools
@@ -27,15 +28,15 @@ from bert_jax.errors import InputError
 
 _LANES = 64
 _ROWS_PER_BLOCK = 64
-_DOCUMENTS_PER_BLOCK = 8  # at least, so that a false next sentence finds another document
-_PERMUTED_IN_MEMORY = 1 << 20  # documents; grain's shuffle of indices takes no memory, but ten times as long, and far longer for few
-_TRAINING, _EVALUATION = 0, 1  # what the random numbers are for
+_MIN_DOCUMENTS_PER_BLOCK = 8  # so that negative next-sentence pairs can be drawn from other documents
+_MAX_PERMUTED_IN_MEMORY = 1 << 20  # documents; Grain's index_shuffle needs no memory but is 10x slower, and far slower for few documents
+_TRAINING, _EVALUATION = 0, 1  # random streams
 
 State = dict[str, Any]
 
 
 class Source(Protocol):
-    """Tokenized documents by index; `bert_jax.data.records.corpora.DocumentSource` is one."""
+    """Tokenized documents by index; implemented by `bert_jax.data.records.corpora.DocumentSource`."""
 
     def __len__(self) -> int: ...
     def fetch(self, indices: Sequence[int]) -> Sequence[EncodedDocument]: ...
@@ -46,12 +47,12 @@ class Source(Protocol):
 
 
 def make_rows(documents: Sequence[EncodedDocument], special: SpecialTokens, rows: RowsConfig, rng: np.random.Generator) -> Batch:
-    """All text of the documents as rows of the one batch shape, in random order, with `is_next` as the label."""
+    """Convert all text of the documents to rows of the batch layout, in random order, with `is_next` as the label."""
     documents = [document for document in documents if len(document.tokens)]
     ends = np.cumsum([len(document.tokens) for document in documents], dtype=np.int64)
     tokens, word_starts, sentence_starts = (
-        np.concatenate(parts) if parts else np.zeros(0, np.int64)
-        for parts in (
+        np.concatenate(arrays) if arrays else np.zeros(0, np.int64)
+        for arrays in (
             [document.tokens for document in documents],
             [document.word_starts for document in documents],
             [document.sentence_starts + end - len(document.tokens) for document, end in zip(documents, ends.tolist(), strict=True)],
@@ -61,22 +62,22 @@ def make_rows(documents: Sequence[EncodedDocument], special: SpecialTokens, rows
     per_row = rows.examples_per_row
     placement = pack(examples.lengths, rows.length, per_row if rows.packing else 1)
     shuffled = Placement(rng.permutation(placement.count)[placement.rows], placement.slots, placement.offsets, placement.count)
-    units = [document.units for document in documents if document.units is not None]
-    beside = np.concatenate(units) if units else None
-    return assemble(examples, shuffled, tokens, word_starts, special, rows.length, per_row, "is_next", beside)
+    parts = [document.units for document in documents if document.units is not None]
+    units = np.concatenate(parts) if parts else None
+    return assemble(examples, shuffled, tokens, word_starts, special, rows.length, per_row, "is_next", units)
 
 
 class _Blocks:
-    """The endless sequence of blocks of a source: `blocks.rows(b)` is the same whenever and wherever it is called."""
+    """The endless sequence of blocks of a source; `blocks.rows(b)` is deterministic, on any process and in any order."""
 
     def __init__(self, source: Source, special: SpecialTokens, rows: RowsConfig, seed: int, stream: int):
         if not len(source) or not source.tokens:
-            raise InputError("The prepared corpus holds no text. Check the corpus source and, for held-out text, its valid_fraction.")
+            raise InputError("The prepared corpus contains no text. Check corpus.source and, for held-out text, corpus.valid_fraction.")
         self._source, self._special, self._rows, self._seed, self._stream = source, special, rows, seed, stream
-        document = source.tokens / len(source) + 3
-        share = document / rows.length  # of a row that one document takes
+        document_length = source.tokens / len(source) + 3
+        share = document_length / rows.length  # average number of rows per document
         share = max(share, 1 / rows.examples_per_row) if rows.packing else max(share, 1)
-        size = max(_DOCUMENTS_PER_BLOCK, round(_ROWS_PER_BLOCK / share))
+        size = max(_MIN_DOCUMENTS_PER_BLOCK, round(_ROWS_PER_BLOCK / share))
         self.per_epoch = max(1, len(source) // size)
 
     def rows(self, block: int) -> Batch:
@@ -90,8 +91,8 @@ class _Blocks:
 
 
 def _shuffled(indices: range, count: int, seed: int) -> list[int]:
-    """Where these indices are in a permutation of `count`, in memory that does not grow with it."""
-    if count > _PERMUTED_IN_MEMORY:
+    """Return the elements at `indices` of a random permutation of `count` elements, in bounded memory."""
+    if count > _MAX_PERMUTED_IN_MEMORY:
         return [index_shuffle(i, max_index=count - 1, seed=seed, rounds=4) for i in indices]
     return list(map(int, _permutation(count, seed)[indices.start : indices.stop]))
 
@@ -105,26 +106,26 @@ def _check_next_sentence(source: Source, rows: RowsConfig) -> None:
     if rows.next_sentence != "none" and source.single_sentence_documents >= len(source):
         raise InputError(
             f"None of the {len(source)} documents of the training text has two sentences, so rows.next_sentence={rows.next_sentence!r} "
-            "has nothing to learn from. Put a blank line between documents rather than between sentences, split finer with "
-            "corpus.sentence_ends='clauses' or, for the full stops of Hindi, Urdu, Burmese and others, 'all_scripts', or set "
+            "has nothing to learn from. Put blank lines between documents rather than between sentences; split more finely with "
+            "corpus.sentence_ends='clauses' or, for the full stops of Hindi, Urdu, Burmese and other scripts, 'all_scripts'; or set "
             "rows.next_sentence='none'."
         )
     if rows.next_sentence == "nsp" and len(source) < 2:
         raise InputError(
-            "The training text is one document, and rows.next_sentence='nsp' takes its false next sentences from another. Put a "
-            "blank line between documents, or set rows.next_sentence to 'sop' or 'none'."
+            "The training text is a single document, but rows.next_sentence='nsp' draws its negative pairs from other documents. Put "
+            "blank lines between documents, or set rows.next_sentence to 'sop' or 'none'."
         )
 
 
 class _Lane:
-    """One walk over every `stride`-th block; `block` and `row` say which row comes next."""
+    """Iterates over every `stride`-th block; `block` and `row` are the position of the next row."""
 
     def __init__(self, blocks: _Blocks, block: int, row: int, stride: int):
         self._blocks, self.block, self.row, self._stride = blocks, block, row, stride
         self._rows: Batch | None = None
 
     def take(self, count: int) -> Iterator[Batch]:
-        """The next `count` rows, in parts."""
+        """Yield the next `count` rows, in one or more parts."""
         while count:
             if self._rows is None:
                 self._rows = self._blocks.rows(self.block)
@@ -163,12 +164,12 @@ class _LanesIterator(grain.DatasetIterator[Batch]):
         saved = {lane: (block, row) for lane, block, row in zip(state["lanes"], state["blocks"], state["rows"], strict=True)}
         missing = [lane for lane in self._numbers if lane not in saved]
         if missing:
-            raise ValueError(f"The saved position lacks the lanes {missing}: join the states of all processes with merge_states.")
+            raise ValueError(f"The saved position is missing the lanes {missing}: join the states of all processes with merge_states.")
         self._lanes = [_Lane(self._blocks, *saved[lane], self._stride) for lane in self._numbers]
 
 
-class _Ahead(ThreadPrefetchDatasetIterator[Batch]):
-    """Grain's thread that works ahead, which may be closed twice: grain closes again when Python has half shut down."""
+class _Prefetcher(ThreadPrefetchDatasetIterator[Batch]):
+    """Grain's prefetching thread with an idempotent `close`: Grain calls it again during interpreter shutdown."""
 
     def close(self) -> None:
         if not self._closed:
@@ -176,13 +177,13 @@ class _Ahead(ThreadPrefetchDatasetIterator[Batch]):
 
 
 class Batches:
-    """Batches of this process's rows, made ahead by one thread of grain.
+    """Batches of this process's rows, prefetched by a Grain thread.
 
-    `get_state` describes the batch handed out last, whatever has been made ahead since.
+    `get_state` describes the batch that was returned last, regardless of how many have been prefetched since.
     """
 
     def __init__(self, iterator: grain.DatasetIterator[Batch], prefetch: int):
-        self._iterator = _Ahead(iterator, prefetch)
+        self._iterator = _Prefetcher(iterator, prefetch)
         weakref.finalize(self, self._iterator.close)
 
     def __iter__(self) -> Self:
@@ -192,24 +193,24 @@ class Batches:
         return next(self._iterator)
 
     def get_state(self) -> State:
-        """The position of this process in the stream, as plain JSON values; `merge_states` joins those of all processes."""
+        """Return the position of this process in the stream as JSON values; `merge_states` joins those of all processes."""
         return dict(self._iterator.get_state())
 
     def set_state(self, state: State) -> None:
-        """Continues after the batch at which `state` was taken, by any number of processes.
+        """Continue after the batch at which `state` was taken; the number of processes may differ.
 
         Raises:
-            InputError: the state belongs to other data or another configuration.
+            InputError: the state belongs to different data or a different configuration.
         """
         self._iterator.set_state(state)
 
     def close(self) -> None:
-        """Ends the thread that works ahead."""
+        """Stop the prefetching thread."""
         self._iterator.close()
 
 
 def merge_states(states: Sequence[State]) -> State:
-    """Joins the states of all processes, taken at the same step, into one that any number of processes can continue from."""
+    """Join the states of all processes, taken at the same step, into one that any number of processes can resume from."""
     merged = dict(states[0])
     for state in states[1:]:
         check_stream(state, merged["stream"])
@@ -218,27 +219,31 @@ def merge_states(states: Sequence[State]) -> State:
 
 
 def check_stream(state: State, fingerprint: str) -> None:
-    """Raises InputError where a saved position is not one of this stream."""
+    """Check that a saved position belongs to this stream.
+
+    Raises:
+        InputError: it belongs to a different stream.
+    """
     if state.get("stream") != fingerprint:
         raise InputError(
-            "The saved position in the data belongs to another corpus, seed, batch size or rows configuration than this run's. "
-            "Continue with the configuration and the prepared data it was saved with, or start in a new workdir."
+            "The saved position in the data belongs to a different corpus, seed, batch size or rows configuration. "
+            "Resume with the configuration and prepared data it was saved with, or start in a new workdir."
         )
 
 
 def fingerprint_stream(*facts: Any) -> str:
-    """A short name for what decides the order of a stream."""
+    """Return a short hash of the values that determine the order of a stream."""
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 def own_rows(batch_size: int, process_index: int, process_count: int) -> slice:
-    """The rows of a global batch that one process holds.
+    """Return the rows of a global batch that belong to one process.
 
     Raises:
-        InputError: the processes do not divide the batch.
+        InputError: `batch_size` is not divisible by the number of processes.
     """
     if batch_size % process_count:
-        raise InputError(f"{process_count} processes do not divide batch_size={batch_size}: choose a multiple of {process_count}.")
+        raise InputError(f"batch_size={batch_size} is not divisible by {process_count} processes: choose a multiple of {process_count}.")
     rows = batch_size // process_count
     return slice(process_index * rows, (process_index + 1) * rows)
 
@@ -252,23 +257,25 @@ def pretraining_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
-    """The endless training batches of one process.
+    """Return the endless training batches of one process.
 
     Args:
         source: the tokenized documents.
-        special: the tokenizer, or anything with its ids of [PAD], [CLS] and [SEP].
-        rows: how documents become rows.
-        batch_size: rows of the global batch; this process gets `batch_size / process_count` of them.
-        seed: decides order, cuts and pairs.
-        process_index: which process this is, of `process_count`.
+        special: the tokenizer, or any object with the ids of [PAD], [CLS] and [SEP].
+        rows: how documents are converted to rows.
+        batch_size: rows in the global batch; this process gets `batch_size / process_count` of them.
+        seed: determines the order, the chunks and the pairs.
+        process_index: index of this process.
+        process_count: number of processes.
 
     Raises:
-        InputError: no text, no document with two sentences while a sentence task is on, or a batch that the processes do not divide.
+        InputError: there is no text, no document has two sentences although a sentence task is enabled, or the processes cannot
+            share the batch equally.
     """
     lanes = math.gcd(batch_size, _LANES)
     if lanes % process_count:
         raise InputError(
-            f"{process_count} processes cannot share batch_size={batch_size}: the number of processes must divide {lanes}, the greatest "
+            f"{process_count} processes cannot share batch_size={batch_size} equally: their number must divide {lanes}, the greatest "
             f"common divisor of the batch size and {_LANES}. Choose a batch size that is a multiple of {process_count}"
             + (", and at most 64 processes." if process_count > _LANES else ".")
         )
@@ -277,7 +284,7 @@ def pretraining_batches(
     own = range(lanes)[own_rows(lanes, process_index, process_count)]
     fingerprint = fingerprint_stream("pretraining", len(source), source.tokens, rows, batch_size, seed)
     rows_per_lane = batch_size // lanes
-    # The lanes come to the ends of their blocks at about the same step; one block of each made ahead evens that out.
+    # The lanes reach the ends of their blocks at about the same step; prefetching one block per lane evens out that work.
     prefetch = max(2, _ROWS_PER_BLOCK // rows_per_lane)
     return Batches(_LanesIterator(blocks, own, lanes, rows_per_lane, fingerprint), prefetch)
 
@@ -293,13 +300,14 @@ def evaluation_batches(
     *,
     count: int,
 ) -> list[Batch]:
-    """The same `count` batches whenever it is called, fewer where the text is at an end; the last is filled up with empty rows.
+    """Return the same `count` batches on every call, or fewer if the text ends; the last is padded with empty rows.
 
-    Arguments are those of `pretraining_batches`; the number of batches does not depend on the process. Held-out text of
-    one document has no false next sentences, and of single sentences no pairs: it still serves the masked tokens.
+    The other arguments are those of `pretraining_batches`. All processes get the same number of batches. Held-out text that is
+    a single document yields no negative next-sentence pairs, and one-sentence documents yield no pairs at all; both can
+    still be used for masked-token prediction.
 
     Raises:
-        InputError: no text, or a batch that the processes do not divide.
+        InputError: there is no text, or `batch_size` is not divisible by the number of processes.
     """
     own = own_rows(batch_size, process_index, process_count)
     blocks = _Blocks(source, special, rows, seed, _EVALUATION)

@@ -1,9 +1,9 @@
-"""Texts that a model is asked about become packed batches of a few shapes, whatever their lengths and their number.
+"""Pack inference inputs into batches of a few fixed shapes, whatever the number and lengths of the texts.
 
-Texts are encoded as ranges of one array of tokens and cut to the model's positions; then every range gets its place in a row.
-Rows are as long as a power of two and hold as many texts as fit, the longest text first. Short texts share long rows, so
-that little of a batch is padding and two shapes for each of a few lengths are enough: one for batches that fill the
-devices, one for the rows that are left over.
+Texts are encoded as ranges of a single token array and truncated to the model's maximum positions; then each range is
+assigned a place in a row. Row lengths are powers of two, and rows are filled by best fit, longest text first. Short texts
+share long rows, which keeps padding low and the number of compiled shapes small: two for each of a few row lengths, one
+for full batches and one for the remaining rows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,69 +17,69 @@ from bert_jax.data.pairs import Examples
 from bert_jax.data.reader import MaskingTokens, Reader
 from bert_jax.errors import TextError
 
-_SHORTEST_ROW = 16
-_LEAST_LENGTHS = (128, 256, 512)
-"""Row lengths below which texts do not get rows of their own where there are enough of them; longer ones if they fill better."""
-_WELL_FILLED = 0.9
-_MOST_SLOTS = 64
-_MOST_SMALL_BATCHES = 8
-"""Batches of one row a device that cost less than one full batch with as many rows: each costs the time of its launch."""
+_MIN_ROW_LENGTH = 16
+_MIN_LENGTH_CANDIDATES = (128, 256, 512)
+"""Candidates for the minimum row length, shortest first; a longer one is used if it reduces padding."""
+_TARGET_FILL = 0.9
+_MAX_SLOTS = 64
+_MAX_SMALL_BATCHES = 8
+"""Up to this many batches of one row per device are cheaper than one full batch; beyond it, launch overhead dominates."""
 _FIELDS = ("tokens", "example_ids", "positions", "segments", "cls_positions", "units")
-"""What a model reads of a batch when it answers; not every one has units."""
+"""Batch fields that a model reads at inference; `units` is optional."""
 
 
 @dataclass(frozen=True)
 class Queries:
-    """n texts, or pairs of texts, and the tokens of the first of each that are masked by [MASK] and asked for."""
+    """n texts or text pairs, and the masked tokens to predict, which are always in the first text of a pair."""
 
     examples: Examples
     tokens: np.ndarray
-    """int32 [t], of which the examples are ranges."""
+    """int32 [t]: token ids; the examples are ranges of this array."""
     masked: np.ndarray
     """int64 [c]: the index in `tokens` of each masked token."""
     owners: np.ndarray
-    """int64 [c]: the example it is in, not decreasing."""
+    """int64 [c]: the example that contains each masked token, in non-decreasing order."""
     truncated: int = 0
-    """Texts that were cut."""
+    """Number of truncated examples."""
     units: np.ndarray | None = None
-    """[t, U]: what stands beside the tokens, where the modality has it."""
+    """[t, U]: the unit vector of each token, if the modality has units."""
 
 
 @dataclass(frozen=True)
 class BatchShapes:
-    """The shapes that batches have: a full one for each row length, and one with a row for each device."""
+    """The batch shapes in use: for each row length a full batch, and a small one with one row per device."""
 
     devices: int
     tokens: int
-    """What a device takes at once."""
+    """Tokens per device in a full batch."""
 
     def batches(self, rows: int, length: int) -> list[int]:
-        """The numbers of rows of the batches that hold so many rows of a length, the empty rows at their end counted."""
+        """Return the number of rows in each batch, including empty rows, that together hold `rows` rows of `length` tokens."""
         full = self.devices * max(1, self.tokens // length)
-        whole, rest = divmod(rows, full)
+        full_batches, rest = divmod(rows, full)
         small = -(-rest // self.devices)
-        return [full] * whole + ([self.devices] * small if small <= _MOST_SMALL_BATCHES else [full])
+        return [full] * full_batches + ([self.devices] * small if small <= _MAX_SMALL_BATCHES else [full])
 
 
 class Located(NamedTuple):
-    """Some of n things, in the order of the rows of a batch: int64 [k] which they are, their rows, their slots or columns."""
+    """Positions of k items in a batch, sorted by row: their indices, rows, and slots or columns, each int64 [k]."""
 
     indices: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
 
     def between(self, first: int, last: int) -> "Located":
-        """Those in the rows from `first` to before `last`, which are counted from `first`."""
+        """Return the items in rows `first` to `last` - 1, with row numbers relative to `first`."""
         begin, end = np.searchsorted(self.rows, [first, last])
         return Located(self.indices[begin:end], self.rows[begin:end] - first, self.columns[begin:end])
 
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Rows that a model answers at once."""
+    """A batch of packed inputs for inference."""
 
     fields: Batch
-    """The part of the one batch shape that a model reads (docs/architecture.md)."""
+    """The fields of the batch layout that a model reads (docs/architecture.md)."""
     examples: Located
     """The examples in the rows, and their slots."""
     masked: Located
@@ -89,24 +89,24 @@ class PackedBatch:
 def encode_queries(
     texts: Sequence[str], pairs: Sequence[str] | None, reader: Reader, positions: int, masked: bool = False
 ) -> Queries:
-    """Texts, or pairs of texts, as ranges of tokens.
+    """Encode texts or text pairs as ranges of tokens.
 
     Args:
-        texts: one or more.
-        pairs: the second of each pair.
-        reader: encodes them.
-        positions: the most tokens of an example, to which it is cut: of a pair the longer text first, from its end.
-        masked: the [MASK]s of a text are asked for; it is cut around them.
+        texts: one or more texts.
+        pairs: the second text of each pair, or None.
+        reader: encodes the texts.
+        positions: maximum number of tokens in an example. The longer text of a pair is truncated first, at its end.
+        masked: whether to predict the [MASK] tokens of the texts; texts are then truncated around them.
 
     Raises:
-        TextError: not a string, an empty text, or, if they are asked for, no [MASK] or some too far apart.
+        TextError: a text is not a string or is empty; or, with `masked`, has no [MASK] or has [MASK]s too far apart.
     """
     _check(texts)
     _check(pairs or ())
     flat = reader.encode_flat([*texts, *(pairs or ())])
     count = len(texts)
     for index in np.flatnonzero(flat.lengths == 0):
-        raise TextError(int(index) % count, "is empty: it holds nothing that can be read. Leave it out.")
+        raise TextError(int(index) % count, "is empty: it contains no readable characters. Leave it out.")
     ends = np.cumsum(flat.lengths)
     ranges = np.stack([ends - flat.lengths, ends], 1)
     a, b = ranges[:count], ranges[count:] if pairs else np.zeros_like(ranges)
@@ -114,23 +114,23 @@ def encode_queries(
     masks = np.flatnonzero(flat.ids == reader.mask_id) if masked else np.zeros(0, np.int64)
     owners = np.searchsorted(ends, masks, side="right")
     if masked:
-        _cut_around(a, masks, owners, capacity)
+        _truncate_around_masks(a, masks, owners, capacity)
     else:
-        _cut_the_longer(a, b, capacity)
+        _truncate_longer(a, b, capacity)
     truncated = int((flat.lengths.reshape(-1, count).sum(0) > capacity).sum())
     return Queries(Examples(a, b, np.zeros(count, np.int32), np.ones(count, np.float32)), flat.ids, masks, owners, truncated, flat.units)
 
 
 def mask_one_by_one(queries: Queries, uncounted: Sequence[int], tokens: int) -> Iterator[tuple[np.ndarray, Queries]]:
-    """Copies of every text, each with another token masked, the longest text first.
+    """Yield copies of every text with a different token masked in each copy, longest text first.
 
     Args:
         queries: the texts, without pairs.
         uncounted: ids of tokens that are never masked.
-        tokens: of the copies that are made at once, about.
+        tokens: approximate number of tokens in the copies that are yielded together.
 
-    Returns:
-        Copies with one masked token each, and the index of the text that each is of, int64 [copies].
+    Yields:
+        The index of the text of each copy, int64 [copies], and the copies, each with one masked token.
     """
     begins, sizes = queries.examples.a[:, 0], queries.examples.a[:, 1] - queries.examples.a[:, 0]
     order = np.argsort(-sizes, kind="stable")
@@ -147,24 +147,24 @@ def mask_one_by_one(queries: Queries, uncounted: Sequence[int], tokens: int) -> 
 
 
 def packed_batches(queries: Queries, special: MaskingTokens, shapes: BatchShapes) -> Iterator[PackedBatch]:
-    """All examples, the longest first, in batches of the given shapes; the masked tokens are [MASK]."""
+    """Yield all examples, longest first, in batches of the given shapes, with [MASK] in place of the masked tokens."""
     placement, counts = _place(queries.examples.lengths, shapes)
     examples = _by_row(placement.rows, placement.slots)
     to_column = placement.offsets + 1 - queries.examples.a[:, 0]
     masked = _by_row(placement.rows[queries.owners], to_column[queries.owners] + queries.masked)
-    word_starts = np.ones(len(queries.tokens), np.bool_)  # which only masking reads
+    word_starts = np.ones(len(queries.tokens), np.bool_)  # read only by training-time masking
     first = 0
     for length, count in counts.items():
-        inside, asked = (located.between(first, first + count) for located in (examples, masked))
+        inside, targets = (located.between(first, first + count) for located in (examples, masked))
         here = Placement(inside.rows, inside.columns, placement.offsets[inside.indices], count)
         own = queries.examples.select(inside.indices)
         fields = assemble(own, here, queries.tokens, word_starts, special, length, _slots(length), "labels", queries.units)
-        fields["tokens"][asked.rows, asked.columns] = special.mask_id
+        fields["tokens"][targets.rows, targets.columns] = special.mask_id
         start = 0
         for rows in shapes.batches(count, length):
             stop = start + rows
-            cut = {name: fields[name][start:stop] for name in _FIELDS if name in fields}
-            yield PackedBatch(cut, inside.between(start, stop), asked.between(start, stop))
+            part = {name: fields[name][start:stop] for name in _FIELDS if name in fields}
+            yield PackedBatch(part, inside.between(start, stop), targets.between(start, stop))
             start = stop
         first += count
 
@@ -172,29 +172,29 @@ def packed_batches(queries: Queries, special: MaskingTokens, shapes: BatchShapes
 def _check(texts: Sequence[object]) -> None:
     for index, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TextError(index, f"is not a text but {type(text).__name__}: give strings.")
+            raise TextError(index, f"is not a string but {type(text).__name__}: pass strings.")
 
 
-def _cut_the_longer(a: np.ndarray, b: np.ndarray, capacity: int) -> None:
-    """Shortens pairs [n, 2] of ranges at their ends, the longer of the two first, to `capacity` tokens together."""
+def _truncate_longer(a: np.ndarray, b: np.ndarray, capacity: int) -> None:
+    """Truncate pairs of ranges [n, 2] in place at their ends to a total of `capacity` tokens, the longer range first."""
     a_length, b_length = a[:, 1] - a[:, 0], b[:, 1] - b[:, 0]
     kept = np.minimum(a_length, np.maximum(capacity - b_length, capacity // 2))
     a[:, 1] = a[:, 0] + kept
     b[:, 1] = b[:, 0] + np.minimum(b_length, capacity - kept)
 
 
-def _cut_around(a: np.ndarray, masks: np.ndarray, owners: np.ndarray, capacity: int) -> None:
-    """Shortens ranges [n, 2] to `capacity` tokens, with their masks as near the middle as can be."""
+def _truncate_around_masks(a: np.ndarray, masks: np.ndarray, owners: np.ndarray, capacity: int) -> None:
+    """Truncate ranges [n, 2] in place to `capacity` tokens, with their masks as close to the middle as possible."""
     texts = np.arange(len(a))
-    firsts, behind = np.searchsorted(owners, texts), np.searchsorted(owners, texts, side="right")
-    for index in np.flatnonzero(firsts == behind):
-        raise TextError(int(index), "has no [MASK]: write [MASK] where a token is to be filled in.")
-    first, last = masks[firsts], masks[behind - 1]
+    begin_masks, end_masks = np.searchsorted(owners, texts), np.searchsorted(owners, texts, side="right")
+    for index in np.flatnonzero(begin_masks == end_masks):
+        raise TextError(int(index), "has no [MASK]: write [MASK] where a token should be filled in.")
+    first, last = masks[begin_masks], masks[end_masks - 1]
     begins, ends = a.T
     starts = np.clip((first + last) // 2 - capacity // 2, begins, np.maximum(begins, ends - capacity))
     a[:] = np.stack([starts, np.minimum(ends, starts + capacity)], 1)
     for index in np.flatnonzero((first < a[:, 0]) | (last >= a[:, 1])):
-        raise TextError(int(index), f"has masks too far apart for the model's {capacity + 2} positions: shorten it or cover fewer.")
+        raise TextError(int(index), f"has masks too far apart for the model's {capacity + 2} positions: shorten it or use fewer masks.")
 
 
 def _by_row(rows: np.ndarray, columns: np.ndarray) -> Located:
@@ -203,30 +203,30 @@ def _by_row(rows: np.ndarray, columns: np.ndarray) -> Located:
 
 
 def _row_length(tokens: int) -> int:
-    return max(_SHORTEST_ROW, 1 << (tokens - 1).bit_length())
+    return max(_MIN_ROW_LENGTH, 1 << (tokens - 1).bit_length())
 
 
 def _slots(length: int) -> int:
-    """Texts that a row may hold: few are shorter than [CLS], four tokens and [SEP]."""
-    return min(_MOST_SLOTS, length // 6)
+    """Return the number of slots per row; few texts are shorter than four tokens plus [CLS] and [SEP]."""
+    return min(_MAX_SLOTS, length // 6)
 
 
 class _Rows:
-    """The rows that `best_fit` asks for, the longest first, whole batches of each length.
+    """Supplies `best_fit` with new rows, longest first, in complete batches of each length.
 
     Attributes:
         counts: the number of rows of each length.
     """
 
-    def __init__(self, shapes: BatchShapes, least_length: int) -> None:
-        self._shapes, self._least_length = shapes, least_length
+    def __init__(self, shapes: BatchShapes, min_length: int) -> None:
+        self._shapes, self._min_length = shapes, min_length
         self.counts: dict[int, int] = {}
 
     def __call__(self, size: int) -> list[tuple[int, int]]:
-        length = max(self._least_length, _row_length(size))
+        length = max(self._min_length, _row_length(size))
         previous = next(reversed(self.counts), length)
         if previous > length and (spare := self.spare(previous)):
-            # These rows would be computed empty.
+            # Use the rows that would otherwise be computed empty.
             length, count = previous, spare
         else:
             count = 1
@@ -234,24 +234,24 @@ class _Rows:
         return [(length, _slots(length))] * count
 
     def spare(self, length: int) -> int:
-        """Rows that are missing to whole batches of a length."""
+        """Return the number of empty rows that would complete the last batch of this length."""
         return sum(self._shapes.batches(self.counts[length], length)) - self.counts[length]
 
 
 def _place(lengths: np.ndarray, shapes: BatchShapes) -> tuple[Placement, dict[int, int]]:
-    """Where each example stands, and the number of rows of each length, the longest first, whole batches of each."""
+    """Return the placement of the examples and the number of rows of each length, longest first, in complete batches."""
     total = int(lengths.sum())
-    enough = _row_length(-(-total // shapes.devices))  # longer rows would leave a device without work
+    longest_useful = _row_length(-(-total // shapes.devices))  # longer rows would leave devices idle
     tried = []
-    for least_length in _LEAST_LENGTHS:
-        rows = _Rows(shapes, min(least_length, enough))
+    for min_length in _MIN_LENGTH_CANDIDATES:
+        rows = _Rows(shapes, min(min_length, longest_useful))
         placement = best_fit(lengths, rows)
         shortest = next(reversed(rows.counts))
         rows.counts[shortest] += rows.spare(shortest)
         cells = sum(length * count for length, count in rows.counts.items())
         tried.append((cells, placement, rows.counts))
-        if total >= _WELL_FILLED * cells or least_length >= enough:
+        if total >= _TARGET_FILL * cells or min_length >= longest_useful:
             break
     fewest = min(cells for cells, _, _ in tried)
-    # Attention costs more in longer rows.
-    return next((placement, counts) for cells, placement, counts in tried if fewest >= _WELL_FILLED * cells)
+    # Prefer the shortest rows among near-equals: attention costs more in longer rows.
+    return next((placement, counts) for cells, placement, counts in tried if fewest >= _TARGET_FILL * cells)

@@ -1,4 +1,4 @@
-"""What a trained vocabulary does, whatever it is one of: it knows the ids, and reads what a user asks about."""
+"""The modality-independent interface of a vocabulary: its special ids, and the encoding of queries."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,19 +8,19 @@ import numpy as np
 
 
 class Units(NamedTuple):
-    """What stands beside every id where an id does not say everything: `size` numbers."""
+    """The type of the unit vectors: `size` numbers per token, for modalities whose ids do not carry all of the input."""
 
     dtype: type[np.uint8] | type[np.floating]
     size: int
 
 
 class EncodedQueries(Protocol):
-    """Queries as ids, end to end.
+    """Encoded queries, concatenated.
 
     Attributes:
         ids: int32 [n].
-        lengths: int64 [queries].
-        units: [n, U], or None where the reader has none.
+        lengths: int64 [queries], the number of ids of each query.
+        units: [n, U], or None if the reader has no units.
     """
 
     @property
@@ -32,7 +32,7 @@ class EncodedQueries(Protocol):
 
 
 class SpecialTokens(Protocol):
-    """The ids that rows need."""
+    """The special token ids that batches need."""
 
     @property
     def pad_id(self) -> int: ...
@@ -43,22 +43,22 @@ class SpecialTokens(Protocol):
 
 
 class MaskingTokens(SpecialTokens, Protocol):
-    """The ids that rows with masked tokens need."""
+    """The special token ids that batches with masked tokens need."""
 
     @property
     def mask_id(self) -> int: ...
 
 
 class Reader(MaskingTokens, Protocol):
-    """A vocabulary, and how queries become ids and ids something to show; `bert_jax.modalities.text.tokenizer.Tokenizer` is one.
+    """A vocabulary with the encoding of queries and the decoding of ids, such as `bert_jax.modalities.text.tokenizer.Tokenizer`.
 
     Attributes:
-        vocab_size: the number of rows that an embedding table needs.
-        unk_id: the id of what the vocabulary lacks.
-        special_ids: the ids that are never masked nor an answer, padding among them.
-        ordinary_ids: int32, the ids that a masked one may be replaced by.
-        fingerprint: a name for all that decides an encoding.
-        units: what stands beside each id, or None.
+        vocab_size: number of rows that an embedding table needs.
+        unk_id: id of inputs that are not in the vocabulary.
+        special_ids: ids that are never masked or predicted, including padding.
+        ordinary_ids: int32, ids that may replace a masked token.
+        fingerprint: hash of everything that determines the encoding.
+        units: type of the unit vectors that accompany the ids, or None.
     """
 
     @property
@@ -75,13 +75,13 @@ class Reader(MaskingTokens, Protocol):
     def units(self) -> Units | None: ...
 
     def save(self, directory: str | Path) -> None:
-        """Writes what `Modality.load` reads."""
+        """Write the files that `Modality.load` reads."""
 
     def encode_flat(self, texts: Sequence[str]) -> EncodedQueries:
-        """The ids of what users typed, without added special ones; [MASK] in it is the special id."""
+        """Encode user input without adding special tokens; [MASK] in a text is encoded as the special id."""
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
-        """The name of each id."""
+        """Return the token of each id as a string."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Ids as a person may read them, special ones included."""
+        """Return human-readable text for the ids, including special tokens."""

@@ -1,7 +1,7 @@
-"""Tables of text: .tsv, .csv and .jsonl files, also .gz and .xz, and TFDS data sets, read by column names; and lines of text.
+"""Read columns of .tsv, .csv and .jsonl files (also .gz and .xz) and TFDS data sets, and lines of plain-text files.
 
-Everything is read as a stream. The functions `scan_*` hand on a row that cannot be used as a `BadRow`, those named `read_*`
-stop there.
+All input is streamed. On a malformed row, the `scan_*` functions yield a `BadRow` and continue; the `read_*` functions raise
+`InputError`.
 """
 
 import csv
@@ -21,99 +21,101 @@ from bert_jax.storage.streams import PACKED, open_bytes
 
 TABLES = (".tsv", ".csv", ".jsonl")
 LONGEST_LINE = 1 << 24
-"""Bytes; no model reads as much of one text, and a file without line ends need not fit in memory. A record of a .csv file, which may
-have several lines, holds as many characters at most."""
+"""Maximum bytes in a line, so that a file without line breaks need not fit in memory; no model reads a text this long. Also the
+maximum number of characters in a record of a .csv file, which may span several lines."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _TOO_LONG = "\udc00"
-"""Stands for a line of more than `LONGEST_LINE` bytes."""
+"""Placeholder for a line of more than `LONGEST_LINE` bytes."""
 _MOST_REREAD = 1 << 26
-"""Characters of a .csv file that are read again after records that were none; with more, quotes that do not match cost time without end."""
-_NAMED = 50
-"""Columns that a message names at most."""
+"""Maximum characters of a .csv file to parse again after malformed records; limits the time that unbalanced quotes can cost."""
+_MAX_NAMED = 50
+"""Maximum number of columns listed in an error message."""
 _CARRIAGE_RETURNS = "ends lines with a carriage return alone: convert the file, for example with `tr '\\r' '\\n'`."
 
 T = TypeVar("T")
 
 
 class Row(NamedTuple):
-    """The values that were asked for, in that order, and the line of the file (or the example of the data set) they begin at."""
+    """The requested values, in order, and the line of the file where they begin (or the index of the example in its data set)."""
 
     line: int
     values: tuple[str, ...]
 
 
 Table = Callable[[Mapping[str, str], str], Iterator[Row]]
-"""A table that is no file: from its columns, by the configuration's names of them, and a split to rows."""
+"""A built-in table: a function that takes columns, keyed by the configuration fields that set them, and a split, and yields rows."""
 
 
 class BadRow(NamedTuple):
-    """The line at which a row begins that cannot be used, and what is wrong: the rest of a sentence about that line."""
+    """The line where a malformed row begins, and its problem, phrased as the end of a sentence whose subject is the line."""
 
     line: int
     problem: str
 
 
 def file_format(path: Path) -> str:
-    """The ending that says what a file holds: `.tsv` of `reviews.tsv.gz`."""
+    """Return the suffix that identifies the file format, ignoring compression: `.tsv` for `reviews.tsv.gz`."""
     return Path(path.stem).suffix if path.suffix in PACKED else path.suffix
 
 
 def read_rows(source: str, columns: Mapping[str, str], split: str) -> Iterator[Row]:
-    """The rows of a file, or of a TFDS data set (`tfds:NAME` or `tfds:NAME[SPLIT]`).
+    """Yield the rows of a file or of a TFDS data set (`tfds:NAME` or `tfds:NAME[SPLIT]`).
 
-    A .tsv file has no quoting: every tab ends a field. A .csv file is quoted by `"`. Both begin with a line of column
-    names, each of which stands there once. A line of a .jsonl file is an object; numbers and truth values are taken as they are
-    written, so that `true` and `"true"` are the same text, and null is an empty one.
+    A .tsv file has no quoting: every tab ends a field. A .csv file uses `"` for quoting. Both begin with a header line of
+    unique column names. Each line of a .jsonl file is an object; numbers and booleans are read as they are written, so `true`
+    and `"true"` give the same text, and null gives an empty text.
 
     Args:
-        source: where the rows are.
-        columns: from the configuration's name of a column to the column's own name.
-        split: of a TFDS data set that names none.
+        source: a file or a TFDS data set.
+        columns: column names, keyed by the configuration fields that set them.
+        split: the split to read if a TFDS source does not name one.
 
     Raises:
-        InputError: the file is missing, damaged, empty, not UTF-8, of another kind, lacks a column or names one twice, or has a list,
-            an object or a number that is not finite where a text belongs.
+        InputError: the file is missing, damaged, empty, not UTF-8 or of an unsupported format; a column is missing or appears
+            twice in the header; or a value is a list, an object or a non-finite number.
     """
     if source.startswith("tfds:"):
-        return _sound(source, _select(source, _tfds(source.removeprefix("tfds:"), split, columns), columns))
-    return _sound(source, scan_rows(on_disk(source, "The table"), columns))
+        return _checked(source, _select(source, _tfds(source.removeprefix("tfds:"), split, columns), columns))
+    return _checked(source, scan_rows(on_disk(source, "The table"), columns))
 
 
 def scan_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Row | BadRow]:
-    """The rows of a file as `read_rows` takes them, and in their places those that it would stop at.
+    """Yield the rows of a file as `read_rows` does, with a `BadRow` for each malformed row.
 
     Raises:
-        InputError: the file as a whole cannot be used: it is missing, damaged, empty or of another kind, its line of column names lacks
-            one or holds one twice, or a record of a .csv file is longer than `LONGEST_LINE` characters.
+        InputError: the file is unusable: it is missing, damaged, empty or of an unsupported format; a column is missing or
+            appears twice in the header; or a record of a .csv file is longer than `LONGEST_LINE` characters.
     """
     return _select(str(path), _records(path, columns), columns)
 
 
 def read_records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Every row of a .tsv, .csv or .jsonl file with the line it begins at; errors as in `read_rows`."""
-    return _sound(str(path), _records(path, {}))
+    """Yield every row of a .tsv, .csv or .jsonl file with the line where it begins; raises the same errors as `read_rows`."""
+    return _checked(str(path), _records(path, {}))
 
 
 def read_lines(path: Path) -> Iterator[Row]:
-    """Every line that is not blank, without its end; errors as in `read_rows`."""
-    return _sound(str(path), scan_lines(path))
+    """Yield every non-blank line, without its line ending; raises the same errors as `read_rows`."""
+    return _checked(str(path), scan_lines(path))
 
 
 def scan_lines(path: Path) -> Iterator[Row | BadRow]:
-    """Every line that is not blank, without its end.
+    """Yield every non-blank line, without its line ending, with a `BadRow` for each malformed line.
 
     Raises:
         InputError: the file is missing or damaged.
     """
     for line, text in _lines(path):
         if text.strip():
-            problem = _unusable(text)
+            problem = _text_problem(text)
             yield BadRow(line, problem) if problem else Row(line, (text.rstrip("\r\n"),))
 
 
 def count_rows(path: Path) -> int:
-    """How many rows, good and bad, `scan_rows` finds in a table, or `scan_lines` in any other file, looked at no closer than that takes.
+    """Count the rows, including malformed ones, that `scan_rows` yields for a table or `scan_lines` for any other file.
+
+    The rows are not validated.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -126,8 +128,8 @@ def count_rows(path: Path) -> int:
     return sum(1 for _, text in _lines(path) if text.strip())
 
 
-def _sound(source: str, rows: Iterator[T | BadRow]) -> Iterator[T]:
-    """Stops at the first bad row."""
+def _checked(source: str, rows: Iterator[T | BadRow]) -> Iterator[T]:
+    """Raise `InputError` at the first bad row."""
     for row in rows:
         if isinstance(row, BadRow):
             raise InputError(f"{source} line {row.line} {row.problem}")
@@ -142,53 +144,53 @@ def _select(source: str, records: Iterator[tuple[int, dict[str, str]] | BadRow],
             yield record
             continue
         line, values = record
-        problem = _lacks_column(values, columns)
+        problem = _missing_column(values, columns)
         yield BadRow(line, problem) if problem else Row(line, tuple(values[column] for column in columns.values()))
     if empty:
-        raise InputError(f"{source} holds no examples: it is empty, or a line of column names with nothing below it.")
+        raise InputError(f"{source} contains no examples: it is empty or has only a header line.")
 
 
-def _lacks_column(record: Mapping[str, str], columns: Mapping[str, str]) -> str:
+def _missing_column(record: Mapping[str, str], columns: Mapping[str, str]) -> str:
     for field, column in columns.items():
         if column not in record:
-            names = [*map(repr, itertools.islice(record, _NAMED)), *["..."] * (len(record) > _NAMED)]
+            names = [*map(repr, itertools.islice(record, _MAX_NAMED)), *["..."] * (len(record) > _MAX_NAMED)]
             return f"has no column {column!r} among {', '.join(names)}: set {field} to one of them."
     return ""
 
 
-def _unfit_header(header: list[str], columns: Mapping[str, str]) -> str:
-    """What is wrong with a line of column names, or nothing. Columns without a name, which spreadsheets add, may be several."""
+def _header_problem(header: list[str], columns: Mapping[str, str]) -> str:
+    """Return the problem with a header line, or "". Several unnamed columns, which spreadsheets add, are allowed."""
     if any("\r" in name for name in header):
         return _CARRIAGE_RETURNS
     if any("\0" in name for name in header):
-        return "holds NUL characters, as UTF-16 does: convert the file to UTF-8, for example with `iconv -f UTF-16LE -t UTF-8`."
-    if twice := [name for name, count in Counter(header).items() if name and count > 1]:
-        return f"names the column {twice[0]!r} more than once: give each column a name of its own."
-    problem = _lacks_column(dict.fromkeys(header, ""), columns)
+        return "contains NUL characters, as UTF-16 text does: convert the file to UTF-8, for example with `iconv -f UTF-16LE -t UTF-8`."
+    if repeated := [name for name, count in Counter(header).items() if name and count > 1]:
+        return f"names the column {repeated[0]!r} more than once: give each column a unique name."
+    problem = _missing_column(dict.fromkeys(header, ""), columns)
     if problem and len(header) == 1 and any(separator in header[0] for separator in ",;|\t"):
-        return f"has only one column, {header[0]!r}: separate columns by commas in a .csv file and by tabs in a .tsv file."
+        return f"has only one column, {header[0]!r}: separate columns with commas in a .csv file and with tabs in a .tsv file."
     return problem
 
 
-def _unfit_value(record: Mapping[str, Any], columns: Mapping[str, str]) -> str:
-    """What keeps the value of a column from being a text, or nothing."""
+def _value_problem(record: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+    """Return the problem with the first value that cannot be read as text, or ""."""
     for column in columns.values():
         value = record.get(column)
         if isinstance(value, str):
             continue
         if isinstance(value, float | np.floating) and not math.isfinite(value):
-            return f"has a number that is not finite, {value}, in the column {column!r}: write a text or a finite number there."
+            return f"has the non-finite number {value} in column {column!r}: use text or a finite number."
         if isinstance(value, list | dict) or (isinstance(value, np.ndarray) and value.ndim):
             kind = "an object" if isinstance(value, dict) else "a list"
-            return f"has {kind} in the column {column!r}: write one text, number or truth value there."
+            return f"has {kind} in column {column!r}: use a single string, number or boolean."
     return ""
 
 
 def _records(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]] | BadRow]:
-    """The rows of a file with all columns; those named in `columns` must be in its line of column names."""
+    """Yield the rows of a file with all columns; those named in `columns` must be in its header."""
     kind = file_format(path)
     if kind not in TABLES:
-        raise InputError(f"The file {path} is none of {', '.join(TABLES)} (plain, .gz or .xz): rename or convert it.")
+        raise InputError(f"The file {path} is not one of {', '.join(TABLES)} (plain, .gz or .xz): rename or convert it.")
     if kind == ".jsonl":
         yield from _jsonl(path, columns)
         return
@@ -197,15 +199,15 @@ def _records(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict
         problem = row.problem if isinstance(row, BadRow) else ""
         if header is None:
             header = [] if isinstance(row, BadRow) else row[1]
-            if problem := problem or _unfit_header(header, columns):
+            if problem := problem or _header_problem(header, columns):
                 raise InputError(f"{path} line {row[0]} {problem}")
         elif isinstance(row, BadRow):
             yield row
         elif len(header) > 1 and [field.removeprefix("\ufeff") for field in row[1]] == header:
-            yield BadRow(row[0], "repeats the line of column names, as where files were joined: remove it.")
+            yield BadRow(row[0], "repeats the header, as if files had been concatenated: remove the line.")
         elif len(row[1]) != len(header):
-            cause = "a text holds a tab (.csv and .jsonl can express it)" if kind == ".tsv" else "a text with a comma is not quoted"
-            yield BadRow(row[0], f"has {len(row[1])} fields where the first line names {len(header)}: perhaps {cause}.")
+            cause = "a text contains a tab (use .csv or .jsonl for it)" if kind == ".tsv" else "a text with a comma is not quoted"
+            yield BadRow(row[0], f"has {len(row[1])} fields but the header has {len(header)}: perhaps {cause}.")
         else:
             yield row[0], dict(zip(header, row[1], strict=True))
 
@@ -213,12 +215,12 @@ def _records(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict
 def _tsv(path: Path) -> Iterator[tuple[int, list[str]] | BadRow]:
     for line, text in _lines(path):
         if fields := text.rstrip("\r\n"):
-            problem = _unusable(text)
+            problem = _text_problem(text)
             yield BadRow(line, problem) if problem else (line, fields.split("\t"))
 
 
 def _csv(path: Path) -> Iterator[tuple[int, list[str]] | BadRow]:
-    # Python's own limit, 131,072 characters a field, is one for the whole process. It is never lowered: ours is kept in `texts`.
+    # Python's limit of 131,072 characters per field is process-wide. It is only ever raised; our own limit is enforced in `texts`.
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
     lines = _lines(path)
     record: list[str] = []
@@ -230,11 +232,11 @@ def _csv(path: Path) -> Iterator[tuple[int, list[str]] | BadRow]:
         while again or (text := next(lines, (0, ""))[1]):
             record.append(again.popleft() if again else text)
             size += LONGEST_LINE if _TOO_LONG in record[-1] else len(record[-1])
-            # Read line by line, the inside of a field would be taken for rows.
+            # Not a `BadRow`: resuming at the next line would parse the inside of a field as rows.
             if size > LONGEST_LINE and len(record) > 1:
                 raise InputError(
-                    f"{path} line {line} begins a record of more than {LONGEST_LINE:,} characters: a quote is not closed there, or a "
-                    "field is that large. Close the quote, or shorten or remove the record."
+                    f"{path} line {line} begins a record of more than {LONGEST_LINE:,} characters: a quote is not closed, or a "
+                    "field is too long. Close the quote, or shorten or remove the record."
                 )
             yield record[-1]
 
@@ -246,27 +248,27 @@ def _csv(path: Path) -> Iterator[tuple[int, list[str]] | BadRow]:
             fields = next(reader, None)
         except csv.Error as error:
             yield BadRow(line, _not_csv(record[0], error))
-            # A quote that is never closed takes in the lines below, which are no worse for it: only the first one is bad.
+            # An unclosed quote swallows the lines that follow, which may be valid: report only the first line and parse the rest again.
             again.extendleft(reversed(record[1:]))
             reread += size
             if reread > _MOST_REREAD:
-                raise InputError(f"{path} has too many quotes that are not closed, the last in line {line}: check its quotes.") from error
+                raise InputError(f"{path} has too many unclosed quotes, the last in line {line}: check its quotes.") from error
             reader = csv.reader(texts(), strict=True)
             line += 1
             continue
         if fields is None:
             return
         if fields:
-            problem = _unusable("".join(record))
+            problem = _text_problem("".join(record))
             yield BadRow(line, problem) if problem else (line, fields)
         line += len(record)
 
 
 def _not_csv(text: str, error: csv.Error) -> str:
-    """What is wrong with the record that this line begins."""
+    """Describe the problem with the record that begins with `text`."""
     if "\r" in text.rstrip("\r\n") and "new-line" in str(error):
         return _CARRIAGE_RETURNS
-    too_long = _unusable(text) if _TOO_LONG in text else ""
+    too_long = _text_problem(text) if _TOO_LONG in text else ""
     return too_long or f"begins a record that is not CSV ({error}): check its quotes."
 
 
@@ -278,12 +280,12 @@ def _jsonl(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[s
 
 
 class _RepeatedKey(Exception):
-    """An object has two values for a key."""
+    """A JSON object has two values for the same key."""
 
 
 def _json_object(text: str, columns: Mapping[str, str]) -> dict[str, str] | str:
-    """The object in a line, its values as texts; or what is wrong with the line."""
-    if problem := _unusable(text):
+    """Return the object in a line with its values as text, or a description of the problem with the line."""
+    if problem := _text_problem(text):
         return problem
     try:
         record = json.loads(text, object_pairs_hook=_distinct_keys)
@@ -293,10 +295,10 @@ def _json_object(text: str, columns: Mapping[str, str]) -> dict[str, str] | str:
         return _CARRIAGE_RETURNS if "\r" in text.rstrip("\r\n") else f"is not JSON ({error}): each line must be one object."
     if not isinstance(record, dict):
         return "is not a JSON object with the columns as its keys."
-    if problem := _unfit_value(record, columns):
+    if problem := _value_problem(record, columns):
         return problem
     values = {name: value or "" if isinstance(value, str | None) else json.dumps(value) for name, value in record.items()}
-    return _unusable("".join(values.values())) or values
+    return _text_problem("".join(values.values())) or values
 
 
 def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -307,10 +309,10 @@ def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines, decoded. A byte that is not UTF-8 becomes a lone surrogate, as in the names of files; so does an endless line.
+    """Yield numbered, decoded lines. A byte that is not UTF-8 becomes a lone surrogate (`surrogateescape`), and so does an overlong line.
 
-    `_unusable` finds both. An endless line with an odd number of quotes opens or closes a field of a .csv file, and so does what stands
-    for it.
+    `_text_problem` detects both. An overlong line with an odd number of quotes opens or closes a field of a .csv file, so its
+    placeholder does too.
     """
     with open_bytes(path) as file:
         for number in itertools.count(1):
@@ -328,8 +330,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line[skipped:].decode("utf-8", errors="surrogateescape")
 
 
-def _unusable(text: str) -> str:
-    """What is wrong with a text that is too long or that UTF-8 cannot express, or nothing."""
+def _text_problem(text: str) -> str:
+    """Return the problem with a text that is too long or not valid UTF-8, or ""."""
     if _TOO_LONG in text:
         return f"is longer than {LONGEST_LINE:,} bytes: shorten its text or remove the line."
     try:
@@ -337,30 +339,30 @@ def _unusable(text: str) -> str:
     except UnicodeEncodeError as error:
         before, code = text[max(0, error.start - 20) : error.start], ord(text[error.start])
         what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code < 0xDD00 else f"half of a surrogate pair, \\u{code:04x},"
-        return f"is not UTF-8 ({what} after {before!r}): convert the file, for example with `iconv -t UTF-8`, or mend the line."
+        return f"is not UTF-8 ({what} after {before!r}): convert the file, for example with `iconv -t UTF-8`, or fix the line."
     return ""
 
 
 def _tfds(name: str, default_split: str, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]] | BadRow]:
-    # TFDS takes a second to import, and most labelled text is in files.
+    # Imported here because TFDS takes a second to import and most labelled text is in files.
     from bert_jax.data.tfds import prepared_tfds, tfds_examples
 
     name, _, split = name.partition("[")
     split = split.removesuffix("]") or default_split
     builder = prepared_tfds(name)
     try:
-        builder.info.splits[split]  # raises for a split that is not there
+        builder.info.splits[split]  # raises if there is no such split
     except (KeyError, ValueError) as error:
         splits = ", ".join(builder.info.splits)
-        raise InputError(f"The data set tfds:{name} has no split {split!r}; it has {splits}: name one as tfds:{name}[SPLIT].") from error
+        raise InputError(f"The data set tfds:{name} has no split {split!r}; it has {splits}: select one as tfds:{name}[SPLIT].") from error
     for number, example in enumerate(tfds_examples(name, builder, split)):
-        problem = _unfit_value(example, columns)
+        problem = _value_problem(example, columns)
         values = {column: _text(value, builder.info.features[column]) for column, value in example.items()}
         yield BadRow(number, problem) if problem else (number, values)
 
 
 def _text(value: Any, feature: Any) -> str:
-    """A value of a TFDS example as text; a class by its name, no class (-1 in a test set without labels) as nothing."""
+    """Return a value of a TFDS example as text: the name of a class, or "" for class -1 (as in test sets without labels)."""
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
     if hasattr(feature, "int2str"):

@@ -1,4 +1,4 @@
-"""Stock data sets of TensorFlow Datasets."""
+"""Access to the public data sets of TensorFlow Datasets."""
 
 import importlib.util
 import io
@@ -11,13 +11,13 @@ from bert_jax.errors import InputError
 
 
 def prepared_tfds(name: str) -> Any:
-    """The `tfds.core.DatasetBuilder` of a stock data set, prepared; it is downloaded and prepared when it is not yet there.
+    """Return the `tfds.core.DatasetBuilder` of a public data set, which is downloaded and prepared if necessary.
 
     Raises:
-        InputError: there is no such data set, or it cannot be prepared here; says what to install or do.
+        InputError: the data set does not exist, or cannot be prepared on this machine; the message says what to install or do.
     """
     import tensorflow_datasets as tfds
-    import tensorflow_datasets.text  # registers glue and its like
+    import tensorflow_datasets.text  # registers glue and similar data sets
 
     try:
         with quiet_tfds():
@@ -25,27 +25,27 @@ def prepared_tfds(name: str) -> Any:
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         raise InputError(f"TensorFlow Datasets has no data set {name!r}: see https://www.tensorflow.org/datasets/catalog.") from error
     if not builder.is_prepared():
-        where = f"or copy it, prepared, to {builder.data_dir}, or set TFDS_DATA_DIR to where it is."
-        # Without it TFDS would download everything first and then fail to unpack it.
+        alternatives = f"or copy the prepared data set to {builder.data_dir}, or set TFDS_DATA_DIR to its location."
+        # Without this check, TFDS would download everything and only then fail to unpack it.
         if not _has_tensorflow():
             raise InputError(
                 f"The data set tfds:{name} is not prepared on this machine, and preparing it needs TensorFlow and the network: "
-                f"pip install tensorflow apache-beam, then tfds build {name} --file_format=array_record; {where}"
+                f"pip install tensorflow apache-beam, then tfds build {name} --file_format=array_record; {alternatives}"
             )
         try:
             builder.download_and_prepare(file_format="array_record")
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"The data set tfds:{name} is not prepared on this machine and cannot be prepared now ({reason}): see that the network is "
-                f"there and that the data set's own needs are installed, then tfds build {name} --file_format=array_record; {where}"
+                f"The data set tfds:{name} is not prepared on this machine and cannot be prepared now ({reason}): check the network and "
+                f"the data set's own dependencies, then run tfds build {name} --file_format=array_record; {alternatives}"
             ) from error
     return builder
 
 
 @contextmanager
 def quiet_tfds() -> Iterator[None]:
-    """TFDS prints and logs much about every data set; what matters it raises."""
+    """Suppress the output and log messages of TFDS; real problems are raised as exceptions."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -57,10 +57,10 @@ def quiet_tfds() -> Iterator[None]:
 
 
 def tfds_examples(name: str, builder: Any, split: str) -> Iterator[dict[str, Any]]:
-    """The examples of a split of a prepared data set, as NumPy values and bytes.
+    """Yield the examples of a split of a prepared data set, as NumPy values and bytes.
 
     Raises:
-        InputError: it was prepared as TFRecord, and TensorFlow is not installed.
+        InputError: the data set was prepared as TFRecord, and TensorFlow is not installed.
     """
     try:
         yield from builder.as_data_source(split)
@@ -68,7 +68,7 @@ def tfds_examples(name: str, builder: Any, split: str) -> Iterator[dict[str, Any
         if not _has_tensorflow():
             raise InputError(
                 f"The data set tfds:{name} was prepared as TFRecord ({builder.data_dir}), which needs TensorFlow: pip install tensorflow, "
-                f"or prepare it once more as ArrayRecord: tfds build {name} --file_format=array_record."
+                f"or prepare it again as ArrayRecord: tfds build {name} --file_format=array_record."
             ) from None
         import tensorflow_datasets as tfds
 

@@ -1,4 +1,4 @@
-"""What a corpus may consist of, a folder for each; `bert_jax.modalities.base` is what they have in common."""
+"""Input modalities, one folder each; `bert_jax.modalities.base` defines their common interface."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,20 +12,20 @@ MODALITIES: tuple[Modality[Any, Any], ...] = (Text(),)
 
 
 def find(name: str, others: Iterable[Modality[Any, Any]] = ()) -> Modality[Any, Any]:
-    """The modality of a name, among those of this package and others.
+    """Return the modality called `name`, from this package or from `others`.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such modality.
     """
     known = {modality.name: modality for modality in (*MODALITIES, *others)}
     if name not in known:
         raise InputError(
-            f"There is no modality {name!r} here, but {', '.join(known)}. A program hands in one of its own, as in "
+            f"There is no modality {name!r}; the known ones are {', '.join(known)}. A program can pass in its own, as in "
             "bert_jax.load(path, modalities=[...])."
         )
     return known[name]
 
 
 def choices(others: Iterable[Modality[Any, Any]] = ()) -> dict[type, dict[str, type]]:
-    """The classes that a configuration's `corpus` may be of, by the name that chooses them."""
+    """Return the possible classes of a configuration's `corpus`, keyed by the name of the modality."""
     return {CorpusConfig: {modality.name: modality.options for modality in (*MODALITIES, *others)}}

@@ -1,7 +1,7 @@
-"""The interface of an input modality: what a corpus consists of, and how it becomes ids and, beside them, units.
+"""The interface of an input modality: the documents of a corpus, and their encoding as token ids and, optionally, unit vectors.
 
-`bert_jax.modalities.MODALITIES` lists those that come along; a program hands in others (`load(path, modalities=[...])`). A modality
-holds no arrays of JAX: it names the module of the model that embeds what it reads.
+`bert_jax.modalities.MODALITIES` lists the built-in modalities; programs can pass in others (`load(path, modalities=[...])`). A
+modality does not depend on JAX: it refers to its embedding module in the model by name.
 """
 
 from abc import ABC, abstractmethod
@@ -24,13 +24,13 @@ O = TypeVar("O", bound=CorpusOptions)  # noqa: E741  # options
 
 
 class Modality(ABC, Generic[D, O]):
-    """What a corpus consists of. It has no state, and is sent to other processes.
+    """An input modality. It is stateless, and is pickled and sent to other processes.
 
     Attributes:
-        name: in configurations and in `model.json`.
-        options: what a configuration says of a corpus of it; its `modality` is the name.
-        embedding: a name in `bert_jax.model.encoder.EMBEDDINGS`.
-        tables: labelled tables that come along with it, by name.
+        name: its name in configurations and in `model.json`.
+        options: the configuration class of its corpora; the default of `options.modality` is `name`.
+        embedding: the key of its embedding module in `bert_jax.model.encoder.EMBEDDINGS`.
+        tables: built-in labelled tables, by name.
     """
 
     name: str
@@ -40,58 +40,58 @@ class Modality(ABC, Generic[D, O]):
 
     @abstractmethod
     def open_source(self, name: str, config: O) -> Source[D]:
-        """The raw documents that a configuration's `source` or `valid_source` means.
+        """Return the source for the value of `source` or `valid_source` in a configuration.
 
         Raises:
-            InputError: there are none, or something must be installed to read them.
+            InputError: the data do not exist, or a package must be installed to read them.
         """
 
     @abstractmethod
     def content(self, document: D) -> bytes:
-        """All of a raw document, a hash of which decides whether it is held out."""
+        """Return the complete content of a raw document; its hash determines whether the document is held out."""
 
     def key(self, document: D) -> bytes:
-        """What makes two raw documents the same, if one is in the training data and one is held out; by default all of it."""
+        """Return a key that is equal for identical documents, to detect leaks of held-out data; by default the complete content."""
         return self.content(document)
 
     @abstractmethod
     def learn(self, documents: Iterable[D], config: O, vocabulary: VocabularyConfig) -> Reader:
-        """A vocabulary from raw documents, the same one from the same documents.
+        """Learn a vocabulary from raw documents, deterministically.
 
         Raises:
-            InputError: nothing can be learned from them.
+            InputError: no vocabulary can be learned from the documents.
         """
 
     @abstractmethod
     def load(self, directory: Path) -> Reader:
-        """The vocabulary that `Reader.save` has written.
+        """Load the vocabulary that `Reader.save` wrote.
 
         Raises:
-            InputError: it is not there, or damaged.
+            InputError: the vocabulary is missing or damaged.
         """
 
     def load_given(self, vocabulary: VocabularyConfig) -> Reader:
-        """The existing vocabulary that a configuration names in `vocabulary.path`.
+        """Load the existing vocabulary that `vocabulary.path` of a configuration names.
 
         Raises:
-            InputError: it is not there, or damaged.
+            InputError: the vocabulary is missing or damaged.
         """
         return self.load(resolve_path(vocabulary.path))
 
     @abstractmethod
     def encoder(self, reader: Reader, config: O) -> Encoder[D]:
-        """What makes ids of raw documents."""
+        """Return the encoder that tokenizes raw documents."""
 
     @abstractmethod
     def queries(self, document: D, config: O) -> list[str]:
-        """The sentences of a raw document as a user would type them in a query."""
+        """Return the sentences of a raw document as a user would type them in a query."""
 
     @abstractmethod
     def with_mask(self, reader: Reader, query: str) -> str:
-        """A query of one id or more with a [MASK] in place of the id in its middle."""
+        """Return the query with its middle token replaced by [MASK]; the query has at least one token."""
 
     def prepare(
         self, config: O, reader: Reader, data_dir: Path, show_progress: bool = True, beam: Sequence[str] | None = None
     ) -> Prepared:
-        """The corpus as records: see `bert_jax.data.records.corpora.prepare`, also for `beam`."""
+        """Return the tokenized records of a corpus, preparing them if necessary; see `bert_jax.data.records.corpora.prepare`."""
         return corpora.prepare(config, self, self.encoder(reader, config), data_dir, show_progress, beam)

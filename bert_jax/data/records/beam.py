@@ -1,4 +1,4 @@
-"""The same preparation on Apache Beam, for corpora beyond one machine (an extra: `pip install apache-beam`)."""
+"""Corpus preparation on Apache Beam, for corpora too large for one machine (optional: `pip install apache-beam`)."""
 
 import dataclasses
 from collections import Counter
@@ -15,18 +15,18 @@ try:
     from apache_beam.metrics.metric import Metrics, MetricsFilter
     from apache_beam.options.pipeline_options import PipelineOptions
 except ImportError as error:
-    raise InputError("Preparing on Apache Beam needs the package apache-beam, which is not installed: pip install apache-beam.") from error
+    raise InputError("Preparation on Apache Beam needs apache-beam, which is not installed: pip install apache-beam.") from error
 
-_DOCUMENTS_IN_A_PART = 1 << 40
+_MAX_DOCUMENTS_PER_PART = 1 << 40
 
 
 def pipeline_options(options: Sequence[str]) -> PipelineOptions:
-    """Command-line options such as `--runner=DataflowRunner` as Beam's options."""
+    """Parse command-line options such as `--runner=DataflowRunner` into Beam's `PipelineOptions`."""
     return PipelineOptions(list(options))
 
 
 def encode_parts(pipeline: Any, parts: list[DividedSource[Any]], encoder: Encoder[Any]) -> Any:
-    """A collection of (split, (key, record)), where the keys are in the order of the raw data."""
+    """Return a collection of (split, (key, record)); the keys sort in the order of the raw data."""
     return (
         pipeline
         | "parts" >> beam.Create(list(enumerate(parts)))
@@ -38,22 +38,22 @@ def encode_parts(pipeline: Any, parts: list[DividedSource[Any]], encoder: Encode
 
 
 def of_split(split: str) -> Any:
-    """The (key, record) of one split."""
+    """Return a transform that selects the (key, record) pairs of one split."""
     return beam.ptransform_fn(lambda examples: examples | beam.Filter(lambda example: example[0] == split) | beam.Values())()
 
 
 def counted(result: Any, split: str) -> dict[str, int]:
-    """What the pipeline counted of a split, as the fields of `Counts`."""
+    """Return the pipeline's counters for a split, keyed by the fields of `Counts`."""
     found = result.metrics().query(MetricsFilter().with_namespace(split))["counters"]
     counts: Counter[str] = Counter()
-    for counter in found:  # those of each step of the pipeline
+    for counter in found:  # one per counter and pipeline step
         counts[counter.key.metric.name] += counter.result
     return counts
 
 
 def _read(numbered: tuple[int, DividedSource[Any]], encoder: Encoder[Any]) -> Iterator[Batch[tuple[int, str], Any]]:
     number, part = numbered
-    first = number * _DOCUMENTS_IN_A_PART
+    first = number * _MAX_DOCUMENTS_PER_PART
     documents = part.documents(on_leak=Metrics.counter("train", "leaked_documents").inc)
     return batches((((key, split), raw) for key, (split, raw) in enumerate(documents, first)), encoder)
 

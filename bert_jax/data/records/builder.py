@@ -1,8 +1,8 @@
-"""The TFDS builder that turns raw data into ArrayRecord shards of documents of ids.
+"""A TFDS builder that converts raw data to ArrayRecord shards of tokenized documents.
 
-It writes the shards itself. TFDS's own writer keeps up to 1 GB in memory, needs TensorFlow beyond that, and with
-`disable_shuffling` puts every record into one bucket that it sorts in memory; here both splits are written in one pass
-over the data, and no more than a few batches are in memory.
+It writes the shards itself. TFDS's own writer buffers up to 1 GB in memory, needs TensorFlow beyond that, and with
+`disable_shuffling` puts every record into a single bucket that is sorted in memory. This builder writes both splits in one
+pass over the data and keeps only a few batches in memory.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ _SHARD_BYTES = 256 << 20
 
 @dataclasses.dataclass(kw_only=True)
 class DocumentsConfig(tfds.core.BuilderConfig):
-    """One preparation: the raw data and what makes records of them. `name` holds a hash of everything that decides them."""
+    """The raw data and the encoder of one preparation. `name` contains a hash of everything that determines the records."""
 
     corpus: CorpusOptions
     raw: Raw[Any, Any]
@@ -35,15 +35,15 @@ class DocumentsConfig(tfds.core.BuilderConfig):
 
 
 class Documents(tfds.core.GeneratorBasedBuilder):
-    """Documents of ids with their sentence and word starts."""
+    """Tokenized documents with their sentence and word starts."""
 
-    # To be raised with every change of the code (sentences, words, records) that makes other records of the same text.
+    # Increment this with every code change (sentences, words, records) that changes the records of the same text.
     VERSION = tfds.core.Version("1.0.0")
     builder_config: DocumentsConfig
 
     def _info(self) -> tfds.core.DatasetInfo:
         reader = self.builder_config.encoder.reader
-        # As bytes, records are made four times as fast as from TFDS's default, which stores every number as a varint.
+        # Encoding as bytes is four times as fast as TFDS's default, which stores every number as a varint.
         features = {
             name: tfds.features.Tensor(shape=shape, dtype=dtype, encoding="bytes")
             for name, (shape, dtype) in columns(reader.vocab_size, reader.units).items()
@@ -53,12 +53,12 @@ class Documents(tfds.core.GeneratorBasedBuilder):
         )
 
     def build(self, on_read: Callable[[int], None], on_written: Callable[[], None], beam: Sequence[str] | None) -> None:
-        """Write the records, here or on Apache Beam.
+        """Write the records, on this machine or on Apache Beam.
 
         Args:
-            on_read: hears of the bytes that were read here.
-            on_written: called before the folder takes its place; what it raises leaves nothing there.
-            beam: options of a pipeline, or None to write here.
+            on_read: called with the number of bytes that were just read on this machine.
+            on_written: called before the folder is moved to its final location; if it raises, nothing is left there.
+            beam: options of a Beam pipeline, or None to write on this machine.
         """
         self._on_read, self._on_written, self._beam, self._started = on_read, on_written, beam is not None, time.monotonic()
         download_config = None
@@ -90,7 +90,7 @@ class Documents(tfds.core.GeneratorBasedBuilder):
     def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[tfds.core.SplitInfo]:
         splits = super()._generate_splits(dl_manager, download_config) if self._beam else self._write_splits()
         self._on_written()
-        # What every later start checks; a folder that was not finished has none.
+        # Checked at every later start; the metadata of an unfinished folder has no `shards`.
         paths = [Path(path) for split in splits for path in split.filepaths]
         self.info.metadata["shards"] = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
         return splits
@@ -121,33 +121,33 @@ class Documents(tfds.core.GeneratorBasedBuilder):
 
 
 class _Shards:
-    """Writes the records of one split, a shard after the other; the names, which hold their number, come last."""
+    """Writes the records of one split shard by shard. Files are renamed at the end, since shard names contain the number of shards."""
 
     def __init__(self, template: Any) -> None:
         self._template = template
         self._paths: list[Path] = []
         self._lengths: list[int] = []
         self._bytes = 0
-        self._left = 0
+        self._remaining = 0
         self._writer: ArrayRecordWriter | None = None
 
     def write(self, record: bytes) -> None:
-        if self._writer is None or self._left < 0:
+        if self._writer is None or self._remaining < 0:
             self._open()
         assert self._writer is not None
         self._writer.write(record)
         self._lengths[-1] += 1
         self._bytes += len(record)
-        self._left -= len(record)
+        self._remaining -= len(record)
 
     def _open(self) -> None:
         if self._writer is not None:
             self._writer.close()
         self._paths.append(Path(self._template.data_dir) / f"{self._template.split}-{len(self._paths):05d}.part")
-        # One record a group reads at random fastest.
+        # One record per group is the fastest for random access.
         self._writer = ArrayRecordWriter(str(self._paths[-1]), "group_size:1")
         self._lengths.append(0)
-        self._left = _SHARD_BYTES
+        self._remaining = _SHARD_BYTES
 
     def finish(self) -> tfds.core.SplitInfo:
         if self._writer is not None:

@@ -1,4 +1,4 @@
-"""A corpus on disk as documents of ids: prepared once, checked at every start, read at random."""
+"""Tokenized corpora on disk: prepared once, verified at every start, and read with random access."""
 
 import bisect
 import fcntl
@@ -30,18 +30,18 @@ from bert_jax.storage.files import SEAL, check_seal, make_directory, seal
 D = TypeVar("D")
 O = TypeVar("O", bound=CorpusOptions)  # noqa: E741  # options
 
-_DAMAGE = (OSError, RuntimeError, ValueError, IndexError, KeyError, TypeError)
-_WORTH_SHOWING = 1 << 30
-"""Bytes that take a second to check, or many from a slow disk."""
+_READ_ERRORS = (OSError, RuntimeError, ValueError, IndexError, KeyError, TypeError)
+_PROGRESS_ABOVE = 1 << 30
+"""Bytes of shards above which verification shows a progress bar: a second or so of work, more on a slow disk."""
 
 
 class DocumentSource:
-    """The prepared documents of a split, read at random from disk.
+    """Random access to the prepared documents of a split.
 
     Attributes:
-        tokens: in all documents together.
-        sentences: the same.
-        single_sentence_documents: documents that cannot give a next-sentence pair.
+        tokens: total number of tokens.
+        sentences: total number of sentences.
+        single_sentence_documents: number of documents from which no next-sentence pair can be made.
     """
 
     def __init__(self, builder: Any, split: Split) -> None:
@@ -61,35 +61,35 @@ class DocumentSource:
         return self.fetch([index])[0]
 
     def fetch(self, indices: Iterable[int]) -> list[Document]:
-        """Several documents at once, which is faster than one by one.
+        """Read several documents at once, which is faster than one at a time.
 
         Raises:
-            InputError: a shard was damaged after the start.
+            InputError: a shard was damaged after it was verified.
         """
         wanted = [int(i) for i in indices]
         try:
             return [from_record(record) for record in self._records.__getitems__(wanted)]
-        except _DAMAGE as error:
-            # ArrayRecord checks the sums of what it reads, and does not say in which file they are wrong.
-            shard = self._shards[bisect.bisect_right(self._ends, next((i for i in wanted if not self._is_sound(i)), wanted[0]))]
-            raise InputError(f"The prepared file {shard} was damaged after the start ({error}): {_remedy(Path(shard).parent)}") from error
+        except _READ_ERRORS as error:
+            # ArrayRecord verifies checksums as it reads, but does not report which file is damaged.
+            shard = self._shards[bisect.bisect_right(self._ends, next((i for i in wanted if not self._is_readable(i)), wanted[0]))]
+            raise InputError(f"The prepared file {shard} was damaged after startup ({error}): {_remedy(Path(shard).parent)}") from error
 
-    def _is_sound(self, index: int) -> bool:
+    def _is_readable(self, index: int) -> bool:
         try:
             return self._records[index] is not None
-        except _DAMAGE:
+        except _READ_ERRORS:
             return False
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A corpus on disk as tokens.
+    """A tokenized corpus on disk.
 
     Attributes:
         train: the training documents.
         valid: the held-out documents.
-        info: per split the fields of `bert_jax.data.records.record.Counts`, and of what the modality adds to them; and the `seconds` that
-            the preparation took.
+        info: for each split, the fields of `bert_jax.data.records.record.Counts` and any that the modality adds; and `seconds`,
+            the duration of the preparation.
         path: the folder of the records.
     """
 
@@ -100,7 +100,7 @@ class Prepared:
 
     @property
     def fingerprint(self) -> str:
-        """Names what the records hold: text, settings, vocabulary and version."""
+        """Identifies the contents of the records: raw data, settings, vocabulary and format version."""
         return f"{self.path.parent.name}/{self.path.name}"
 
 
@@ -112,31 +112,31 @@ def prepare(
     show_progress: bool = True,
     beam: Sequence[str] | None = None,
 ) -> Prepared:
-    """The corpus as records of ids below `data_dir`, made when they are not there yet.
+    """Return the tokenized records of a corpus, which are prepared under `data_dir` if they do not exist yet.
 
-    The folder's name holds a hash of the raw data, the settings and the vocabulary, so that other data or settings are
-    another folder. A preparation that was interrupted starts again; nothing half done is ever read.
+    The folder name contains a hash of the raw data, the settings and the vocabulary, so different data or settings use a
+    different folder. An interrupted preparation starts over; incomplete records are never read.
 
     Args:
-        config: where the raw data are, and what is held out.
-        raw: opens them.
-        encoder: makes the ids.
-        data_dir: holds the prepared corpora.
+        config: the raw data and what to hold out.
+        raw: opens the raw data.
+        encoder: tokenizes documents.
+        data_dir: folder of all prepared corpora.
         show_progress: whether to show a progress bar.
-        beam: options of an Apache Beam pipeline, such as `--runner=DataflowRunner`, that does the work, a file (or part of a
-            TFDS data set) at a time on many machines, which must all see the raw data and `data_dir`. None does it here, on
-            all cores; the records are the same.
+        beam: options of the Apache Beam pipeline that prepares the corpus, such as `--runner=DataflowRunner`. It distributes
+            files (or parts of a TFDS data set) over many machines, all of which must have access to the raw data and
+            `data_dir`. None prepares the corpus on this machine, on all cores; the records are the same.
 
     Raises:
-        InputError: the raw data cannot be read, change while they are read, have no document for a split or a leak that the
-            configuration refuses; the records are damaged; or Apache Beam is asked for and not installed.
+        InputError: the raw data cannot be read, change while they are read, leave a split without documents, or have a leak and
+            `config.leaks` is `refuse`; the records are damaged; or Apache Beam is requested but not installed.
     """
     sources = [raw.open_source(name, config) for name in (config.source, config.valid_source) if name]
     identity = _identity(config, sources, encoder)
 
     def unchanged() -> None:
         if _identity(config, sources, encoder) != identity:
-            raise InputError(f"The text of {config.source} changed while it was prepared: prepare a copy, or when nothing writes to it.")
+            raise InputError(f"The data in {config.source} changed during preparation: prepare a copy, or wait until nothing writes to it.")
 
     make_directory(data_dir)
     with _lock(data_dir / "prepare.lock"), quiet_tfds():
@@ -146,13 +146,13 @@ def prepare(
 
         tfds.disable_progress_bar()
         name = f"{_slug(config.source)}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-        # What is read from a shard has checksums of its own; the files beside them have not, and say how it is cut into batches.
-        # Without its description a folder is made anew.
+        # Shards have their own checksums; the metadata files next to them do not, and they determine how records are batched.
+        # A folder without its dataset_info.json is prepared again.
         for found in data_dir.glob(f"*/{name}/*/dataset_info.json"):
             check_seal(found.parent, only=lambda file: "array_record" not in file.name)
         builder_config = DocumentsConfig(name=name, description=identity, corpus=config, raw=raw, encoder=encoder)
         path = data_dir / Documents.name / name / str(Documents.VERSION)
-        with _description_of(path):
+        with _readable_errors(path):
             builder = Documents(data_dir=data_dir, config=builder_config, file_format="array_record")
             finished = builder.is_prepared() and "shards" in builder.info.metadata
         if not finished:
@@ -169,24 +169,24 @@ def prepare(
                 progress.message(warning)
         if not (path / SEAL).exists():
             seal(path)
-    with _description_of(path):
+    with _readable_errors(path):
         _check_shards(builder, path, show_progress)
         info = {name: value for name, value in builder.info.metadata.items() if name != "shards"}
         return Prepared(DocumentSource(builder, "train"), DocumentSource(builder, "valid"), info, path)
 
 
 def _identity(config: CorpusOptions, sources: Sequence[Source[D]], encoder: Encoder[D]) -> str:
-    """Everything that decides what the records are, as JSON."""
-    decisive = encoder.identity()
+    """Return everything that determines the records, as JSON."""
+    identity = encoder.identity()
     if not config.valid_source:
-        decisive["valid_fraction"] = config.valid_fraction
+        identity["valid_fraction"] = config.valid_fraction
     elif config.leaks != "report":
-        decisive["leaks"] = config.leaks
-    return json.dumps(decisive | {"sources": [source.identity() for source in sources]}, sort_keys=True)
+        identity["leaks"] = config.leaks
+    return json.dumps(identity | {"sources": [source.identity() for source in sources]}, sort_keys=True)
 
 
 def _summary(info: Mapping[str, Any]) -> str:
-    """`prepared 30,523 documents, 85.1 MB of text in 0:52 (1.6 MB/s)`."""
+    """Return a line such as `prepared 30,523 documents, 85.1 MB of text in 0:52 (1.6 MB/s)`."""
     count, size = (sum(info[split][field] for split in ("train", "valid")) for field in ("documents", "bytes"))
     megabytes, seconds = size / 1e6, info["seconds"]
     return f"prepared {count:,} documents, {megabytes:.1f} MB of text in {duration(seconds)} ({megabytes / seconds:.2f} MB/s)"
@@ -194,10 +194,10 @@ def _summary(info: Mapping[str, Any]) -> str:
 
 def _leaks(config: CorpusOptions, leaked: int) -> str:
     if config.leaks == "leave_out":
-        return f"Left out {leaked:,} training documents: they stand in the held-out text too."
+        return f"Left out {leaked:,} training documents that also appear in the held-out text."
     return (
-        f"Beware: {leaked:,} training documents stand in the held-out text too; its figures are in part ones of memory. "
-        "--config.corpus.leaks=leave_out trains without them."
+        f"Warning: {leaked:,} training documents also appear in the held-out text, so its metrics partly measure memorization. "
+        "Use --config.corpus.leaks=leave_out to train without them."
     )
 
 
@@ -207,18 +207,21 @@ def _slug(source: str) -> str:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Processes that prepare into one folder do it one after the other; the later ones find it done."""
+    """Serialize processes that prepare into the same folder; the later ones find the finished records."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _check_shards(builder: Any, path: Path, show_progress: bool) -> None:
-    """Every shard must be the one that was written, by its number of records, size and SHA-256.
+    """Verify every shard against the recorded size, SHA-256 and number of records.
 
-    ArrayRecord opens a truncated shard without complaint and finds nothing in it; one of another preparation is as good to
-    it. Everything is read, once in a start: a core reads and hashes 0.7 GB in a second, BERT's whole corpus is about 10 GB,
-    and training would read all of it anyway.
+    ArrayRecord opens a truncated shard without an error and finds no records in it, and it cannot detect a shard of another
+    preparation. All shards are read once per start: one core reads and hashes 0.7 GB/s, the complete BERT corpus is about
+    10 GB, and training would read all of it anyway.
+
+    Raises:
+        InputError: a shard is missing, damaged or not the one that was written.
     """
     written = builder.info.metadata["shards"]
     shards = {
@@ -229,7 +232,7 @@ def _check_shards(builder: Any, path: Path, show_progress: bool) -> None:
     total = sum(size for _, size, _ in shards.values())
     with (
         ThreadPoolExecutor(cores()) as pool,
-        WorkProgress("check", "B", total, show_progress and total > _WORTH_SHOWING) as progress,
+        WorkProgress("check", "B", total, show_progress and total > _PROGRESS_ABOVE) as progress,
     ):
         problems = pool.map(lambda item: _problem(item[0], *item[1]), shards.items())
         for (shard, (_, size, _)), problem in zip(shards.items(), problems, strict=True):
@@ -239,30 +242,30 @@ def _check_shards(builder: Any, path: Path, show_progress: bool) -> None:
 
 
 def _problem(shard: Path, records: int, size: int, sha256: str) -> str:
-    """What is wrong with a shard, or nothing."""
+    """Return the problem with a shard, or ""."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     if not shard.is_file():
         return "is missing"
     if (found := shard.stat().st_size) != size:
-        return f"has {found:,} bytes where {size:,} were written, so it is damaged"
+        return f"has {found:,} bytes instead of {size:,}, so it is damaged"
     if files.sha256(shard) != sha256:
-        return "is not the one that was written (another SHA-256): it is damaged, or of another preparation"
+        return "has the wrong SHA-256: it is damaged, or belongs to another preparation"
     found = ArrayRecordReader(str(shard)).num_records()
-    return "" if found == records else f"holds {found:,} records where {records:,} were written, so it is damaged"
+    return "" if found == records else f"has {found:,} records instead of {records:,}, so it is damaged"
 
 
 @contextmanager
-def _description_of(path: Path) -> Iterator[None]:
-    """What TFDS, protobuf and JSON say of the damaged description of a prepared corpus as a user should read it."""
+def _readable_errors(path: Path) -> Iterator[None]:
+    """Convert exceptions of TFDS, protobuf and JSON about damaged metadata of a prepared corpus to an `InputError`."""
     try:
         yield
     except Exception as error:
         if isinstance(error, InputError) or not path.exists():
             raise
-        told = textwrap.shorten(str(error), 200)
-        raise InputError(f"The description of the prepared corpus in {path} is damaged ({told}): {_remedy(path)}") from error
+        reason = textwrap.shorten(str(error), 200)
+        raise InputError(f"The metadata of the prepared corpus in {path} are damaged ({reason}): {_remedy(path)}") from error
 
 
 def _remedy(path: Path) -> str:
-    return f"delete the folder {path} and run again to prepare it anew."
+    return f"delete the folder {path} and rerun to prepare it again."

@@ -1,4 +1,4 @@
-"""Raw documents -> documents of ids, on all cores."""
+"""Tokenize raw documents on all cores."""
 
 import itertools
 import multiprocessing
@@ -22,15 +22,15 @@ Batch = list[tuple[Key, D]]
 
 _BATCH_SIZE = 1 << 17
 _BATCHES_BEFORE_PROCESSES = 16
-"""A corpus of fewer batches is done before other processes have started."""
+"""A corpus of fewer batches is encoded faster than worker processes can start."""
 
 
 class Encoder(ABC, Generic[D]):
-    """Makes documents of ids of raw ones, in this process and in others, to which it is sent.
+    """Tokenizes raw documents; it is pickled and sent to worker processes.
 
     Attributes:
-        reader: the vocabulary that the ids are of.
-        counts: what is counted of documents.
+        reader: the vocabulary.
+        counts: the class of the statistics that are collected about documents.
     """
 
     reader: Reader
@@ -38,50 +38,53 @@ class Encoder(ABC, Generic[D]):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """JSON values that decide the records of given raw data: the vocabulary's fingerprint and the options that matter."""
+        """Return JSON values that determine the records of given raw data: the vocabulary's fingerprint and the relevant options."""
 
     @abstractmethod
     def __call__(self, documents: list[D]) -> Sequence[EncodedDocument]:
-        """The documents as ids, each with the places where it may be cut."""
+        """Tokenize the documents, and find the positions where each may be split."""
 
     @abstractmethod
     def count(self, raw: D, document: EncodedDocument) -> Counts:
-        """The counts of one document."""
+        """Return the counts of one document."""
 
     @abstractmethod
     def size(self, raw: D) -> int:
-        """About how much there is to read in a document; 100,000 are worth handing to another process."""
+        """Return the approximate cost of a document, scaled so that about 100,000 are worth sending to another process."""
 
     def warnings(self, info: Mapping[str, Any], first: Iterable[D]) -> list[str]:
-        """What a user should know of finished records.
+        """Return warnings for the user about the finished records.
 
         Args:
             info: the counts of both splits.
-            first: the raw training documents.
+            first: the raw training documents, in order.
         """
         del info, first
         return []
 
 
 def encode(documents: Iterable[tuple[Key, D]], encoder: Encoder[D]) -> Iterator[tuple[Key, D, EncodedDocument]]:
-    """Raw documents, each with a key, and the same as ids, in their order, made by as many processes as there are cores.
+    """Yield (key, raw document, tokenized document) in the order of `documents`, using one process per core.
 
-    A program that calls this on much text must be importable (`if __name__ == "__main__":`), as for every use of
-    Python's `multiprocessing`.
+    As always with Python's `multiprocessing`, a program that calls this on a large corpus must be importable without side
+    effects (`if __name__ == "__main__":`).
+
+    Raises:
+        InputError: a worker process was killed.
     """
-    rest = batches(documents, encoder)
-    first = list(itertools.islice(rest, _BATCHES_BEFORE_PROCESSES))
+    remaining = batches(documents, encoder)
+    first = list(itertools.islice(remaining, _BATCHES_BEFORE_PROCESSES))
     workers = cores()
     if len(first) < _BATCHES_BEFORE_PROCESSES or workers == 1:
-        for batch in itertools.chain(first, rest):
+        for batch in itertools.chain(first, remaining):
             yield from _joined(batch, encoder([raw for _, raw in batch]))
         return
-    # Not fork: the tokenizer, JAX and TFDS have threads, which a forked process does not survive.
+    # Not fork: the tokenizer, JAX and TFDS run threads, with which forking is unsafe.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _start_worker, (encoder,)) as pool:
         pending: deque[tuple[Batch[Key, D], Future[Sequence[EncodedDocument]]]] = deque()
         try:
-            for batch in itertools.chain(first, rest):
+            for batch in itertools.chain(first, remaining):
                 pending.append((batch, pool.submit(_encode_batch, [raw for _, raw in batch])))
                 while len(pending) > 2 * workers:
                     yield from _joined(*_result(pending))
@@ -89,15 +92,15 @@ def encode(documents: Iterable[tuple[Key, D]], encoder: Encoder[D]) -> Iterator[
                 yield from _joined(*_result(pending))
         except BrokenProcessPool as error:
             raise InputError(
-                "A process that tokenizes the corpus was ended from outside. Either the memory ran out, or this was called from a script "
-                'that runs again in every new process: put its main part under `if __name__ == "__main__":`.'
+                "A worker process that tokenizes the corpus was killed. Either memory ran out, or this was called from a script "
+                'that every worker process runs again: put its main part under `if __name__ == "__main__":`.'
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def batches(documents: Iterable[tuple[Key, D]], encoder: Encoder[D]) -> Iterator[Batch[Key, D]]:
-    """The documents in lists of about as much as is worth handing to another process."""
+    """Group the documents into lists large enough to be worth sending to another process."""
     batch: Batch[Key, D] = []
     size = 0
     for document in documents:
@@ -111,7 +114,7 @@ def batches(documents: Iterable[tuple[Key, D]], encoder: Encoder[D]) -> Iterator
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -131,13 +134,13 @@ _worker_encoder: Encoder[Any]
 def _start_worker(encoder: Encoder[Any]) -> None:
     global _worker_encoder
     _worker_encoder = encoder
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a process a core is enough
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is already one process per core
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
 def _die_with_parent() -> None:
-    """A parent that is killed (kill -9) cannot stop its workers, and they would wait for work for ever."""
+    """Exit when the parent dies: after `kill -9` it cannot stop its workers, which would wait for work forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""What is in a record, and what is counted of them."""
+"""The contents of a record, and the counts that are kept for each split."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ SPLITS = ("train", "valid")
 
 
 class EncodedDocument(Protocol):
-    """What is recorded of a document; the attributes are those of `Document`."""
+    """The interface of a tokenized document; see `Document` for the attributes."""
 
     @property
     def tokens(self) -> np.ndarray: ...
@@ -31,11 +31,11 @@ class Document(NamedTuple):
     """A document of n tokens and s sentences, without special tokens.
 
     Attributes:
-        tokens: ids, uint16 or (vocabularies beyond 65,536) uint32 [n].
-        sentence_starts: index of the first token of each sentence, int32 [s]; the first is 0. A sentence is what is never cut where a
-            pair of A and B is made.
-        word_starts: true where a token begins a word, bool [n]. A word is what is masked together, if whole words are.
-        units: uint8 or float [n, U], where the modality has them.
+        tokens: token ids, uint16 [n], or uint32 for vocabularies of more than 65,536 tokens.
+        sentence_starts: index of the first token of each sentence, int32 [s]; the first is 0. Pairs of segments A and B are split
+            only at sentence starts.
+        word_starts: true where a token starts a word, bool [n]. Whole-word masking masks the tokens of a word together.
+        units: uint8 or float [n, U], the unit vector of each token, if the modality has units.
     """
 
     tokens: NDArray[np.unsignedinteger]
@@ -46,22 +46,22 @@ class Document(NamedTuple):
 
 @dataclass
 class Counts:
-    """What a split holds; written to `metadata.json` beside the records. A modality may count more in a subclass."""
+    """Statistics of a split, stored in `metadata.json` with the records. A modality may add fields in a subclass."""
 
     documents: int = 0
     empty_documents: int = 0
-    """Dropped: they had no token."""
+    """Documents that were dropped because they had no tokens."""
     single_sentence_documents: int = 0
     sentences: int = 0
     tokens: int = 0
     leaked_documents: int = 0
-    """Of the training documents those that are in held-out data of their own too, whether they were left out or not."""
+    """Training documents that are also in a separate held-out source, whether or not they were left out."""
     bytes: int = 0
-    """Of the raw data."""
+    """Size of the raw data."""
 
     @classmethod
     def of(cls, document: EncodedDocument, size: int) -> Self:
-        """The counts of one document of so many bytes."""
+        """Return the counts of one document of `size` bytes."""
         if not len(document.tokens):
             return cls(empty_documents=1, bytes=size)
         sentences = len(document.sentence_starts)
@@ -70,25 +70,25 @@ class Counts:
         )
 
     def add(self, other: "Counts") -> None:
-        """Adds the counts of others."""
+        """Add other counts to these, in place."""
         for name, count in vars(other).items():
             setattr(self, name, getattr(self, name) + count)
 
 
 def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
-    """The smallest type that holds every token id."""
+    """Return the smallest type that can represent every token id."""
     return np.uint16 if vocab_size <= 1 << 16 else np.uint32
 
 
 def columns(vocab_size: int, units: Units | None) -> dict[str, tuple[tuple[int | None, ...], Any]]:
-    """The shape and type of each column of a record."""
-    plain = {"tokens": token_dtype(vocab_size), "sentence_starts": np.int32, "word_starts": np.uint8}
-    beside: Mapping[str, Any] = {"units": ((None, units.size), units.dtype)} if units else {}
-    return {name: ((None,), dtype) for name, dtype in plain.items()} | dict(beside)
+    """Return the shape and type of each column of a record."""
+    one_dimensional = {"tokens": token_dtype(vocab_size), "sentence_starts": np.int32, "word_starts": np.uint8}
+    optional: Mapping[str, Any] = {"units": ((None, units.size), units.dtype)} if units else {}
+    return {name: ((None,), dtype) for name, dtype in one_dimensional.items()} | dict(optional)
 
 
 def to_record(document: EncodedDocument) -> dict[str, Any]:
-    """The document as the columns of a record; eight word starts share a byte."""
+    """Return the columns of a document's record; word starts are packed eight to a byte."""
     starts = np.packbits(document.word_starts)
     record = {"tokens": document.tokens, "sentence_starts": document.sentence_starts, "word_starts": starts}
     return record if document.units is None else record | {"units": document.units}
@@ -102,27 +102,27 @@ def from_record(record: Mapping[str, Any]) -> Document:
 
 
 def check_counts(counts: Mapping[str, Counts]) -> None:
-    """Every split must hold something.
+    """Check that every split has a document.
 
     Raises:
-        InputError: a split has no document with a token.
+        InputError: a split has no document with at least one token.
     """
     for split, count in counts.items():
         if not count.documents:
             raise InputError(
-                f"The {split} text of the corpus holds not one document with a token ({count.empty_documents:,} without): "
-                "check corpus.source and corpus.valid_source, and that the vocabulary fits the language."
+                f"The {split} text of the corpus has no document with at least one token ({count.empty_documents:,} are empty): "
+                "check corpus.source and corpus.valid_source, and that the vocabulary suits the language."
             )
 
 
 def check_leaks(corpus: CorpusOptions, leaked: int) -> None:
-    """There must be no more leaks than the configuration allows.
+    """Check that the number of leaked documents is allowed by the configuration.
 
     Raises:
-        InputError: training documents stand in the held-out text, and `corpus.leaks` refuses that.
+        InputError: training documents also appear in the held-out text, and `corpus.leaks` is `refuse`.
     """
     if leaked and corpus.leaks == "refuse":
         raise InputError(
-            f"{leaked:,} documents of {corpus.source} stand in the held-out text {corpus.valid_source} too, and corpus.leaks=refuse: clean "
-            "the text, or set it to leave_out to train without them."
+            f"{leaked:,} documents of {corpus.source} also appear in the held-out text {corpus.valid_source}, and corpus.leaks=refuse: "
+            "clean the text, or set it to leave_out to train without them."
         )

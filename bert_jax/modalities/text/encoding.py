@@ -1,4 +1,4 @@
-"""Documents of text -> documents of tokens, and what is counted of them."""
+"""Tokenize text documents, and count their characters and unknown words."""
 
 import importlib.metadata
 import itertools
@@ -19,17 +19,17 @@ from bert_jax.modalities.text.unknown import UnknownCharacters
 from bert_jax.modalities.text.words import encode_words
 
 _SEARCHED = 100
-"""Documents in which examples of unknown words are looked for."""
+"""Number of documents to search for examples of unknown words."""
 
 
 class TokenizedDocument(NamedTuple):
     """A document of n tokens and s sentences, without special tokens.
 
     Attributes:
-        tokens: ids, uint16 or (vocabularies beyond 65,536) uint32 [n].
+        tokens: token ids, uint16 [n], or uint32 for vocabularies of more than 65,536 tokens.
         sentence_starts: index of the first token of each sentence, int32 [s]; the first is 0.
-        word_starts: true where a token begins a word, bool [n].
-        unknown: characters of the text that became [UNK], in words that are too long and in others, int64 [2].
+        word_starts: true where a token starts a word, bool [n].
+        unknown: number of characters of the text that became [UNK], in overlong words and in others, int64 [2].
     """
 
     tokens: NDArray[np.unsignedinteger]
@@ -39,27 +39,27 @@ class TokenizedDocument(NamedTuple):
 
     @property
     def units(self) -> None:
-        """A token says everything."""
+        """None: token ids carry all of the input."""
 
 
 @dataclass
 class TextCounts(Counts):
-    """What a split of text holds; bytes are those of its UTF-8."""
+    """Statistics of a split of text; `bytes` is its size in UTF-8."""
 
     unknown_tokens: int = 0
     characters: int = 0
-    """Of the text, white space aside."""
+    """Characters of the text, excluding whitespace."""
     unknown_in_long_words: int = 0
-    """Characters that became [UNK] in words longer than the vocabulary takes."""
+    """Characters that became [UNK] in words longer than the tokenizer's limit."""
     unknown_in_other_words: int = 0
-    """Characters that became [UNK] in words with a character that the vocabulary lacks."""
+    """Characters that became [UNK] in words with a character that is not in the vocabulary."""
     dropped_characters: int = 0
     """Control characters, and U+FFFD for bytes that were not UTF-8."""
 
 
 @dataclass(frozen=True)
 class DocumentEncoder(Encoder[list[str]]):
-    """Splits documents into sentences, sentences into tokens, and finds the words."""
+    """Splits documents into sentences and sentences into tokens, and finds the word starts."""
 
     reader: Tokenizer
     config: CorpusConfig
@@ -67,13 +67,13 @@ class DocumentEncoder(Encoder[list[str]]):
     counts = TextCounts
 
     def identity(self) -> dict[str, Any]:
-        """How the text is split, and by which vocabulary."""
+        """Return the settings that determine how the text is split, and the tokenizer's fingerprint."""
         config = self.config
-        decisive = {"segmenter": config.segmenter, "sentence_ends": config.sentence_ends, "tokenizer": self.reader.fingerprint}
-        return decisive | ({"jieba": importlib.metadata.version("jieba")} if config.segmenter == "jieba" else {})
+        identity = {"segmenter": config.segmenter, "sentence_ends": config.sentence_ends, "tokenizer": self.reader.fingerprint}
+        return identity | ({"jieba": importlib.metadata.version("jieba")} if config.segmenter == "jieba" else {})
 
     def __call__(self, documents: list[list[str]]) -> list[TokenizedDocument]:
-        """Tokens of each document (lists of paragraphs); a sentence without tokens is dropped."""
+        """Tokenize documents, which are lists of paragraphs; sentences without tokens are dropped."""
         split = [document_sentences(document, self.config.sentence_ends) for document in documents]
         ids, word_starts, lengths, unknown = encode_words(self.reader, list(itertools.chain.from_iterable(split)), self.config.segmenter)
         tokens: NDArray[np.unsignedinteger] = ids.astype(token_dtype(self.reader.vocab_size))
@@ -83,13 +83,13 @@ class DocumentEncoder(Encoder[list[str]]):
             document_lengths = lengths[sentence : sentence + len(sentences)]
             end = token + int(document_lengths.sum())
             starts = (np.cumsum(document_lengths) - document_lengths)[document_lengths > 0].astype(np.int32)
-            lost = unknown[sentence : sentence + len(sentences)].sum(0)
-            tokenized.append(TokenizedDocument(tokens[token:end], starts, word_starts[token:end], lost))
+            document_unknown = unknown[sentence : sentence + len(sentences)].sum(0)
+            tokenized.append(TokenizedDocument(tokens[token:end], starts, word_starts[token:end], document_unknown))
             token, sentence = end, sentence + len(sentences)
         return tokenized
 
     def count(self, raw: list[str], document: EncodedDocument) -> TextCounts:
-        """The counts of a document that this has encoded."""
+        """Return the counts of a document that was encoded by this encoder."""
         counts = TextCounts.of(document, sum(len(paragraph.encode()) for paragraph in raw))
         counts.dropped_characters = sum(map(count_dropped, raw))
         counts.characters = sum(len(piece) for paragraph in raw for piece in paragraph.split())
@@ -99,16 +99,16 @@ class DocumentEncoder(Encoder[list[str]]):
         return counts
 
     def size(self, raw: list[str]) -> int:
-        """Characters."""
+        """Return the number of characters."""
         return sum(map(len, raw))
 
     def warnings(self, info: Mapping[str, Any], first: Iterable[list[str]]) -> list[str]:
-        """A warning where more than a few characters became [UNK]."""
+        """Return a warning if more than a few characters became [UNK]."""
         fields = ("characters", "unknown_in_long_words", "unknown_in_other_words")
         unknown = UnknownCharacters(*(sum(info[split][field] for split in SPLITS) for field in fields))
         if not unknown.too_many:
             return []
-        # What is so frequent is in the first documents too.
+        # Unknown words this frequent also occur in the first documents.
         searched = itertools.islice(first, _SEARCHED)
         sentences = [sentence for paragraphs in searched for sentence in document_sentences(paragraphs, self.config.sentence_ends)]
         words = list(itertools.chain.from_iterable(self.reader.unknown_words(sentences)))
@@ -116,5 +116,5 @@ class DocumentEncoder(Encoder[list[str]]):
 
 
 def document_sentences(paragraphs: Iterable[str], ends: Ends) -> list[str]:
-    """The sentences of a document; none reaches over the end of a paragraph."""
+    """Return the sentences of a document; no sentence extends past the end of a paragraph."""
     return [sentence for paragraph in paragraphs for sentence in split_sentences(paragraph, ends)]

@@ -1,7 +1,7 @@
-"""Files of raw text: which ones a source means, and the documents in them.
+"""Find the raw text files of a source, and read the documents in them.
 
-A file holds one paragraph a line and a blank line between documents; the end of a file ends a document. Everything
-streams: no more than one document is in memory.
+A file has one paragraph per line and a blank line between documents; the end of a file ends a document. Files are
+streamed, with at most one document in memory.
 """
 
 import glob
@@ -16,34 +16,34 @@ from bert_jax.storage.streams import open_bytes
 
 SUFFIXES = (".txt", ".txt.gz", ".txt.xz")
 LONGEST_DOCUMENT = 1 << 17
-"""A document is cut after so many characters and a line after so many bytes: a file without breaks need not fit in memory."""
+"""Maximum characters of a document and bytes of a line; longer ones are split, so that a file without breaks need not fit in memory."""
 
 _DROPPED = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd\ud800-\udfff]")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def list_files(source: str | Path) -> list[Path]:
-    """The text files that a file name, a folder (with its subfolders) or a glob means, sorted.
+    """Return the text files that a file name, a folder (searched recursively) or a glob refers to, sorted.
 
     Raises:
-        InputError: there is no such file or folder, or it holds no .txt, .txt.gz or .txt.xz file.
+        InputError: there is no such file or folder, or it contains no .txt, .txt.gz or .txt.xz file.
     """
-    place = on_disk(source, "The corpus")
-    if place.is_file():
-        if not place.name.endswith(SUFFIXES):
+    location = on_disk(source, "The corpus")
+    if location.is_file():
+        if not location.name.endswith(SUFFIXES):
             raise InputError(f"The corpus file {source} is not one of {', '.join(SUFFIXES)}: rename it or convert it to plain UTF-8 text.")
-        return [place]
-    if place.is_dir():
-        found: Iterable[Path] = place.rglob("*")
+        return [location]
+    if location.is_dir():
+        found: Iterable[Path] = location.rglob("*")
     elif glob.has_magic(str(source)):
-        # Brackets in the names of folders that are there are no pattern.
-        folder = next(parent for parent in place.parents if parent.is_dir())
-        found = folder.glob(str(place.relative_to(folder)))
+        # Brackets in the names of existing folders are not part of a pattern.
+        folder = next(parent for parent in location.parents if parent.is_dir())
+        found = folder.glob(str(location.relative_to(folder)))
     else:
         raise InputError(f"The corpus {source} does not exist: name a text file, a folder, a glob, a tfds: data set or demo.")
     files = sorted(path for path in found if path.name.endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file())
     if not files:
-        raise InputError(f"The corpus {source} holds no text: not one file there ends in {', '.join(SUFFIXES)}.")
+        raise InputError(f"The corpus {source} contains no text: it has no files that end in {', '.join(SUFFIXES)}.")
     return files
 
 
@@ -52,15 +52,15 @@ def read_documents(
     encoding_errors: Literal["strict", "replace"] = "strict",
     on_read: Callable[[int], None] | None = None,
 ) -> Iterator[list[str]]:
-    """The documents of the files, in order, each a list of its paragraphs without surrounding white space.
+    """Yield the documents of the files in order, each as a list of paragraphs without surrounding whitespace.
 
     Args:
-        files: what `list_files` found.
-        encoding_errors: whether bytes that are not UTF-8 are an error or become U+FFFD.
-        on_read: called with the number of (compressed) bytes each time some were read from a file.
+        files: the result of `list_files`.
+        encoding_errors: whether bytes that are not UTF-8 raise an error or become U+FFFD.
+        on_read: called after each read with the number of bytes (before decompression) that were read.
 
     Raises:
-        InputError: a file cannot be read, is not UTF-8, or is a .gz or .xz file that is damaged or unpacks without end.
+        InputError: a file cannot be read or is not UTF-8, or a .gz or .xz file is damaged or has an implausible compression ratio.
     """
     for path in files:
         paragraphs: list[str] = []
@@ -78,12 +78,12 @@ def read_documents(
 
 
 def count_dropped(text: str) -> int:
-    """Characters that are no text and never become tokens: NUL and its like, and U+FFFD, for which bytes that are not UTF-8 were read."""
+    """Count the characters that never become tokens: control characters, and U+FFFD, which replaces bytes that are not UTF-8."""
     return len(_DROPPED.findall(text))
 
 
 def _lines(path: Path, encoding_errors: str, on_read: Callable[[int], None] | None) -> Iterator[str]:
-    """The decoded lines of a file; a line longer than a document may be comes in pieces."""
+    """Yield the decoded lines of a file; lines longer than `LONGEST_DOCUMENT` bytes are split into pieces."""
     offset = 0
     rest = b""
     with open_bytes(path, on_read) as stream:
@@ -98,7 +98,7 @@ def _lines(path: Path, encoding_errors: str, on_read: Callable[[int], None] | No
 
 
 def _last_break(line: bytes) -> int:
-    """Where to cut a piece of an endless line: after its last space, else before its last character."""
+    """Return where to split an overlong line: after its last space, or else before its last character."""
     space = line.rfind(b" ")
     if space > 0:
         return space + 1
@@ -114,7 +114,7 @@ def _decode(line: bytes, path: Path, offset: int, encoding_errors: str) -> str:
     try:
         return line.decode("utf-8", errors=encoding_errors)
     except UnicodeDecodeError as error:
-        packed = "" if path.name.endswith(".txt") else " of the unpacked text"
+        packed = "" if path.name.endswith(".txt") else " of the decompressed text"
         raise InputError(
             f"The corpus file {path} is not UTF-8 at byte {offset + error.start:,}{packed} ({error.reason}): convert it "
             "(for example with `iconv -t UTF-8`), or set corpus.encoding_errors=replace to read such bytes as U+FFFD."

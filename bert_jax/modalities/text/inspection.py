@@ -1,4 +1,4 @@
-"""A look at a corpus before training on it: how much there is, what is wrong with it, how long an epoch takes."""
+"""Inspect a corpus before training: its size, its problems, and the number of steps per epoch."""
 
 import dataclasses
 import hashlib
@@ -26,7 +26,7 @@ from bert_jax.runtime.progress import WorkProgress
 from bert_jax.storage.files import on_disk
 
 _SHORT = 10
-"""Characters below which a text is a phrase that anybody may write rather than a copy."""
+"""Texts of fewer characters are common phrases rather than copies."""
 _EXAMPLES = 5
 _BLOCK_TOKENS = 1 << 17
 _MOST_HASHES = 2_000_000
@@ -35,54 +35,54 @@ _BAR = 40
 
 @dataclass(frozen=True)
 class Overlap:
-    """Texts of an evaluation file that stand in the corpus as a whole sentence, paragraph or document, white space aside."""
+    """Texts of an evaluation file that also appear in the corpus as a complete sentence, paragraph or document, ignoring whitespace."""
 
     file: str
     texts: int
     found: int
     short: int
-    """Of those found, how many are shorter than ten characters."""
+    """Number of texts found that are shorter than ten characters."""
     examples: tuple[tuple[int, str], ...]
-    """The first of those found, with their lines; longer ones first where there are some."""
+    """The first texts found, with their line numbers; texts of ten characters or more come first."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect` saw; `str()` of it is a report."""
+    """The result of `inspect`; `str()` formats it as a report."""
 
     source: str
     documents: int
     sentences: int
     characters: int
     dropped_characters: int
-    """Control characters, and U+FFFD for bytes that were not UTF-8: they never become tokens."""
+    """Control characters, and U+FFFD for bytes that were not UTF-8; they never become tokens."""
     single_sentence_documents: int
-    """They cannot give a next-sentence pair."""
+    """Documents from which no next-sentence pair can be made."""
     repeated_documents: int
-    """Beyond the first of each, white space aside."""
+    """Copies of earlier documents, ignoring whitespace."""
     repeated_sentences: int
     repeats_estimated: bool
-    """Whether there was too much text to remember all of it, so that the repeats are an estimate from a sample."""
+    """Whether the corpus is so large that the numbers of repeats are estimated from a sample."""
     tokens: int | None
-    """None without a vocabulary, like all that needs one."""
+    """None without a vocabulary, as are all other fields that need one."""
     unknown_tokens: int | None
     lengths: tuple[tuple[int, int, int], ...]
-    """Least and greatest length, and the number of documents between; in tokens, or without a vocabulary in characters."""
+    """Histogram of document lengths, in tokens, or in characters without a vocabulary: minimum length, maximum length, and count."""
     row_length: int
     batch_size: int
     rows: int | None
-    """Rows in an epoch of the training text, which is the corpus without what is held out."""
+    """Rows per epoch of the training text, which is the corpus without the held-out documents."""
     fill: float | None
-    """Share of their tokens that are no padding."""
+    """Fraction of the tokens in these rows that are not padding."""
     overlaps: tuple[Overlap, ...]
 
     @property
     def steps_per_epoch(self) -> float | None:
-        """Batches that show the training text once."""
+        """Number of batches in one pass over the training text."""
         return None if self.rows is None else self.rows / self.batch_size
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """Return the result as JSON values."""
         return dataclasses.asdict(self) | {"steps_per_epoch": self.steps_per_epoch}
 
     def __str__(self) -> str:
@@ -90,13 +90,13 @@ class Inspection:
         lines = [
             f"corpus           {self.source}",
             f"documents        {self.documents:,}: {about}{_share(self.repeated_documents, self.documents)} repeated, "
-            f"{_share(self.single_sentence_documents, self.documents)} of one sentence, too short for a next-sentence pair",
+            f"{_share(self.single_sentence_documents, self.documents)} with only one sentence, too short for a next-sentence pair",
             f"sentences        {self.sentences:,}: {about}{_share(self.repeated_sentences, self.sentences)} repeated",
             f"characters       {self.characters:,}"
-            + (f": {_share(self.dropped_characters, self.characters)} dropped, for they are no text" if self.dropped_characters else ""),
+            + (f": {_share(self.dropped_characters, self.characters)} dropped as invalid" if self.dropped_characters else ""),
         ]
         if self.tokens is None or self.unknown_tokens is None or self.rows is None or self.fill is None:
-            lines.append("tokens           not counted: no vocabulary was given, so neither are [UNK] and the steps of an epoch")
+            lines.append("tokens           not counted, as are [UNK] and the steps per epoch: no vocabulary was given")
         else:
             lines += [
                 f"tokens           {self.tokens:,}: {_share(self.unknown_tokens, self.tokens)} [UNK]",
@@ -109,9 +109,9 @@ class Inspection:
         return "\n".join(lines)
 
     def _histogram(self) -> Iterator[str]:
-        most = max((count for *_, count in self.lengths), default=1)
-        for least, greatest, count in self.lengths:
-            yield f"{least:>11,} to {greatest:>11,}  {count:>11,}  {'#' * round(_BAR * count / most)}".rstrip()
+        largest = max((count for *_, count in self.lengths), default=1)
+        for shortest, longest, count in self.lengths:
+            yield f"{shortest:>11,} to {longest:>11,}  {count:>11,}  {'#' * round(_BAR * count / largest)}".rstrip()
 
 
 def inspect(
@@ -122,14 +122,14 @@ def inspect(
     evaluation_files: Sequence[Path] = (),
     show_progress: bool = True,
 ) -> Inspection:
-    """Read the whole of `config.source` once, on all cores.
+    """Read all of `config.source` once, on all cores.
 
     Args:
-        config: the text; its source may be a labelled .tsv, .csv or .jsonl file too, each text a document.
-        rows: the rows of the training, for the length of an epoch.
-        batch_size: rows of a step.
-        tokenizer: for counts in tokens.
-        evaluation_files: .txt files (a text a line) or labelled .tsv, .csv and .jsonl files whose texts should not be in the corpus.
+        config: the corpus; its source may also be a labelled .tsv, .csv or .jsonl file, in which each text is a document.
+        rows: the training rows, to compute the steps per epoch.
+        batch_size: rows per step.
+        tokenizer: used to count tokens, if given.
+        evaluation_files: .txt files (one text per line) or labelled .tsv, .csv or .jsonl files whose texts should not be in the corpus.
         show_progress: whether to show a progress bar.
 
     Raises:
@@ -141,7 +141,7 @@ def inspect(
     documents, sentences = _Repeats(), _Repeats()
     counts: Counter[str] = Counter()
     lengths: Counter[int] = Counter()
-    epoch = _Epoch(rows)
+    epoch = _EpochCounter(rows)
     for paragraphs, tokenized in _read(source, config, tokenizer, show_progress):
         split = document_sentences(paragraphs, config.sentence_ends)
         keys = [_key(sentence) for sentence in split]
@@ -158,9 +158,9 @@ def inspect(
             epoch.add(tokenized)
         lengths[size.bit_length()] += 1
     if not documents.seen:
-        raise InputError(f"The corpus {config.source} holds no text: everything in it is blank.")
+        raise InputError(f"The corpus {config.source} contains no text: everything in it is blank.")
     epoch.finish()
-    trained = 1 if config.valid_source else 1 - config.valid_fraction
+    train_fraction = 1 if config.valid_source else 1 - config.valid_fraction
     return Inspection(
         source=config.source,
         documents=documents.seen,
@@ -176,7 +176,7 @@ def inspect(
         lengths=tuple((1 << bits >> 1, max(0, (1 << bits) - 1), lengths[bits]) for bits in range(min(lengths), max(lengths) + 1)),
         row_length=rows.length,
         batch_size=batch_size,
-        rows=round(epoch.rows * trained) if tokenizer else None,
+        rows=round(epoch.rows * train_fraction) if tokenizer else None,
         fill=epoch.filled / max(1, epoch.rows * rows.length) if tokenizer else None,
         overlaps=tuple(evaluation.overlap for evaluation in evaluations),
     )
@@ -206,34 +206,34 @@ def _read(
         if tokenizer is None:
             yield from ((paragraphs, None) for paragraphs in texts)
             return
-        # The words of Chinese do not matter here.
+        # Word segmentation of Chinese is not needed here.
         encoder = DocumentEncoder(tokenizer, dataclasses.replace(config, segmenter="characters"))
         for _, paragraphs, tokenized in encode(((None, paragraphs) for paragraphs in texts), encoder):
             yield paragraphs, tokenized
 
 
 def _key(text: str) -> str:
-    """What makes two texts the same."""
+    """Return a key that is equal for texts that differ only in whitespace and word marks."""
     return "".join(text.replace(WORD_MARK, "").split())
 
 
 class _Repeats:
-    """Counts texts that were there before, in bounded memory: beyond it, among a share of the texts that a hash chooses."""
+    """Counts repeated texts in bounded memory; if there are too many texts, it estimates the count from a sample chosen by hash."""
 
     def __init__(self) -> None:
         self.seen = 0
-        self._times: Counter[int] = Counter()
+        self._counts: Counter[int] = Counter()
         self._mask = 0
 
     def add(self, text: str) -> None:
         self.seen += 1
-        place = int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest())
-        if place & self._mask:
+        digest = int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest())
+        if digest & self._mask:
             return
-        self._times[place] += 1
-        if len(self._times) > _MOST_HASHES:
+        self._counts[digest] += 1
+        if len(self._counts) > _MOST_HASHES:
             self._mask = 2 * self._mask + 1
-            self._times = Counter({place: times for place, times in self._times.items() if not place & self._mask})
+            self._counts = Counter({digest: count for digest, count in self._counts.items() if not digest & self._mask})
 
     @property
     def estimated(self) -> bool:
@@ -241,11 +241,11 @@ class _Repeats:
 
     @property
     def repeats(self) -> int:
-        return (self._times.total() - len(self._times)) * (self._mask + 1)
+        return (self._counts.total() - len(self._counts)) * (self._mask + 1)
 
 
-class _Epoch:
-    """Makes rows of the documents as training does, block by block, and counts them."""
+class _EpochCounter:
+    """Packs documents into rows as training does, block by block, and counts the rows."""
 
     def __init__(self, rows: RowsConfig) -> None:
         self.rows = self.filled = 0
@@ -276,22 +276,22 @@ class _Epoch:
 
 
 class _Evaluation:
-    """The texts of an evaluation file, and which of them were met."""
+    """The texts of an evaluation file, and those found in the corpus so far."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._texts = dict(_texts_of_lines(path) if path.name.endswith(SUFFIXES) else _texts_of_records(path))
         if not self._texts:
-            raise InputError(f"The evaluation file {path} holds no text: it is empty.")
+            raise InputError(f"The evaluation file {path} contains no text: it is empty.")
         self._keys = {_key(text) for text in self._texts.values()}
-        self._met: set[str] = set()
+        self._found: set[str] = set()
 
     def look_for(self, keys: Sequence[str]) -> None:
-        self._met.update(self._keys.intersection(keys))
+        self._found.update(self._keys.intersection(keys))
 
     @property
     def overlap(self) -> Overlap:
-        found = [(line, text) for line, text in self._texts.items() if _key(text) in self._met]
+        found = [(line, text) for line, text in self._texts.items() if _key(text) in self._found]
         short = [_is_short(text) for _, text in found]
         first = sorted(found, key=lambda item: (_is_short(item[1]), item[0]))[:_EXAMPLES]
         return Overlap(str(self._path), len(self._texts), len(found), sum(short), tuple(first))
@@ -306,7 +306,7 @@ def _texts_of_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _texts_of_records(path: Path) -> Iterator[tuple[int, str]]:
-    """The column with the most characters is the text; labels and numbers of examples are shorter."""
+    """Yield the texts of a table, taken from the column with the most characters: labels and indices are shorter than text."""
     records = list(read_records(path))
     sizes: Counter[str] = Counter()
     for _, record in records:
@@ -320,8 +320,8 @@ def _share(part: int, whole: int) -> str:
 
 def _overlap_lines(overlap: Overlap) -> Iterator[str]:
     yield (
-        f"{overlap.file}: of {overlap.texts:,} texts {_share(overlap.found, overlap.texts)} stand in the corpus as a sentence, a "
-        "paragraph or a document" + (f"; {overlap.short:,} of these are shorter than {_SHORT} characters" if overlap.short else "")
+        f"{overlap.file}: of {overlap.texts:,} texts, {_share(overlap.found, overlap.texts)} also appear in the corpus as a sentence, "
+        "paragraph or document" + (f"; {overlap.short:,} of these are shorter than {_SHORT} characters" if overlap.short else "")
     )
     for line, text in overlap.examples:
         yield f"  line {line:,}: {text if len(text) <= 80 else text[:79] + '…'}"

@@ -1,4 +1,4 @@
-"""Text as a modality: documents are lists of paragraphs, ids are word pieces or characters."""
+"""The text modality: documents are lists of paragraphs, and token ids represent word pieces or characters."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,51 +17,51 @@ from bert_jax.modalities.text.tokenizer import Tokenizer
 
 
 class Text(Modality[list[str], CorpusConfig]):
-    """Text."""
+    """The text modality."""
 
     name = "text"
     options = CorpusConfig
     tables: Mapping[str, Table] = MappingProxyType({"demo": demo.rows})
 
     def open_source(self, name: str, config: CorpusConfig) -> sources.Source:
-        """Files, the demo, or a TFDS data set."""
+        """Return the source for text files, the demo, or a TFDS data set."""
         return sources.open_source(name, config)
 
     def content(self, document: list[str]) -> bytes:
-        """The paragraphs, a line each."""
+        """Return the paragraphs, one per line, in UTF-8."""
         return "\n".join(document).encode(errors="replace")
 
     def key(self, document: list[str]) -> bytes:
-        """The characters, white space aside."""
+        """Return the characters without whitespace, in UTF-8."""
         return "".join("".join(paragraph.split()) for paragraph in document).encode(errors="replace")
 
     def learn(self, documents: Iterable[list[str]], config: CorpusConfig, vocabulary: VocabularyConfig) -> Tokenizer:
-        """A vocabulary of word pieces or characters."""
+        """Learn a vocabulary of word pieces or characters."""
         return Tokenizer.train((sentence for document in documents for sentence in self.queries(document, config)), vocabulary)
 
     def load(self, directory: Path) -> Tokenizer:
-        """The tokenizer, whose files must agree."""
+        """Load the tokenizer, and check that its files agree."""
         tokenizer = Tokenizer.load(directory)
-        tokens, whole = directory / "vocab.txt", directory / "tokenizer.json"
-        if tokens.is_file() and whole.is_file() and tokens.read_bytes() != tokenizer.token_lines():
-            raise InputError(f"{tokens} and {whole} do not hold the same vocabulary: one was edited or swapped. Restore it.")
+        vocab_file, json_file = directory / "vocab.txt", directory / "tokenizer.json"
+        if vocab_file.is_file() and json_file.is_file() and vocab_file.read_bytes() != tokenizer.token_lines():
+            raise InputError(f"{vocab_file} and {json_file} do not contain the same vocabulary: one was edited or replaced. Restore it.")
         return tokenizer
 
     def load_given(self, vocabulary: VocabularyConfig) -> Tokenizer:
-        """A tokenizer of any origin, on some points as the configuration says."""
+        """Load a tokenizer of any origin, with the normalization and word-length settings of the configuration."""
         return Tokenizer.load(vocabulary.path, vocabulary.lowercase, vocabulary.strips_accents, vocabulary.other_max_word_length)
 
     def encoder(self, reader: Reader, config: CorpusConfig) -> DocumentEncoder:
-        """Sentences, tokens and words."""
+        """Return the encoder that finds sentences, tokens and words."""
         assert isinstance(reader, Tokenizer)
         return DocumentEncoder(reader, config)
 
     def queries(self, document: list[str], config: CorpusConfig) -> list[str]:
-        """The sentences."""
+        """Return the sentences of a document."""
         return document_sentences(document, config.sentence_ends)
 
     def with_mask(self, reader: Reader, query: str) -> str:
-        """The sentence with the token in its middle masked."""
+        """Return the sentence with its middle token replaced by [MASK]."""
         assert isinstance(reader, Tokenizer)
         offsets = reader.encode(query).offsets
         start, end = offsets[len(offsets) // 2]
@@ -69,10 +69,10 @@ class Text(Modality[list[str], CorpusConfig]):
 
 
 def documents(config: CorpusConfig, split: Split) -> Iterator[list[str]]:
-    """The documents of one side of a corpus of text as lists of sentences, streaming.
+    """Stream the documents of one split of a text corpus, as lists of sentences.
 
     Raises:
-        InputError: there is no text, it cannot be read, or it is one document, of which none can be held out.
+        InputError: the corpus is empty, cannot be read, or has only one document, so that none can be held out.
     """
     text = Text()
     return (text.queries(document, config) for document in held_out.documents(text, config, split))

@@ -1,9 +1,9 @@
-"""The most probable words of Chinese text by a dictionary with word counts, for many texts at once in numpy.
+"""Dictionary-based segmentation of Chinese text into its most probable words, vectorized over many texts in NumPy.
 
-The answer is that of jieba's `cut(text, HMM=False)`: of all ways to cut a run of characters, the one with the largest product
-of word probabilities (where two are equal, as for three times the same character, jieba lets rounding decide). Measured on
-one core: jieba 1.1 MB/s, the unigram model of Hugging Face `tokenizers` over the same dictionary 2.4 MB/s with 470 MB of
-memory; this 12 MB/s with 90 MB.
+The result equals jieba's `cut(text, HMM=False)`: of all segmentations of a run of characters, the one with the largest
+product of word probabilities (jieba breaks ties, as for one character repeated three times, by rounding errors). Measured on
+one core: jieba 1.1 MB/s; the unigram model of Hugging Face `tokenizers` with the same dictionary 2.4 MB/s and 470 MB of
+memory; this module 12 MB/s and 90 MB.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FIRST, LAST = 0x3400, 0x9FFF
-"""Code points of the characters that can be in words."""
+"""First and last code points of the characters that can be in words."""
 
 Integers = NDArray[np.int64]
 Scores = NDArray[np.float64]
@@ -24,10 +24,15 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 class DictionarySegmenter:
-    """A trie of words in a hash table; a node is its slot, and the key in the slot is its parent and its last character."""
+    """A trie of words stored in a hash table. A node is a slot of the table; its key combines the parent node and the last character."""
 
     def __init__(self, counts: Mapping[str, int], total: int) -> None:
-        """Take the words with their counts, of `total` words counted; a character that is not among them counts once."""
+        """Build the trie.
+
+        Args:
+            counts: the count of each word; a character that is not listed counts once.
+            total: the total number of words that were counted.
+        """
         lengths = np.fromiter(map(len, counts), np.int64, len(counts))
         characters = _characters("".join(counts))
         firsts = np.cumsum(lengths) - lengths
@@ -47,10 +52,10 @@ class DictionarySegmenter:
             self._scores[nodes[ends]] = scores[ends]
 
     def word_starts(self, points: NDArray[np.uint32], run_starts: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """True where a word starts.
+        """Return bool [n], true where a word starts.
 
         Args:
-            points: code points from FIRST to LAST, of all runs end to end, [n].
+            points: code points of all runs, concatenated, each between FIRST and LAST, [n].
             run_starts: true at the first character of each run, bool [n].
         """
         characters = points.astype(np.int64) - FIRST
@@ -60,24 +65,25 @@ class DictionarySegmenter:
             found = np.flatnonzero(scores > -np.inf)
             inside[found + 1] += 1
             inside[found + length] -= 1
-        # Where no word of the dictionary reaches over, the cut is certain; only the stretches between are searched.
+        # A boundary that no dictionary word spans is certain; only the stretches between such boundaries are searched.
         starts = np.cumsum(inside)[:-1] == 0
-        places = np.arange(len(points))
-        # A million times one character would be one stretch, and the search takes a step for each character of the longest.
-        starts[(places - np.maximum.accumulate(np.where(starts, places, 0))) % _LONGEST_STRETCH == 0] = True
+        positions = np.arange(len(points))
+        # Limit the length of stretches, since the search takes one step per character of the longest; a character repeated a
+        # million times would otherwise be a single stretch.
+        starts[(positions - np.maximum.accumulate(np.where(starts, positions, 0))) % _LONGEST_STRETCH == 0] = True
         stretches = np.flatnonzero(starts)
         ends = np.append(stretches, len(points))[1:]
-        steps = self._best_steps(characters, words, np.repeat(ends, ends - stretches) - places)
+        steps = self._best_steps(characters, words, np.repeat(ends, ends - stretches) - positions)
         at = stretches
         while len(at):
             at = at + steps[at]
-            going = at < ends
-            at, ends = at[going], ends[going]
+            unfinished = at < ends
+            at, ends = at[unfinished], ends[unfinished]
             starts[at] = True
         return starts
 
     def _words(self, characters: Integers, run_starts: NDArray[np.bool_]) -> dict[int, Scores]:
-        """By length in characters, the score of the word that begins at each character; -inf where there is none."""
+        """Return, for each word length, the score of the word of that length that starts at each character, or -inf if there is none."""
         firsts = np.append(np.flatnonzero(run_starts), len(characters))
         ends = np.repeat(firsts[1:], np.diff(firsts))
         words = {}
@@ -93,9 +99,9 @@ class DictionarySegmenter:
         return words
 
     def _best_steps(self, characters: Integers, words: dict[int, Scores], left: Integers) -> Integers:
-        """The length of the word that the best cut has at each character, given the characters left in its stretch.
+        """Return the length of the best word that starts at each character, given the number of characters left in its stretch.
 
-        Viterbi's search from the ends of all stretches at once; of equal scores the longer word wins, as in jieba.
+        This is a Viterbi search backward from the ends of all stretches at once. Ties go to the longer word, as in jieba.
         """
         best = self._character_scores[characters]
         steps = np.ones(len(characters), np.int64)
@@ -124,7 +130,7 @@ class DictionarySegmenter:
         slots = self._slots(keys)
         while True:
             free = self._keys[slots] == _EMPTY
-            self._keys[slots[free]] = keys[free]  # of different keys for a slot one stays, the others move on
+            self._keys[slots[free]] = keys[free]  # if several keys compete for a slot, one gets it and the others probe further
             displaced = self._keys[slots] != keys
             if not displaced.any():
                 return slots

@@ -1,10 +1,10 @@
-"""Split Chinese, English and mixed text into sentences, or into clauses; with their own full stops, texts of other scripts."""
+"""Split Chinese, English and mixed text into sentences or clauses, and text of other scripts at their own full stops."""
 
 import re
 from typing import Literal
 
 WORD_MARK = "\u200b"
-"""Zero-width space: stands between words in text that carries its own segmentation; BERT's normalizer removes it."""
+"""Zero-width space, which separates words in pre-segmented text; BERT's normalizer removes it."""
 
 _ENDS = ".!?…。！？｡"
 _CLAUSE_ENDS = ",;，；"
@@ -12,12 +12,12 @@ _CLAUSE_ENDS = ",;，；"
 _ENDS_OF_OTHER_SCRIPTS = "։׃؟۔।॥།༎။።፧។៕᠃"
 _CERTAIN = frozenset("。！？｡，；" + _ENDS_OF_OTHER_SCRIPTS)
 _CLOSERS = "\"')\\]}”’」』）】》〉〕］｝"
-_GOES_ON = frozenset(",;:，、；：)]}”’」』）】》〉〕］｝")
+_CONTINUES = frozenset(",;:，、；：)]}”’」』）】》〉〕］｝")
 _EDGES = " \t\r\n\f\v\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200C)))
 
 
 def _pattern(ends: str) -> re.Pattern[str]:
-    # Possessive, and matching every run of marks, so that no text makes it slow; whether a run ends a sentence is decided after.
+    # Possessive quantifiers that match every run of marks, so that no text is slow; `_is_end` then decides if a run ends a sentence.
     return re.compile(rf"([{ends}][{ends}{WORD_MARK}]*+)([{_CLOSERS}{WORD_MARK}]*+)([\s{WORD_MARK}]*+)|\n")
 
 
@@ -44,11 +44,11 @@ _WORD_AFTER = re.compile(r"[\"'(\[{“‘]*([^\W\d_]*)")
 
 
 def split_sentences(text: str, ends: Ends = "sentences") -> list[str]:
-    """The sentences of a paragraph, without the white space between them; with "clauses", also split at commas and semicolons, with
-    "all_scripts", also at the full stops of other scripts.
+    """Split a paragraph into sentences, without the whitespace between them.
 
-    A line break ends a sentence. Abbreviations, initials, decimals and list numbers do not; quotes and brackets that close
-    right after an end belong to the sentence before them.
+    "clauses" also splits at commas and semicolons, and "all_scripts" at the full stops of other scripts. A line break ends a
+    sentence; the periods of abbreviations, initials, decimals and list numbers do not. Closing quotes and brackets directly
+    after the end of a sentence belong to that sentence.
     """
     sentences = []
     start = quotes_until = 0
@@ -73,7 +73,7 @@ def split_sentences(text: str, ends: Ends = "sentences") -> list[str]:
 
 def _is_end(text: str, start: int, match: re.Match[str], marks: str, closers: str, space: str) -> bool:
     following = text[match.end() : match.end() + 1]
-    if not following or following in _GOES_ON:
+    if not following or following in _CONTINUES:
         return not following
     at = match.start()
     before = text[at - 1] if at > start else " "
@@ -92,7 +92,7 @@ def _is_end(text: str, start: int, match: re.Match[str], marks: str, closers: st
 
 
 def _is_wide(character: str) -> bool:
-    # From the first CJK block on: scripts and punctuation that are written without spaces.
+    # From the first CJK block upward: scripts and punctuation written without spaces.
     return character >= "\u2e80"
 
 

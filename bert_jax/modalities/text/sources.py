@@ -1,4 +1,4 @@
-"""Where raw text comes from: files, the demo, or a TFDS data set, each as documents of paragraphs."""
+"""Sources of raw text: files, the demo, and TFDS data sets, all read as documents of paragraphs."""
 
 import importlib.metadata
 import importlib.util
@@ -22,14 +22,14 @@ _DEMO_PARTS: dict[str, Literal["all", "reviews", "newspaper"]] = {"demo": "all",
 
 
 Source = source.Source[list[str]]
-"""Raw text: documents as lists of paragraphs."""
+"""A source of documents as lists of paragraphs."""
 
 
 def open_source(name: str, config: CorpusConfig) -> Source:
-    """The source that a configuration's `source` or `valid_source` means.
+    """Return the source for the value of `source` or `valid_source` in a configuration.
 
     Raises:
-        InputError: there is no such text, or something must be installed to read it.
+        InputError: the text does not exist, or a package must be installed to read it.
     """
     if name in _DEMO_PARTS:
         return DemoSource(_DEMO_PARTS[name])
@@ -40,7 +40,7 @@ def open_source(name: str, config: CorpusConfig) -> Source:
 
 @dataclass(frozen=True)
 class FilesSource:
-    """Text files (see `bert_jax.modalities.text.files`), by the absolute path of a file, folder or glob."""
+    """Text files (see `bert_jax.modalities.text.files`), given by the absolute path of a file, folder or glob."""
 
     path: Path
     encoding_errors: Literal["strict", "replace"]
@@ -54,16 +54,19 @@ class FilesSource:
         return sum(path.stat().st_size for path in self.files)
 
     def identity(self) -> dict[str, Any]:
-        """The files' names and a hash of their contents; beyond 256 MB sizes and times of change, for reading all would take minutes."""
+        """Return the file names with a hash of each file or, above 256 MB in total, with sizes and modification times.
+
+        Hashing large corpora would take minutes.
+        """
         files = self.files
         parent = os.path.commonpath([path.parent.resolve() for path in files])
         names = [os.path.relpath(path.parent.resolve() / path.name, parent) for path in files]
         stats = [path.stat() for path in files]
         if sum(stat.st_size for stat in stats) > _HASH_CONTENTS_UP_TO:
-            marks: list[Any] = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
+            versions: list[Any] = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
         else:
-            marks = [sha256(path) for path in files]
-        return {"files": dict(zip(names, marks, strict=True)), "encoding_errors": self.encoding_errors}
+            versions = [sha256(path) for path in files]
+        return {"files": dict(zip(names, versions, strict=True)), "encoding_errors": self.encoding_errors}
 
     def documents(self, on_read: Callable[[int], None] | None = None) -> Iterator[list[str]]:
         return text.read_documents(self.files, self.encoding_errors, on_read)
@@ -94,10 +97,10 @@ class DemoSource:
 
 @dataclass(frozen=True)
 class TfdsSource:
-    """A data set of TensorFlow Datasets with a text column `text`, and perhaps `title`.
+    """A data set of TensorFlow Datasets with a column `text` and optionally `title`.
 
-    `wikipedia/20230601.en` means its split `train`; `imdb_reviews[train+unsupervised]` names splits. It is read without
-    TensorFlow when it was prepared as ArrayRecord.
+    `wikipedia/20230601.en` refers to the split `train`; `imdb_reviews[train+unsupervised]` selects splits. Data sets that were
+    prepared as ArrayRecord are read without TensorFlow.
     """
 
     name: str
@@ -131,7 +134,7 @@ class TfdsSource:
                 yield paragraphs
 
     def _open(self) -> tuple[Any, str, int]:
-        """The builder, the split, and the number of its examples."""
+        """Return the builder, the split, and its number of examples."""
         name, _, split = self.name.partition("[")
         split = split.removesuffix("]") or "train"
         builder = prepared_tfds(name)

@@ -1,7 +1,7 @@
-"""WordPiece over Hugging Face `tokenizers`: load, encode with word starts, save; the training is in `vocabulary.py`.
+"""WordPiece tokenization with Hugging Face `tokenizers`: load, encode with word starts, and save; see `vocabulary.py` for training.
 
-The normalization is BERT's (Devlin et al. 2019, as in google-research/bert `tokenization.py`): control characters out, every
-Chinese character a word of its own, optionally lower case without accents, then a split at whitespace and punctuation.
+The normalization is BERT's (Devlin et al. 2019; `tokenization.py` of google-research/bert): remove control characters, make
+every Chinese character a separate word, optionally lowercase and strip accents, then split at whitespace and punctuation.
 """
 
 import hashlib
@@ -29,10 +29,10 @@ from bert_jax.modalities.text.vocabulary import CHINESE_BLOCKS, learn
 from bert_jax.storage.files import make_directory, resolve_path
 
 MOST_TOKENS = 1 << 24
-"""Beyond any vocabulary, and few enough that what is made for each of them fits a memory."""
+"""Upper limit on the vocabulary size: larger than any real vocabulary, and small enough for per-token arrays to fit in memory."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
-# What the decoder joins with a space and Chinese typography does not.
+# Characters around which the decoder inserts spaces that Chinese typography does not have.
 _WIDE = "\u2e80-\u2fdf\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff“”‘’…—·"
 _WIDE_GAP = re.compile(f"(?<=[{_WIDE}]) | (?=[{_WIDE}])")
 
@@ -45,7 +45,7 @@ class Encoding:
 
     Attributes:
         ids: int32 [n].
-        word_starts: bool [n], true where a token begins a word or is a Chinese character; false for its later pieces.
+        word_starts: bool [n], true where a token starts a word (a Chinese character is a word); false for the other pieces of a word.
     """
 
     __slots__ = ("_raw", "ids", "word_starts")
@@ -58,18 +58,18 @@ class Encoding:
 
     @property
     def offsets(self) -> Ids:
-        """int32 [n, 2]: the first character of the text in each token, and the one after its last."""
+        """int32 [n, 2]: start and end (exclusive) of each token, in characters of the text."""
         return np.asarray(self._raw.offsets, np.int32).reshape(-1, 2)
 
 
 class FlatEncodings(NamedTuple):
-    """The tokens of many texts, end to end.
+    """The concatenated tokens of several texts.
 
     Attributes:
         ids: int32 [n].
         word_starts: bool [n].
-        lengths: tokens of each text, int64 [texts].
-        unknown: int64 [texts, 2], characters of each text that became [UNK]: in words that are too long, and in others.
+        lengths: number of tokens in each text, int64 [texts].
+        unknown: int64 [texts, 2], the number of characters of each text that became [UNK]: in overlong words, and in others.
     """
 
     ids: Ids
@@ -79,33 +79,38 @@ class FlatEncodings(NamedTuple):
 
     @property
     def units(self) -> None:
-        """A token says everything."""
+        """None: token ids carry all of the input."""
 
 
 class Tokenizer:
-    """Text to token ids and back.
+    """Converts text to token ids and back.
 
     Attributes:
         vocab_size: number of rows that an embedding table needs.
-        pad_id, unk_id, cls_id, sep_id, mask_id: the special tokens' ids; special_ids is all five, in this order.
-        lowercase: whether the case is lowered.
-        max_word_length: characters beyond which a word is [UNK]; None for a vocabulary of characters.
-        ordinary_ids: int32, every id that is neither special nor an [unusedN].
-        fingerprint: sha256 of what decides an encoding.
-        units: None, for a token says everything.
+        pad_id, unk_id, cls_id, sep_id, mask_id: ids of the special tokens.
+        special_ids: these five ids, in this order.
+        lowercase: whether text is lowercased.
+        max_word_length: longer words, in characters, become [UNK]; None for character vocabularies.
+        ordinary_ids: int32, all ids that are neither special nor [unusedN] tokens.
+        fingerprint: SHA-256 of everything that determines the encoding.
+        units: None, since token ids carry all of the input.
     """
 
     units: None = None
 
     def __init__(self, backend: tokenizers.Tokenizer, source: str) -> None:
-        """Wrap a `tokenizers` object that `train` or `load` has made; `source` names it in errors."""
+        """Wrap a `tokenizers` object from `train` or `load`; `source` identifies it in error messages.
+
+        Raises:
+            InputError: special tokens are missing, or an id is too large.
+        """
         vocabulary = backend.get_vocab(with_added_tokens=True)
         if (largest := max(vocabulary.values(), default=0)) >= MOST_TOKENS:
             raise InputError(f"The vocabulary {source} has the id {largest:,}; it must be below {MOST_TOKENS:,}. Save it again.")
         missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
         if missing:
             raise InputError(
-                f"The vocabulary {source} lacks the special token{'s' * (len(missing) > 1)} {', '.join(missing)}. "
+                f"The vocabulary {source} is missing the special token{'s' * (len(missing) > 1)} {', '.join(missing)}. "
                 f"BERT needs {', '.join(SPECIAL_TOKENS)}: add them, or train a vocabulary with `python -m bert_jax train-vocab`."
             )
         backend.no_truncation()
@@ -130,10 +135,10 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], config: VocabularyConfig, show_progress: bool = True) -> Self:
-        """Learn a vocabulary from texts: word pieces, or characters alone. The same texts give the same vocabulary.
+        """Learn a vocabulary of word pieces or characters from texts. The same texts give the same vocabulary.
 
         Raises:
-            InputError: the texts hold nothing that is frequent enough, or no word that is short enough.
+            InputError: no characters of the texts are frequent enough, or all words are too long.
         """
         learned = learn(texts, config, SPECIAL_TOKENS, show_progress)
         vocabulary = {token: i for i, token in enumerate(learned.tokens)}
@@ -147,14 +152,14 @@ class Tokenizer:
         strip_accents: bool | None = None,
         max_word_length: int | None = None,
     ) -> Self:
-        """Read a `tokenizer.json` or `vocab.txt`, or a directory that holds one (the first is preferred).
+        """Load a `tokenizer.json` or `vocab.txt`, or a directory that contains one (`tokenizer.json` takes precedence).
 
-        A `tokenizer_config.json` beside the file counts as it does for `transformers`' AutoTokenizer, and so do the tokens
-        that `special_tokens_map.json` and `added_tokens.json` declare. Without one a `tokenizer.json` says how text is
-        normalized, and a `vocab.txt` with many upper-case tokens keeps the case. The arguments override what the files say.
+        A `tokenizer_config.json` in the same directory is used as by AutoTokenizer in `transformers`, and so are the tokens
+        declared in `special_tokens_map.json` and `added_tokens.json`. Without it, a `tokenizer.json` defines the normalization,
+        and a `vocab.txt` with many uppercase tokens is treated as cased. The arguments override the files.
 
         Raises:
-            InputError: nothing there, not readable, not a WordPiece, or special tokens missing.
+            InputError: the file is missing, unreadable or not a WordPiece tokenizer, or special tokens are missing.
         """
         found = read_tokenizer(resolve_path(path), lowercase)
         backend = found.backend
@@ -166,22 +171,24 @@ class Tokenizer:
         if max_word_length is not None and isinstance(backend.model, models.WordPiece):
             backend.model.max_input_chars_per_word = max_word_length
         backend.add_tokens(found.added)
-        # A special token of BERT that has a name and no place in the vocabulary is missing, and not an addition to it.
+        # A BERT special token that is declared but not in the vocabulary is missing; do not add it.
         backend.add_tokens([t for t in found.declared if t.content not in SPECIAL_TOKENS or backend.token_to_id(t.content) is not None])
         return cls(backend, str(found.file))
 
     def behind_lower_case(self) -> Self:
-        """This tokenizer for texts that are put in lower case first: accents are kept or dropped as they were."""
+        """Return a tokenizer that lowercases text first and otherwise encodes as this one does; the handling of accents is unchanged."""
         backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
-        was = backend.normalizer
-        if not was.lowercase:
-            backend.normalizer = normalizers.BertNormalizer(was.clean_text, was.handle_chinese_chars, was.strip_accents is True, True)
+        old = backend.normalizer
+        if not old.lowercase:
+            backend.normalizer = normalizers.BertNormalizer(old.clean_text, old.handle_chinese_chars, old.strip_accents is True, True)
         return type(self)(backend, "in lower case")
 
     def save(self, directory: str | Path, longest: int = 0) -> None:
-        """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, which Hugging Face reads too.
+        """Write `tokenizer.json`, `vocab.txt` and `tokenizer_config.json`, in the format of Hugging Face.
 
-        Its tokenizer cuts texts to `longest` tokens, if asked to cut them; 0 sets no limit.
+        Args:
+            directory: created if necessary.
+            longest: the length to which Hugging Face tokenizers truncate texts when truncation is on; 0 for no limit.
         """
         directory = resolve_path(directory)
         make_directory(directory)
@@ -189,7 +196,7 @@ class Tokenizer:
         (directory / "vocab.txt").write_bytes(self.token_lines())
         normalizer = self._backend.normalizer
         settings = {
-            # A BertTokenizer takes no more than the words and the settings below.
+            # A BertTokenizer uses only the vocabulary and the settings below.
             "tokenizer_class": "BertTokenizer" if self._as_bert else "PreTrainedTokenizerFast",
             "do_lower_case": normalizer.lowercase,
             "strip_accents": normalizer.strip_accents,
@@ -204,19 +211,19 @@ class Tokenizer:
         return not self._characters and self._backend.normalizer.clean_text and model.max_input_chars_per_word == PUBLISHED_WORD_LENGTH
 
     def token_lines(self) -> bytes:
-        """The content of a `vocab.txt`."""
-        # An id without a token (a repeated line in the vocabulary that was loaded) still needs its line.
+        """Return the content of a `vocab.txt`."""
+        # An id without a token (from a repeated line in the original vocabulary) still needs a line.
         lines = [f"[unused-{i}]" for i in range(self.vocab_size)]
         for token, i in self._vocabulary.items():
             lines[i] = token
         return ("\n".join(lines) + "\n").encode()
 
     def encode(self, text: str) -> Encoding:
-        """The tokens of one text; special tokens written in it are recognized, none are added."""
+        """Encode one text; special tokens in the text are recognized, but none are added."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
-        """`encode` for many texts, on all cores."""
+        """Encode many texts, on all cores."""
         raws = self._encode(texts, offsets=True)
         ids, word_starts, lengths = self._flatten(raws)
         ends = np.cumsum(lengths)[:-1]
@@ -224,13 +231,13 @@ class Tokenizer:
         return [Encoding(ids, starts, raw) for ids, starts, raw in pieces]
 
     def encode_flat(self, texts: Sequence[str]) -> FlatEncodings:
-        """`encode_batch` end to end and without offsets: the fastest way to encode much text."""
+        """Encode many texts into concatenated arrays without offsets; the fastest way to encode large amounts of text."""
         return self.encode_characters(texts)[0]
 
     def encode_characters(self, texts: Sequence[str]) -> tuple[FlatEncodings, NDArray[np.int64]]:
-        """`encode_flat`, and where in the texts end to end the character of each token is.
+        """Encode as `encode_flat` does, and return the position of each single-character token in the concatenated texts.
 
-        That is int64 [n], known for the tokens that are one Chinese character or punctuation mark; -1 for all others.
+        The positions, int64 [n], are known for tokens that are one Chinese character or punctuation mark; all others are -1.
         """
         codes, lengths, characters, unknown = self._bulk(texts)
         starts = codes >= 0
@@ -239,11 +246,11 @@ class Tokenizer:
     @cached_property
     def _bulk(self) -> BulkEncoder:
         marks = {c for c in map(chr, range(0xFFFF)) if unicodedata.category(c).startswith("P")} | set(string.punctuation)
-        # Python may know more recent punctuation than the tokenizer, which leaves that inside words.
+        # Python may know newer punctuation than the tokenizer, which treats it as part of words.
         apart = marks.intersection(piece for piece, _ in self._backend.pre_tokenizer.pre_tokenize_str("a".join(marks)))
         if self._backend.normalizer.handle_chinese_chars:
             apart.update(chr(c) for first, last in CHINESE_BLOCKS for c in range(first, min(last + 1, 0xFFFF)))
-        # Tokens such as [MASK] are found before the text is split, and some only where no letter or digit is beside them.
+        # Tokens such as [MASK] are matched before the text is split, and single-word tokens only if no letter or digit is adjacent.
         added = self._backend.get_added_tokens_decoder().values()
         if any(token.single_word for token in added):
             apart.clear()
@@ -263,7 +270,7 @@ class Tokenizer:
         return counts
 
     def unknown_words(self, texts: Sequence[str]) -> list[list[UnknownWord]]:
-        """The words of each text that become [UNK]; of a vocabulary of characters, the characters."""
+        """Return the words of each text that become [UNK], or the characters if the vocabulary consists of characters."""
         found = []
         for text, raw in zip(texts, self._encode(texts, offsets=True), strict=True):
             words = [text[first:last] for i, (first, last) in zip(raw.ids, raw.offsets, strict=True) if i == self.unk_id]
@@ -271,28 +278,32 @@ class Tokenizer:
         return found
 
     def _is_too_long(self, word: str) -> bool:
-        # Normalised, a word may be shorter (stripped accents) or longer (Korean syllables).
+        # Normalization may shorten a word (stripped accents) or lengthen it (Korean syllables).
         limit = self.max_word_length
         return limit is not None and len(self._backend.normalizer.normalize_str(_SURROGATES.sub("\ufffd", word))) > limit
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids, special tokens included; Chinese without spaces, other words joined by one."""
+        """Decode token ids to text, including special tokens; words are joined by spaces, except in Chinese."""
         text = self._backend.decode([int(i) for i in ids], skip_special_tokens=False)
         return _WIDE_GAP.sub("", text)
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
-        """The token of each id."""
+        """Return the token of each id as a string."""
         return [self._backend.id_to_token(int(i)) or f"[unused-{i}]" for i in ids]
 
     def id(self, token: str) -> int:
-        """The id of a token. Raises KeyError when the vocabulary does not hold it."""
+        """Return the id of a token.
+
+        Raises:
+            KeyError: the token is not in the vocabulary.
+        """
         return self._vocabulary[token]
 
     def _encode(self, texts: Sequence[str], offsets: bool) -> list[tokenizers.Encoding]:
         encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
         try:
             return encode(list(texts), add_special_tokens=False)
-        except TypeError:  # a lone surrogate, which UTF-8 cannot hold; one character for one, so that offsets stay true
+        except TypeError:  # a lone surrogate, which is invalid in UTF-8; replaced one for one to keep the offsets correct
             return encode([_SURROGATES.sub("\ufffd", text) for text in texts], add_special_tokens=False)
 
     def _flatten(self, raws: list[tokenizers.Encoding]) -> tuple[Ids, Flags, NDArray[np.int64]]:
@@ -316,7 +327,7 @@ class Tokenizer:
             "characters": self._characters,
             "normalizer": [normalizer.clean_text, normalizer.handle_chinese_chars, normalizer.strip_accents, normalizer.lowercase],
             "added": [[i, t.content, t.single_word, t.lstrip, t.rstrip, t.normalized] for i, t in sorted(added.items())],
-            # Only where it is unusual: fingerprints are older than the choice.
+            # Included only if it is not the default, so that fingerprints from before this option stay valid.
         } | ({} if self.max_word_length in (None, PUBLISHED_WORD_LENGTH) else {"max_word_length": self.max_word_length})
 
 
@@ -327,7 +338,7 @@ def _backend(
     characters: bool,
     max_word_length: int = PUBLISHED_WORD_LENGTH,
 ) -> tokenizers.Tokenizer:
-    # A BPE without merges makes every character a token, and still tells the words apart.
+    # A BPE model without merges makes every character a token but still keeps track of words.
     model: models.BPE | models.WordPiece = (
         models.BPE(vocabulary, [], unk_token="[UNK]")
         if characters

@@ -1,11 +1,11 @@
-"""What of a text a vocabulary cannot say: how many characters become [UNK], why, and what to do about it."""
+"""Characters of a text that become [UNK]: how many, for what reason, and the warning with its remedies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 WARNED_ABOVE = 0.01
-"""Share of the characters, white space aside, that become [UNK], above which it is a mistake rather than a few rare words."""
+"""Warn if more than this fraction of the non-whitespace characters become [UNK]: more than a few rare words suggests a mistake."""
 
 _EXAMPLES = 3
 _SHOWN = 30
@@ -16,47 +16,47 @@ class UnknownWord(NamedTuple):
 
     text: str
     too_long: bool
-    """Whether for its length, or else for a character that the vocabulary lacks."""
+    """Whether the reason is its length, rather than a character that is not in the vocabulary."""
 
 
 @dataclass(frozen=True)
 class UnknownCharacters:
-    """Characters of a text, white space aside, and those of them that become [UNK]."""
+    """The number of non-whitespace characters of a text, and of those that become [UNK]."""
 
     characters: int
     in_long_words: int
-    """In words longer than the vocabulary takes."""
+    """Unknown characters in words longer than the tokenizer's limit."""
     in_other_words: int
-    """In words with a character that the vocabulary lacks."""
+    """Unknown characters in words with a character that is not in the vocabulary."""
 
     @property
     def too_many(self) -> bool:
-        """Whether a user should know."""
+        """Whether there are enough unknown characters to warn the user."""
         return self.in_long_words + self.in_other_words > WARNED_ABOVE * self.characters
 
     def warning(self, words: Sequence[UnknownWord], max_word_length: int) -> str:
-        """How many, why, with some of the `words`, and what helps."""
+        """Return a warning with the counts, the causes, examples from `words`, and the remedies."""
         long, other = _examples(words, too_long=True), _examples(words, too_long=False)
         unknown = self.in_long_words + self.in_other_words
         causes = []
         if self.in_long_words:
             causes.append(
                 f"{self.in_long_words:,} are in words longer than {max_word_length} characters{long} (raise "
-                "vocabulary.max_word_length, for train-vocab --max-word-length, or set vocabulary.kind=characters)"
+                "vocabulary.max_word_length, or --max-word-length of train-vocab, or set vocabulary.kind=characters)"
             )
         if self.in_other_words:
             causes.append(
-                f"{self.in_other_words:,} are in words with a character that the vocabulary lacks{other} (raise vocabulary.size, lower "
-                "vocabulary.min_frequency, or take a vocabulary of this language)"
+                f"{self.in_other_words:,} are in words with a character that is not in the vocabulary{other} (raise vocabulary.size, lower "
+                "vocabulary.min_frequency, or use a vocabulary for this language)"
             )
         return (
-            f"Beware: {unknown:,} of the corpus's {self.characters:,} characters ({unknown / self.characters:.1%}) become [UNK], which "
-            f"models learn nothing from: {'; '.join(causes)}."
+            f"Warning: {unknown:,} of the corpus's {self.characters:,} characters ({unknown / self.characters:.1%}) become [UNK], from "
+            f"which models learn nothing: {'; '.join(causes)}."
         )
 
 
 def shortened(word: str) -> str:
-    """The word, or its beginning and its length."""
+    """Return the quoted word, or the beginning and the length of a long word."""
     return repr(word) if len(word) <= _SHOWN else f"{word[:_SHOWN]!r}... ({len(word):,} characters)"
 
 

@@ -1,8 +1,8 @@
-"""Learn a vocabulary from texts, the same one from the same texts.
+"""Learn a vocabulary from texts, deterministically.
 
-The merges are Hugging Face's WordPiece trainer (byte-pair merges marked with ##). It alone gives another vocabulary in every
-process: it numbers the continuing characters in the order of a hash map with a random seed, and breaks ties between merges by
-these numbers. So words are counted here, and the trainer gets the characters in a fixed order.
+Merges are learned with Hugging Face's WordPiece trainer (byte-pair merges marked with ##). On its own, the trainer gives a
+different vocabulary in every process: it numbers continuation characters in the order of a randomly seeded hash map, and
+breaks ties between merges by these numbers. So words are counted here, and the trainer gets the characters in a fixed order.
 """
 
 import heapq
@@ -25,34 +25,34 @@ CHINESE_BLOCKS = (
     (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF),
     (0x20000, 0x2A6DF), (0x2A700, 0x2B81F), (0x2B920, 0x2CEAF), (0x2F800, 0x2FA1F),
 )  # fmt: skip
-"""First and last code points of what BERT's normalizer sets apart as Chinese characters."""
+"""First and last code points of the blocks that BERT's normalizer treats as Chinese characters."""
 
 CHINESE = "".join(f"{chr(first)}-{chr(last)}" for first, last in CHINESE_BLOCKS)
-"""The same as the inside of a regular expression's set."""
+"""The same blocks in the syntax of a character class of a regular expression."""
 
 _CHINESE_RUN = re.compile(f"[{CHINESE}]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# A letter and the marks that follow it where a text is decomposed (NFD).
+# A letter and the combining marks that follow it in decomposed (NFD) text.
 _DECOMPOSED = re.compile(r"\w[\u0300-\u036f\u3099\u309a]+")
 _LONGEST_CHUNK = 1000
 _MOST_CHUNKS = 2_000_000
 _MOST_CHARACTERS = 40_000_000
-"""Of distinct chunks; the trainer takes about 100 bytes for each."""
+"""Total length of distinct chunks; the trainer needs about 100 bytes per character."""
 _BLOCK = 1_000_000
 _EXAMPLES = 100
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A vocabulary that was learned from texts.
+    """A vocabulary learned from texts.
 
     Attributes:
-        tokens: in the order of their ids.
-        normalizer: what the texts went through first.
-        need_accents: words that it therefore keeps the accents of, each with what stripping would make of it.
-        two_forms: words that are in the texts composed and decomposed, which this normalizer keeps apart.
-        unknown: how many characters of the texts become [UNK] all the same.
-        unknown_words: some of the words that they are in.
+        tokens: the tokens, in the order of their ids.
+        normalizer: the normalizer that was applied to the texts.
+        need_accents: example words because of which accents are kept, each with its stripped form.
+        two_forms: example words that occur both composed and decomposed, which this normalizer does not unify.
+        unknown: how many characters of the texts become [UNK] with this vocabulary.
+        unknown_words: examples of words that become [UNK].
     """
 
     tokens: list[str]
@@ -64,15 +64,15 @@ class Learned:
 
 
 def learn(texts: Iterable[str], config: VocabularyConfig, special_tokens: Sequence[str], show_progress: bool) -> Learned:
-    """A vocabulary as the configuration wants it; what a user should know of the texts is printed where progress is shown.
+    """Learn a vocabulary according to the configuration; warnings about the texts are printed if `show_progress` is set.
 
     Raises:
-        InputError: the texts hold nothing that is frequent enough, or no word that is short enough.
+        InputError: no characters of the texts are frequent enough, or all words are too long.
     """
     learn_kind = learn_characters if config.kind == "characters" else learn_wordpieces
     learned = learn_kind(texts, config, special_tokens, show_progress)
     if len(learned.tokens) == len(special_tokens):
-        raise InputError(f"No vocabulary can be learned: the corpus holds {_nothing_to_learn_from(learned, config)}")
+        raise InputError(f"No vocabulary can be learned: the corpus has {_nothing_to_learn_from(learned, config)}")
     if show_progress:
         for note in _notes(learned, config):
             print(note, file=sys.stderr, flush=True)
@@ -80,7 +80,7 @@ def learn(texts: Iterable[str], config: VocabularyConfig, special_tokens: Sequen
 
 
 def learn_characters(texts: Iterable[str], config: VocabularyConfig, special_tokens: Sequence[str], show_progress: bool) -> Learned:
-    """The special tokens, then the most frequent normalized characters (ties by code point), `config.size` in all at most."""
+    """Learn at most `config.size` tokens: the special ones, then the most frequent normalized characters (ties by code point)."""
     raw: Counter[str] = Counter()
     decomposed: Counter[str] = Counter()
     words: Counter[str] = Counter()
@@ -88,7 +88,7 @@ def learn_characters(texts: Iterable[str], config: VocabularyConfig, special_tok
         raw.update(block)
         decomposed.update(_DECOMPOSED.findall(block))
         words = words or Counter(block.split())
-    # Which accents matter depends on the letters below them.
+    # Whether an accent matters depends on its base letter.
     pieces = Counter({character: count for character, count in raw.items() if not character.isspace()})
     for piece, count in decomposed.items():
         pieces.subtract(dict.fromkeys(piece, count))
@@ -101,14 +101,15 @@ def learn_characters(texts: Iterable[str], config: VocabularyConfig, special_tok
                 counts[normalized] += count
     tokens = _most_frequent(counts, config.size - len(special_tokens), config.min_frequency)
     known = set(tokens)
-    lost = {character: count for character, count in counts.items() if character not in known}
-    unknown = UnknownCharacters(counts.total(), 0, sum(lost.values()))
-    examples = [UnknownWord(character, too_long=False) for character in heapq.nlargest(_EXAMPLES, lost, lost.__getitem__)]
+    unknown_counts = {character: count for character, count in counts.items() if character not in known}
+    unknown = UnknownCharacters(counts.total(), 0, sum(unknown_counts.values()))
+    frequent = heapq.nlargest(_EXAMPLES, unknown_counts, unknown_counts.__getitem__)
+    examples = [UnknownWord(character, too_long=False) for character in frequent]
     return Learned([*special_tokens, *tokens], normalizer, need_accents, two_forms, unknown, examples)
 
 
 def learn_wordpieces(texts: Iterable[str], config: VocabularyConfig, special_tokens: Sequence[str], show_progress: bool) -> Learned:
-    """The special tokens, the frequent characters, then the merges in the order they were made, `config.size` in all at most."""
+    """Learn at most `config.size` tokens: the special ones, the frequent characters, then the merges in the order they were learned."""
     size, min_frequency = config.size, config.min_frequency
     chunks = _count_chunks(texts, config.max_word_length, show_progress)
     normalizer, need_accents, two_forms = _normalizer(config, chunks, chunks)
@@ -119,7 +120,7 @@ def learn_wordpieces(texts: Iterable[str], config: VocabularyConfig, special_tok
             pieces[character] += count
         for character in word[1:]:
             pieces[f"##{character}"] += count
-    # A lone "#" sorts beside its continuing form, which is longer.
+    # Plain characters, "#" included, come before continuation forms, which are longer.
     alphabet = sorted(_most_frequent(pieces, size - len(special_tokens), min_frequency), key=lambda piece: (len(piece), piece))
     known = set(alphabet)
     spelled = {
@@ -134,10 +135,12 @@ def learn_wordpieces(texts: Iterable[str], config: VocabularyConfig, special_tok
     learner.train_from_iterator(_repeated(mergeable), trainer)
     vocabulary = learner.get_vocab()
     tokens = sorted(vocabulary, key=vocabulary.__getitem__)
-    lost = {word: len(word) * count for word, count in words.items() if word not in spelled}
-    unknown = UnknownCharacters(_characters(words) + _characters(too_long), _characters(too_long), sum(lost.values()))
+    unknown_counts = {word: len(word) * count for word, count in words.items() if word not in spelled}
+    unknown = UnknownCharacters(_characters(words) + _characters(too_long), _characters(too_long), sum(unknown_counts.values()))
     examples = [
-        UnknownWord(word, found is too_long) for found in (too_long, lost) for word in heapq.nlargest(_EXAMPLES, found, found.__getitem__)
+        UnknownWord(word, found is too_long)
+        for found in (too_long, unknown_counts)
+        for word in heapq.nlargest(_EXAMPLES, found, found.__getitem__)
     ]
     return Learned(tokens, normalizer, need_accents, two_forms, unknown, examples)
 
@@ -145,7 +148,7 @@ def learn_wordpieces(texts: Iterable[str], config: VocabularyConfig, special_tok
 def _normalizer(
     config: VocabularyConfig, chunks: Counter[str], words: Counter[str]
 ) -> tuple[normalizers.BertNormalizer, list[tuple[str, str]], list[str]]:
-    """What the configuration asks for, the words that keep their accents for their meaning, and those that it reads in two ways."""
+    """Return the normalizer for the configuration, examples of words that need their accents, and of words that have two forms."""
     lowercase, strip = config.lowercase is not False, config.strips_accents
     need_accents = words_that_need_accents(chunks, words) if lowercase and strip is None else []
     strip = False if need_accents else strip
@@ -155,9 +158,9 @@ def _normalizer(
 
 
 def _count_chunks(texts: Iterable[str], max_word_length: int, show_progress: bool) -> Counter[str]:
-    """What stands between white space and Chinese characters, and these, as they are in the texts.
+    """Count raw chunks: Chinese characters, and runs of text between whitespace and Chinese characters.
 
-    Normalizing is slow and the same chunk comes again and again, so raw chunks are counted and each is normalized once.
+    Normalization is slow and chunks repeat often, so raw chunks are counted first and each distinct one is normalized once.
     """
     longest = max(_LONGEST_CHUNK, 2 * max_word_length)
     split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
@@ -169,12 +172,12 @@ def _count_chunks(texts: Iterable[str], max_word_length: int, show_progress: boo
         found = _CHINESE_RUN.sub(" ", block).split()
         chunks.update(chunk for chunk in found if len(chunk) <= longest)
         for chunk in found:
-            if len(chunk) > longest:  # a page without spaces has words between its punctuation all the same
+            if len(chunk) > longest:  # even text without spaces has words between punctuation
                 chunks.update(word for word, _ in split(_SURROGATE.sub("\ufffd", chunk)))
-        while len(chunks) > _MOST_CHUNKS:  # keeps memory bounded on any corpus, at the cost of its rarest words
+        while len(chunks) > _MOST_CHUNKS:  # bounds memory on any corpus, at the cost of its rarest words
             floor += 1
             chunks = Counter({chunk: count for chunk, count in chunks.items() if count >= floor})
-        # In a script without spaces hardly a chunk comes twice, and all are long: half of the rare ones say as much.
+        # In scripts without spaces, chunks are long and rarely repeat; half of the rare ones are as informative as all.
         size += len(block)
         while size > _MOST_CHARACTERS and (size := sum(map(len, chunks))) > _MOST_CHARACTERS:
             for chunk in [chunk for chunk, count in chunks.items() if count <= thinned][::2]:
@@ -184,7 +187,7 @@ def _count_chunks(texts: Iterable[str], max_word_length: int, show_progress: boo
 
 
 def _count_words(chunks: Counter[str], normalizer: normalizers.BertNormalizer, max_word_length: int) -> tuple[Counter[str], Counter[str]]:
-    """The words in the chunks, and those that are longer than the encoder takes, from which nothing can be learned."""
+    """Count the words in the chunks, and separately those longer than `max_word_length`, from which nothing can be learned."""
     words: Counter[str] = Counter()
     too_long: Counter[str] = Counter()
     split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
@@ -202,7 +205,8 @@ def _nothing_to_learn_from(learned: Learned, config: VocabularyConfig) -> str:
     others = f", and in the others {rare}" if learned.unknown.in_other_words else " and no others"
     return (
         f"words longer than vocabulary.max_word_length={config.max_word_length} characters, such as {shortened(longest)}{others}. Raise "
-        "vocabulary.max_word_length (for train-vocab --max-word-length), as scripts without spaces need, or set vocabulary.kind=characters."
+        "vocabulary.max_word_length (or --max-word-length of train-vocab), as scripts without spaces require, or set "
+        "vocabulary.kind=characters."
     )
 
 
@@ -210,13 +214,13 @@ def _notes(learned: Learned, config: VocabularyConfig) -> Iterator[str]:
     if learned.need_accents:
         examples = ", ".join(f"{word} into {stripped}" for word, stripped in learned.need_accents)
         yield (
-            f"Kept accents: stripping would turn {examples}. vocabulary.strip_accents=true (for train-vocab --strip-accents "
-            "true) strips them all the same."
+            f"Kept accents: stripping would turn {examples}. Set vocabulary.strip_accents=true (or --strip-accents true of train-vocab) "
+            "to strip them anyway."
         )
     if learned.two_forms:
         yield (
-            f"Beware: {', '.join(learned.two_forms)} and other words are in the corpus composed and decomposed (Unicode NFC and NFD), and "
-            "with accents kept these are different words. Convert the corpus to NFC, with `uconv -x nfc` say."
+            f"Warning: {', '.join(learned.two_forms)} and other words occur both composed and decomposed (Unicode NFC and NFD), and with "
+            "accents kept these are different words. Convert the corpus to NFC, for example with `uconv -x nfc`."
         )
     if learned.unknown.too_many:
         yield learned.unknown.warning(learned.unknown_words, config.max_word_length)

@@ -1,9 +1,9 @@
-"""Words of Chinese text, for masking whole words.
+"""Find the words of Chinese text, for whole-word masking.
 
-BERT's tokenizer makes every Chinese character a word. Here a segmenter says which of them continue a word:
+BERT's tokenizer makes every Chinese character a word. Here a segmenter determines which characters continue a word:
 
-- `jieba`: the most probable words by jieba's dictionary, which is jieba's answer with `HMM=False`.
-- `marked`: the text carries its words, with a U+200B between them. A text without any mark has its characters as words.
+- `jieba`: the most probable words according to jieba's dictionary, as jieba finds them with `HMM=False`.
+- `marked`: the text is pre-segmented, with U+200B between words. In a text without marks, each character is a word.
 - `characters`: each character is a word.
 """
 
@@ -30,7 +30,7 @@ _NOT_WORD = re.compile(f"[^{chr(FIRST)}-\u4dbf\u4e00-{chr(LAST)}]")
 
 
 def encode_words(tokenizer: Tokenizer, texts: Sequence[str], segmenter: Segmenter) -> FlatEncodings:
-    """`Tokenizer.encode_flat` with the word starts of the segmenter.
+    """Encode texts as `Tokenizer.encode_flat` does, but with the word starts of the segmenter.
 
     Raises:
         InputError: the segmenter is not installed.
@@ -45,7 +45,7 @@ def encode_words(tokenizer: Tokenizer, texts: Sequence[str], segmenter: Segmente
 
 
 def correct_word_starts(text: str, encoding: Encoding, segmenter: Segmenter) -> Flags:
-    """The word starts of one text's tokens, bool [n], by the segmenter. For many texts, `encode_words` is faster.
+    """Return the segmenter's word starts for the tokens of one text, bool [n]. For many texts, `encode_words` is faster.
 
     Raises:
         InputError: the segmenter is not installed.
@@ -56,7 +56,7 @@ def correct_word_starts(text: str, encoding: Encoding, segmenter: Segmenter) -> 
 
 
 def chinese_word_starts(text: str, segmenter: Segmenter) -> Flags:
-    """False at the Chinese characters of a text that continue a word, true at all its other characters; bool [characters].
+    """Return bool [characters], false at the Chinese characters of a text that continue a word and true at all other characters.
 
     Raises:
         InputError: the segmenter is not installed.
@@ -65,7 +65,7 @@ def chinese_word_starts(text: str, segmenter: Segmenter) -> Flags:
 
 
 def segment(text: str, segmenter: Segmenter) -> list[str]:
-    """A text cut into its Chinese words and what stands between them, without the marks.
+    """Split a text into its Chinese words and the text between them, without word marks.
 
     Raises:
         InputError: the segmenter is not installed.
@@ -80,7 +80,7 @@ def segment(text: str, segmenter: Segmenter) -> list[str]:
 
 
 def _continues(texts: Sequence[str], segmenter: Segmenter) -> Flags:
-    """True at each Chinese character that continues a word, in the texts end to end."""
+    """Return bool [characters] over the concatenated texts, true at each Chinese character that continues a word."""
     points = _code_points("".join(texts))
     continues = _is_chinese(points)
     if segmenter == "characters":
@@ -97,7 +97,7 @@ def _continues(texts: Sequence[str], segmenter: Segmenter) -> Flags:
 
 @cache
 def _jieba() -> DictionarySegmenter:
-    # Found, not imported: jieba's import warns, and it would write its own cache of the dictionary to a shared folder.
+    # Located but not imported: importing jieba emits warnings, and jieba caches its dictionary in a shared folder.
     package = importlib.util.find_spec("jieba")
     if package is None or package.origin is None:
         raise InputError(
