@@ -10,7 +10,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """A named result: its formatted value (empty if it was not measured) and a note to compare it with (`beside`)."""
+    """A named result: its formatted value (empty if it was not measured) and a note to compare it with (`comparison`)."""
 
     name: str
     value: str
