@@ -114,14 +114,15 @@ def test_a_file_where_a_directory_belongs(here: Path, capsys: pytest.CaptureFixt
     for workdir, way in (("file", "file"), ("file/x/y", "file"), ("gone", "gone")):
         assert f"There can be no directory {workdir}, since {way} is not a directory" in failure(capsys, *train, f"--workdir={workdir}")
     assert "no directory file/vocab" in failure(capsys, "train-vocab", "demo", "file/vocab")
-    assert "the directory nowhere does not exist" in failure(capsys, "compile", "--config=demo", "--topology=v5e:2x2", "--json=nowhere/plan.json")
+    command = ("compile", "--config=demo", "--topology=v5e:2x2", "--json=nowhere/plan.json")
+    assert "the directory nowhere does not exist" in failure(capsys, *command)
     assert (here / "file").read_text() == "x"
 
 
 def test_messages_show_paths_as_they_were_typed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "runs" / "demo").mkdir(parents=True)
     assert "in runs/demo. Name" in failure(capsys, "verify", "runs/demo/")
-    assert "in ../here/runs/demo:" in failure(capsys, "verify", "../here/runs/demo")
+    assert "in ../here/runs/demo. Name" in failure(capsys, "verify", "../here/runs/demo")
     with pytest.raises(InputError, match=r"There is no model in \./runs/demo: it has no model\.json"):
         bert_jax.load("./runs/demo")
     resolve_path("runs/demo")
