@@ -130,7 +130,7 @@ def test_messages_show_paths_as_they_were_typed(here: Path, capsys: pytest.Captu
     below, beside = here / "runs" / "demo" / "pretrain", here / "runs" / "demo2"
     assert as_typed(f"{below}: {beside}, {here / 'out'}") == "runs/demo/pretrain: runs/demo2, out"
     assert as_typed(f"{here.parent}.") == f"{here.parent}.", "which nobody has named"
-    assert f"in {here}/runs/demo:" in failure(capsys, "verify", f"{here}/runs/demo"), "the last words count"
+    assert f"in {here}/runs/demo. Name" in failure(capsys, "verify", f"{here}/runs/demo"), "the last words count"
     assert resolve_path(below.parent) and as_typed(f"{below}") == f"{below}"
 
 
