@@ -190,7 +190,7 @@ def test_held_out_text_that_stands_in_the_training_text_is_told_left_out_or_refu
     assert "Warning: 2 training documents also appear in the held-out text" in capsys.readouterr().err
     without = Text().prepare(replace(config, leaks="leave_out"), tokenizer, tmp_path / "data")
     assert (len(without.train), len(without.valid), without.info["train"]["leaked_documents"]) == (18, 4, 2)
-    assert "Left out 2 training documents" in capsys.readouterr().err
+    assert "Excluded 2 training documents" in capsys.readouterr().err
     assert without.path != told.path, "other records"
     assert len(list(documents(replace(config, leaks="leave_out"), "train"))) == 18, "for the vocabulary too"
     with pytest.raises(InputError, match=r"2 documents of .*a\.txt also appear in the held-out .*valid\.txt, and corpus\.leaks=refuse"):

@@ -207,13 +207,13 @@ def _results(directory: Path, steps: int, real_tokens: int, held_out: Sequence[H
         "skipped_updates": training[-1].get("skipped_updates", 0) if training else 0,
         "mlm_loss": last.get("mlm_loss"),
         "mlm_accuracy": last.get("mlm_accuracy"),
-        "mlm_accuracy_floor": commonest_token_share(held_out, reader),
+        "mlm_accuracy_floor": most_frequent_token_share(held_out, reader),
         "nsp_accuracy": last.get("nsp_accuracy"),
         "real_tokens_per_second": statistics.median(speeds) if speeds else None,
     }
 
 
-def commonest_token_share(batches: Sequence[HostBatch], reader: Reader) -> float:
+def most_frequent_token_share(batches: Sequence[HostBatch], reader: Reader) -> float:
     """Return the masked-token accuracy of always predicting the most frequent ordinary token of these batches."""
     counts = np.zeros(reader.vocab_size, np.int64)
     for batch in batches:
