@@ -112,17 +112,11 @@ def test_a_file_where_a_directory_belongs(here: Path, capsys: pytest.CaptureFixt
     (here / "gone").symlink_to("nowhere")
     train = ("train", "--config=demo", "--config.compute.cpu_devices=1")
     for workdir, way in (("file", "file"), ("file/x/y", "file"), ("gone", "gone")):
-<<<<<<< HEAD
         words = f"The directory {workdir} cannot be created, since {way} is not a directory"
         assert words in failure(capsys, *train, f"--workdir={workdir}")
     assert "The directory file/vocab cannot be created" in failure(capsys, "train-vocab", "demo", "file/vocab")
-    assert "no directory nowhere" in failure(capsys, "compile", "--config=demo", "--topology=v5e:2x2", "--json=nowhere/plan.json")
-=======
-        assert f"There can be no directory {workdir}, since {way} is not a directory" in failure(capsys, *train, f"--workdir={workdir}")
-    assert "no directory file/vocab" in failure(capsys, "train-vocab", "demo", "file/vocab")
     command = ("compile", "--config=demo", "--topology=v5e:2x2", "--json=nowhere/plan.json")
     assert "the directory nowhere does not exist" in failure(capsys, *command)
->>>>>>> w3
     assert (here / "file").read_text() == "x"
 
 
