@@ -13,7 +13,7 @@ CASES = {
     "房间很干净!下次再来.服务好...不错~ OK!好": ["房间很干净!", "下次再来.", "服务好...", "不错~ OK!", "好"],
     "第3.5节，价格1,000.5元。": ["第3.5节，价格1,000.5元。"],
     "Mr. Smith went to the U.S. army base. He said \"Hi.\" Then left... And (really!) e.g. this costs 3.14 dollars.": [
-        "Mr. Smith went to the U.S. army base.", 'He said "Hi."', "Phase left...", "And (really!) e.g. this costs 3.14 dollars.",
+        "Mr. Smith went to the U.S. army base.", 'He said "Hi."', "Then left...", "And (really!) e.g. this costs 3.14 dollars.",
     ],
     "J. K. Rowling wrote it in 1999. The war ended at 5 p.m. He slept.": [
         "J. K. Rowling wrote it in 1999.", "The war ended at 5 p.m.", "He slept.",
