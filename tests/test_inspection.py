@@ -101,7 +101,7 @@ def test_the_report_is_text_and_json(corpus, tokenizer, tmp_path):
     (tmp_path / "test.txt").write_text("The hotel was clean.\nelsewhere")
     seen = look(corpus, tokenizer, tmp_path / "test.txt")
     report = str(seen)
-    for part in ("5: 1 (20.00%) repeated, 2 (40.00%) of one sentence", "1 (1.", "[UNK]", "steps per epoch", "of 2 rows of 16 tokens",
+    for part in ("5: 1 (20.00%) repeated, 2 (40.00%) with only one sentence", "1 (1.", "[UNK]", "steps per epoch", "of 2 rows of 16 tokens",
                  "tokens per document", "1 (50.00%) also appear in the corpus", "line 1: The hotel was clean."):  # fmt: skip
         assert part in report
     assert json.loads(json.dumps(seen.to_dict()))["steps_per_epoch"] == seen.steps_per_epoch
@@ -128,7 +128,7 @@ def test_what_cannot_be_read_is_named(corpus, tmp_path):
     (tmp_path / "empty.txt").write_text("\n\n")
     with pytest.raises(InputError, match=r"empty\.txt contains no text"):
         look(CorpusConfig(source=str(tmp_path / "empty.txt")))
-    for name, problem in (("absent.tsv", "does not exist"), ("empty.txt", "no text"), ("test.doc", "none of")):
+    for name, problem in (("absent.tsv", "does not exist"), ("empty.txt", "no text"), ("test.doc", "not one of")):
         with pytest.raises(InputError, match=problem) as error:
             look(corpus, None, tmp_path / name)
         assert name in str(error.value)

@@ -177,8 +177,8 @@ def test_a_declared_token_is_one_token(tmp_path: Path) -> None:
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"settings": {"tokenizer_class": "BertJapaneseTokenizer"}}, "tokenizer_config.json names the tokenizer BertJapaneseTokenizer"),
     ({"config": {"tokenizer_class": "BertJapaneseTokenizer"}}, "config.json names the tokenizer BertJapaneseTokenizer"),
-    ({"settings": {"cls_token": "<s>"}}, "'<s>' as the cls_token"),
-    ({"special_tokens_map": {"mask_token": {"content": "<mask>"}}}, "'<mask>' as the mask_token"),
+    ({"settings": {"cls_token": "<s>"}}, "cls_token to '<s>'"),
+    ({"special_tokens_map": {"mask_token": {"content": "<mask>"}}}, "mask_token to '<mask>'"),
     ({"settings": {"split_special_tokens": True}}, "split_special_tokens"),
     ({"settings": {"added_tokens_decoder": [1]}}, "added_tokens_decoder that is not a JSON object"),
     ({"settings": {"added_tokens_decoder": {"x": "[NEW]"}}}, "the id 'x'"),
