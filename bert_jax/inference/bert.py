@@ -36,6 +36,7 @@ T = TypeVar("T")
 CHUNK = 2048
 """Number of texts that are packed and sent to the devices together."""
 
+
 class TruncationWarning(UserWarning):
     """Texts were longer than the model's maximum length and were truncated."""
 
