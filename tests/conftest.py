@@ -1,6 +1,10 @@
 """What holds for every test, and trained models for those that need one."""
 
 import os
+
+# Most of a test is compilation, and tiny models need no fast programs. Before JAX is imported.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

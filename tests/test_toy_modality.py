@@ -190,7 +190,7 @@ def test_the_files_name_it_and_a_program_without_it_says_so(workdir: Path) -> No
     assert json.loads((workdir / "pretrain" / "model.json").read_text())["input"]["modality"] == "digits"
     assert json.loads((workdir / "config.json").read_text())["corpus"]["modality"] == "digits"
     assert json.loads((workdir / "examples.json").read_text())["fill_mask"]
-    with pytest.raises(InputError, match=r"no modality 'digits' here, but text.*modalities="):
+    with pytest.raises(InputError, match=r"no modality 'digits'; the known ones are text.*modalities="):
         bert_jax.load(workdir / "pretrain")
 
 
