@@ -90,7 +90,7 @@ def test_shipped_configurations_load_and_say_what_they_cost(path: Path) -> None:
         (lambda: FinetuneConfig(ClassificationOptions(label="b"), LabelledConfig(text_pair="b")), ("label='b'", "text columns")),
         (lambda: ClassificationOptions(labels=("a", "", "b")), ("labels=''", "needs a name")),
         (lambda: ClassificationOptions(labels=("a", " ")), ("labels=' '", "needs a name")),
-        (lambda: ClassificationOptions(labels=("a", "a ")), ("labels='a '", "white space")),
+        (lambda: ClassificationOptions(labels=("a", "a ")), ("labels='a '", "whitespace")),
     ],
 )
 def test_impossible_values_are_refused_by_name(build: object, names: tuple[str, ...]) -> None:
