@@ -216,3 +216,10 @@ def test_as_a_program(tmp_path):
     failed = program("train-vocab", str(tmp_path / "nowhere"), str(tmp_path / "out"))
     assert failed.returncode == 2 and "Traceback" not in failed.stderr
     assert failed.stderr.splitlines()[-1].startswith(f"error: The corpus {tmp_path / 'nowhere'} does not exist")
+
+
+def test_a_former_name_of_a_value_is_pointed_out(tmp_path):
+    command = [sys.executable, "-m", "bert_jax", "train", "--config=demo", f"--workdir={tmp_path}", "--config.pretrain.accumulation=3"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2 and "accumulation is now pretrain.gradient_accumulation_steps" in ran.stderr
+    assert "gradient_accumulation_steps=3 is invalid" in ran.stderr.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Storage that fails: the run says so in one paragraph and fails; what was committed stays whole, and the next start goes on."""
+"""Storage failures: the run reports the failure in one paragraph and fails; committed files stay intact, and the next start resumes."""
 
 import asyncio
 import json
@@ -66,7 +66,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """What makes every write fail once it is told to."""
+    """Makes every write fail once it is switched on."""
     source = tmp_path / "broken.c"
     source.write_text(BROKEN)
     compiler = shutil.which("cc")
@@ -99,7 +99,7 @@ def test_storage_that_fails_fails_the_run(
     assert told[-1].startswith("error: ") and word in told[-1] and "Traceback" not in failed.stderr, failed.stderr[-4000:]
     kept = toy.steps_kept(directory)
     assert kept[-1] == after and not any(faults(directory / "checkpoints" / str(step)) for step in kept)
-    # With the storage mended, the same command goes on as if nothing had been.
+    # Once storage works again, the same command resumes as if nothing had happened.
     (directory / "filler").unlink(missing_ok=True)
     (directory / "checkpoints").chmod(0o755)
     again = run(directory)

@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
 
 from bert_jax.cli import training
@@ -17,6 +18,7 @@ from bert_jax.cli.conversion import add_conversion_commands
 from bert_jax.cli.corpus import add_corpus_commands
 from bert_jax.cli.models import add_model_commands
 from bert_jax.cli.runs import add_run_commands
+from bert_jax.config.renamed import RenamedWarning
 from bert_jax.errors import InputError, Interrupted, TrainingError, storage_failure
 
 INPUT_ERROR, TRAINING_ERROR, INTERRUPTED, PIPE_CLOSED = 2, 1, 128, 141
@@ -58,7 +60,9 @@ def run_command(command: Callable[[], None]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # Chinese text on a terminal limited to Latin letters
     try:
-        command()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("default", category=RenamedWarning)  # Python hides deprecations in a library from its users
+            command()
         sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
