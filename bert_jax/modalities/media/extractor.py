@@ -1,0 +1,96 @@
+"""The interface between a medium (images, audio) and what all media share: from the content of a file to a sequence of units."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bert_jax.data.reader import Units
+
+Content: TypeAlias = bytes | NDArray[Any] | tuple[NDArray[Any], int]
+"""The bytes of a file; pixels [H, W] or [H, W, C]; or samples [n] or [n, channels], optionally with their rate in Hz."""
+
+
+class Unreadable(ValueError):
+    """Content that cannot be turned into units. The message ends a sentence whose subject is the file: "is not an image"."""
+
+
+class Grid(NamedTuple):
+    """The two-dimensional arrangement of units: `columns` x `columns`, in blocks of `block` x `block` consecutive units."""
+
+    columns: int
+    block: int
+
+    def cells(self) -> NDArray[np.int32]:
+        """Return the (row, column) of each unit, int32 [columns^2, 2]: blocks from left to right and top to bottom, and so within a block."""
+        side = np.arange(self.columns, dtype=np.int32)
+        rows, columns = (axis.ravel() for axis in np.meshgrid(side, side, indexing="ij"))
+        block = self.block
+        order = np.lexsort((columns % block, rows % block, columns // block, rows // block))
+        return np.stack([rows, columns], 1)[order]
+
+
+class Extractor(ABC):
+    """Turns content into units. A frozen dataclass of all settings that determine the units; it is stored with the codebook.
+
+    Attributes:
+        noun: what a file holds, such as "image".
+        suffixes: lowercase suffixes of the files that are read.
+        halves: whether the sentence task is about the halves of one input, rather than about inputs that continue each other.
+    """
+
+    noun: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]]
+    halves: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def units(self) -> Units:
+        """The type and size U of the units."""
+
+    @property
+    def grid(self) -> Grid | None:
+        """The two-dimensional arrangement of the units, or None if they are a sequence."""
+        return None
+
+    @abstractmethod
+    def extract(self, content: Content) -> NDArray[Any]:
+        """Return the units [n, U] of one input, n >= 1.
+
+        Raises:
+            Unreadable: the content is damaged, too small, empty, or otherwise not an input.
+        """
+
+    @abstractmethod
+    def word_starts(self, count: int) -> NDArray[np.bool_]:
+        """Return, for an input of `count` units, which of them begin a group that may be masked together, bool [count]."""
+
+    @abstractmethod
+    def parts(self, count: int) -> NDArray[np.int32]:
+        """Return the first unit of each part, int32 [s], 0 first: where an input of `count` units may be split into A and B."""
+
+    @abstractmethod
+    def region(self, content: Content, fragment: str) -> NDArray[np.bool_]:
+        """Return which units [n] a media fragment covers (W3C Media Fragments 1.0: `xywh=10,10,20,20`, `t=0.5,1.2`).
+
+        Raises:
+            Unreadable: the fragment is malformed or covers no unit.
+        """
+
+    @abstractmethod
+    def picture(self, units: NDArray[Any], tint: NDArray[np.floating] | None = None) -> NDArray[np.uint8]:
+        """Draw units [n, U] (of any float or integer type, as `extract` scales them) as RGB pixels [H, W, 3].
+
+        Args:
+            units: the units; a row of NaN is drawn as masked, in a flat gray.
+            tint: how strongly to tint each unit, from 0 (not at all) to 1, float [n].
+        """
+
+    @abstractmethod
+    def measure(self, content: Content) -> dict[str, float]:
+        """Return quantities that `inspect` summarizes, such as width and height in pixels, or seconds.
+
+        Raises:
+            Unreadable: as for `extract`.
+        """
