@@ -41,11 +41,11 @@ class InputError(ValueError):
 
 
 class TextError(InputError):
-    """One of several input texts is invalid: `problem` says what is wrong with the text at `index`, counted from 0."""
+    """One of several inputs is invalid: `problem` says what is wrong with the text (or `noun`) at `index`, counted from 0."""
 
-    def __init__(self, index: int, problem: str) -> None:
-        super().__init__(f"Text {index} (counted from 0) {problem}")
-        self.index, self.problem = index, problem
+    def __init__(self, index: int, problem: str, noun: str = "text") -> None:
+        super().__init__(f"{noun.capitalize()} {index} (counted from 0) {problem}")
+        self.index, self.problem, self.noun = index, problem, noun
 
 
 class TrainingError(RuntimeError):

@@ -10,7 +10,8 @@ import pytest
 
 from bert_jax.config import ComputeConfig, EncoderConfig
 from bert_jax.errors import InputError
-from bert_jax.model.encoder import Embeddings, Encoder
+from bert_jax.model.embeddings import Embeddings
+from bert_jax.model.encoder import Encoder
 from bert_jax.model.initializers import neighbour_offsets, normal_initializer, sinusoidal_initializer
 
 CONFIG = EncoderConfig.preset("tiny", initializer_range=0.05)

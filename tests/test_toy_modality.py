@@ -13,7 +13,7 @@ import pytest
 import bert_jax
 from bert_jax.config import CorpusOptions, EncoderConfig, LoopConfig, OptimizerConfig, PretrainConfig, RowsConfig, RunConfig
 from bert_jax.config import VocabularyConfig as Vocabulary
-from bert_jax.data.reader import Reader
+from bert_jax.data.reader import Reader, StringQueries
 from bert_jax.data.records.encoding import Encoder
 from bert_jax.data.records.record import Counts, Document, EncodedDocument
 from bert_jax.errors import InputError
@@ -41,12 +41,11 @@ class Encoded(NamedTuple):
     units: None = None
 
 
-class DigitsReader:
+class DigitsReader(StringQueries):
     """Digits to ids and back: an id for each digit, behind the special ones."""
 
     special_ids = (0, 1, 2, 3, 4)
     pad_id, unk_id, cls_id, sep_id, mask_id = special_ids
-    units = None
 
     def __init__(self, base: int) -> None:
         self.base, self.fingerprint = base, f"digits of base {base}"

@@ -151,7 +151,7 @@ def _answer_rows(request: _Request, source: Path | None, rows: list[Row | BadRow
             found = [request.question.record(answer) for answer in answers]
         except TextError as error:
             if not source:
-                raise InputError(f"The text {texts[error.index]!r} {error.problem}") from None
+                raise InputError(f"The {error.noun} {texts[error.index]!r} {error.problem}") from None
             index = list(values)[error.index]
             del values[index]
             records[index] = {"line": rows[index].line, "error": error.problem}

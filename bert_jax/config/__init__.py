@@ -5,7 +5,7 @@ at construction, so every `RunConfig` instance is valid.
 """
 
 from bert_jax.config.compute import ComputeConfig, MeshConfig
-from bert_jax.config.corpus import CorpusOptions
+from bert_jax.config.corpus import CorpusOptions, VocabularyOptions
 from bert_jax.config.encoder import EncoderConfig
 from bert_jax.config.finetuning import FinetuneConfig, LabelledConfig, TaskOptions
 from bert_jax.config.pretraining import LongRowsConfig, MaskingConfig, PretrainConfig, RowsConfig
@@ -30,5 +30,6 @@ __all__ = [
     "RunConfig",
     "TaskOptions",
     "VocabularyConfig",
+    "VocabularyOptions",
     "to_dict",
 ]

@@ -1,4 +1,4 @@
-"""Corpus options that all modalities share."""
+"""Options of the corpus and of the vocabulary that all modalities share."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -27,3 +27,14 @@ class CorpusOptions:
     def __post_init__(self) -> None:
         require(bool(self.source), "source", self.source, "name a file, a folder, a glob, a tfds: data set or demo.")
         require(0 < self.valid_fraction < 1, "valid_fraction", self.valid_fraction, "it must be in (0, 1).")
+
+
+@dataclass(frozen=True)
+class VocabularyOptions:
+    """The vocabulary: an existing one, or the settings for learning one from the corpus; a subclass adds the options of its kind."""
+
+    CHOSEN_BY: ClassVar[str] = "kind"
+    kind: str = ""
+    """Kind of the vocabulary."""
+    path: str = ""
+    """An existing vocabulary; empty learns one from the corpus."""

@@ -156,7 +156,9 @@ class _Parser:
             return self.made(lambda: value.resized(text), path)
         if group in self.choices:
             chosen = self.chosen(group, text, path)
-            return value if isinstance(value, chosen) else self.made(chosen, path)
+            if not isinstance(value, chosen):
+                value = self.made(chosen, path)
+            return self.built(group, to_dict(value) | {group.CHOSEN_BY: text}, path)  # type: ignore[attr-defined]
         if text.lower() == "none" and NoneType in get_args(hint):
             return None
         none = " (or none to drop it)" if NoneType in get_args(hint) else ""
@@ -177,7 +179,9 @@ class _Parser:
         if cls in self.choices:
             default = next(field.default for field in dataclasses.fields(cls) if field.name == cls.CHOSEN_BY)
             cls = self.chosen(cls, values.get(cls.CHOSEN_BY, default), (*at, cls.CHOSEN_BY))
-            values = {name: value for name, value in values.items() if name != cls.CHOSEN_BY}
+            # A class chosen by several names stores which; one chosen by its own name has it as the default.
+            kept = next(field for field in dataclasses.fields(cls) if field.name == cls.CHOSEN_BY).init
+            values = {name: value for name, value in values.items() if kept or name != cls.CHOSEN_BY}
         elif hasattr(cls, "unchecked"):
             return self.made(lambda: cls.unchecked(values), at)
         hints = get_type_hints(cls)

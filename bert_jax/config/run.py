@@ -6,7 +6,7 @@ from typing import Any
 
 from bert_jax.config.checks import not_negative, require
 from bert_jax.config.compute import ComputeConfig, MeshConfig
-from bert_jax.config.corpus import CorpusOptions
+from bert_jax.config.corpus import CorpusOptions, VocabularyOptions
 from bert_jax.config.encoder import EncoderConfig
 from bert_jax.config.finetuning import FinetuneConfig, UncheckedOptions
 from bert_jax.config.pretraining import PretrainConfig
@@ -21,8 +21,8 @@ class RunConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
-    # Text, unless another modality was passed in.
+    # Text, unless the corpus is of another modality.
+    vocabulary: VocabularyConfig | VocabularyOptions = field(default_factory=VocabularyConfig)
     corpus: CorpusConfig | CorpusOptions = field(default_factory=CorpusConfig)
     pretrain: PretrainConfig | None = None
     finetune: FinetuneConfig | None = None

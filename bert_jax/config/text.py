@@ -4,16 +4,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bert_jax.config.checks import at_most, positive, require
-from bert_jax.config.corpus import CorpusOptions
+from bert_jax.config.corpus import CorpusOptions, VocabularyOptions
 
 
 @dataclass(frozen=True)
-class VocabularyConfig:
-    """The vocabulary: an existing file, or the settings for training one on the corpus."""
+class VocabularyConfig(VocabularyOptions):
+    """The vocabulary of text: an existing file, or the settings for training one on the corpus."""
 
+    kind: Literal["wordpiece", "characters"] = "wordpiece"
     path: str = ""
     """An existing `vocab.txt` or `tokenizer.json`; empty trains a vocabulary from the corpus."""
-    kind: Literal["wordpiece", "characters"] = "wordpiece"
     size: int = 30_522
     min_frequency: int = 2
     casing: Literal["auto", "uncased", "cased"] = "auto"

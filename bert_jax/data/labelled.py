@@ -2,16 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from bert_jax.config import LabelledConfig
 from bert_jax.data.tables import Row, Table, read_rows
 from bert_jax.errors import InputError
+
+
+ReadRows: TypeAlias = Callable[[str, Mapping[str, str], str], Iterator[Row]]
+"""Reads the rows of a source: takes its name, columns keyed by the configuration fields that set them, and a split."""
 
 
 class Parsed(NamedTuple):
@@ -53,10 +57,13 @@ class LabelReader(Protocol):
 
 @dataclass(frozen=True)
 class LabelledExamples:
-    """n texts or text pairs with their targets."""
+    """n texts or text pairs with their targets.
 
-    texts: list[str]
-    pairs: list[str] | None
+    In place of a text there may be an input of another modality, with an attribute `identity`: a hash of its content.
+    """
+
+    texts: list[Any]
+    pairs: list[Any] | None
     """The second text of each pair; None for single texts."""
     targets: np.ndarray
     """[n, ...]: the values to predict, for example the class index of each example, int32 [n]."""
@@ -74,8 +81,18 @@ class LabelledExamples:
 
     def keys(self) -> list[str]:
         """Return a key for each example that is equal for examples that differ only in whitespace."""
-        pairs = self.pairs or [""] * len(self.texts)
-        return ["".join(text.split()) + "\0" + "".join(pair.split()) for text, pair in zip(self.texts, pairs, strict=True)]
+        pairs = self.pair_identities or [""] * len(self.texts)
+        return ["".join(text.split()) + "\0" + "".join(pair.split()) for text, pair in zip(self.identities, pairs, strict=True)]
+
+    @property
+    def identities(self) -> list[str]:
+        """The texts, or for inputs of other modalities their identities."""
+        return [*map(_identity, self.texts)]
+
+    @property
+    def pair_identities(self) -> list[str] | None:
+        """The same of the pairs, if there are any."""
+        return None if self.pairs is None else [*map(_identity, self.pairs)]
 
 
 @dataclass(frozen=True)
@@ -95,12 +112,16 @@ class Labelled:
     @property
     def fingerprint(self) -> str:
         """A hash of the texts and targets, in order."""
-        content = [self.label_names, *([part.texts, part.pairs, part.targets.tolist()] for part in (self.train, self.dev, self.test))]
+        content = [self.label_names, *([part.identities, part.pair_identities, part.targets.tolist()] for part in (self.train, self.dev, self.test))]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def load_labelled(
-    config: LabelledConfig, labels: LabelReader, seed: int, tables: Mapping[str, Table] = MappingProxyType({})
+    config: LabelledConfig,
+    labels: LabelReader,
+    seed: int,
+    tables: Mapping[str, Table] = MappingProxyType({}),
+    others: ReadRows = read_rows,
 ) -> Labelled:
     """Read the labelled text that a configuration names.
 
@@ -113,6 +134,7 @@ def load_labelled(
         labels: reads the targets.
         seed: seed for sampling `max_train_examples`.
         tables: built-in tables by name; one that is used for training also supplies the dev and test splits.
+        others: reads all other sources.
 
     Raises:
         InputError: a file has an error, reported with its line: a missing column, an empty text, bytes that are not UTF-8, no
@@ -120,7 +142,7 @@ def load_labelled(
     """
     default = config.train if config.train in tables else ""
     sources = {"train": config.train, "dev": config.dev or default, "test": config.test or default}
-    raw = {role: _read(source, role, config, labels, tables) for role, source in sources.items() if source}
+    raw = {role: _read(source, role, config, labels, tables.get(source) or _table(source, others)) for role, source in sources.items() if source}
     targets, names = labels.targets({role: Parsed(sources[role], part.values, part.lines) for role, part in raw.items()})
     parts = {
         role: LabelledExamples(part.texts, part.pairs, targets[role], np.array(part.lines, np.int64)) for role, part in raw.items()
@@ -154,20 +176,28 @@ def _overlaps(
     return overlaps
 
 
+def _table(source: str, others: ReadRows) -> Table:
+    return lambda columns, role: others(source, columns, {"dev": "validation"}.get(role, role))
+
+
+def _identity(text: Any) -> str:
+    return text if isinstance(text, str) else text.identity
+
+
 @dataclass(frozen=True)
 class _Raw:
-    texts: list[str]
-    pairs: list[str] | None
+    texts: list[Any]
+    pairs: list[Any] | None
     values: list[Any]
     lines: list[int]
 
 
-def _read(source: str, role: str, config: LabelledConfig, labels: LabelReader, tables: Mapping[str, Table]) -> _Raw:
+def _read(source: str, role: str, config: LabelledConfig, labels: LabelReader, table: Table) -> _Raw:
     texts = {"finetune.data.text": config.text} | ({"finetune.data.text_pair": config.text_pair} if config.text_pair else {})
     raw = _Raw([], [] if config.text_pair else None, [], [])
-    for line, values in _rows(source, texts | dict(labels.columns()), role, tables):
+    for line, values in table(texts | dict(labels.columns()), role):
         for column, value in zip(texts.values(), values, strict=False):
-            if not value.strip():
+            if not _identity(value).strip():
                 raise InputError(f"{source} line {line} has empty text in column {column!r}: fill it in or remove the line.")
         raw.values.append(labels.parse(values[len(texts) :], f"{source} line {line}"))
         raw.texts.append(values[0])
@@ -175,10 +205,6 @@ def _read(source: str, role: str, config: LabelledConfig, labels: LabelReader, t
         if raw.pairs is not None:
             raw.pairs.append(values[1])
     return raw
-
-
-def _rows(source: str, columns: Mapping[str, str], role: str, tables: Mapping[str, Table]) -> Iterator[Row]:
-    return tables[source](columns, role) if source in tables else read_rows(source, columns, split={"dev": "validation"}.get(role, role))
 
 
 def _distinct(examples: LabelledExamples) -> np.ndarray:

@@ -12,25 +12,16 @@ from bert_jax.data.labelled import LabelledExamples
 from bert_jax.data.packing import Batch, Placement, assemble, pack
 from bert_jax.data.pairs import Examples
 from bert_jax.data.pipeline import Batches, State, check_stream, fingerprint_stream, own_rows
-from bert_jax.data.reader import SpecialTokens
+from bert_jax.data.reader import EncodedQuery, SpecialTokens
 
 _TEXTS_PER_CALL = 1024
 _PREFETCHED_BATCHES = 8
 
 
-class TextEncoding(Protocol):
-    """The tokens of one text."""
-
-    @property
-    def ids(self) -> np.ndarray: ...
-    @property
-    def word_starts(self) -> np.ndarray: ...
-
-
 class Encoder(SpecialTokens, Protocol):
-    """The part of the interface of `bert_jax.modalities.text.tokenizer.Tokenizer` that this module uses."""
+    """The part of the interface of `bert_jax.data.reader.Reader` that this module uses."""
 
-    def encode_batch(self, texts: list[str]) -> Sequence[TextEncoding]: ...
+    def encode_batch(self, queries: Sequence[Any], /) -> Sequence[EncodedQuery]: ...
 
 
 @dataclass(frozen=True)
@@ -42,6 +33,8 @@ class EncodedExamples:
     word_starts: np.ndarray
     truncated: int
     """Number of examples that were longer than a row and were truncated at the end."""
+    units: np.ndarray | None = None
+    """[t, U]: the unit of each token, if the modality has units."""
 
     def rows(self, placement: Placement, own: range, special: SpecialTokens, length: int, per_row: int) -> tuple[Batch, np.ndarray]:
         """Return the batch of the rows in `own`, and the example in each slot, int64 [rows, per_row], -1 for empty slots.
@@ -50,7 +43,8 @@ class EncodedExamples:
         """
         inside = np.flatnonzero((placement.rows >= own.start) & (placement.rows < own.stop))
         here = Placement(placement.rows[inside] - own.start, placement.slots[inside], placement.offsets[inside], len(own))
-        batch = assemble(self.examples.select(inside), here, self.tokens, self.word_starts, special, length, per_row, "labels")
+        own = self.examples.select(inside)
+        batch = assemble(own, here, self.tokens, self.word_starts, special, length, per_row, "labels", self.units)
         indices = np.full((len(own), per_row), -1, np.int64)
         indices[here.rows, here.slots] = inside
         return batch, indices
@@ -60,6 +54,7 @@ def encode_examples(examples: LabelledExamples, tokenizer: Encoder, length: int)
     """Tokenize labelled examples and truncate them to `length` tokens; the longer text of a pair is truncated first, at its end."""
     tokens: list[np.ndarray] = [np.zeros(0, np.int32)]
     word_starts: list[np.ndarray] = [np.zeros(0, np.bool_)]
+    units: list[np.ndarray] = []
     sizes: list[int] = []
     truncated = 0
     for start in range(0, len(examples), _TEXTS_PER_CALL):
@@ -75,11 +70,13 @@ def encode_examples(examples: LabelledExamples, tokenizer: Encoder, length: int)
                 if text is not None:
                     tokens.append(text.ids[:size])
                     word_starts.append(text.word_starts[:size])
+                    units += [] if text.units is None else [text.units[:size]]
             truncated += a + b > capacity
     edges = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     a_ranges, b_ranges = np.stack([edges[:-1], edges[1:]], 1).reshape(-1, 2, 2).transpose(1, 0, 2)
     ranges = Examples(a_ranges, b_ranges, examples.targets, np.ones(len(examples), np.float32))
-    return EncodedExamples(ranges, np.concatenate(tokens), np.concatenate(word_starts), truncated)
+    joined = np.concatenate(units) if units else None
+    return EncodedExamples(ranges, np.concatenate(tokens), np.concatenate(word_starts), truncated, joined)
 
 
 class LabelledBatches(Batches):

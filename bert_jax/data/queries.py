@@ -8,7 +8,7 @@ for full batches and one for the remaining rows.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -87,7 +87,7 @@ class PackedBatch:
 
 
 def encode_queries(
-    texts: Sequence[str], pairs: Sequence[str] | None, reader: Reader, positions: int, masked: bool = False
+    texts: Sequence[Any], pairs: Sequence[Any] | None, reader: Reader, positions: int, masked: bool = False
 ) -> Queries:
     """Encode texts or text pairs as ranges of tokens.
 
@@ -99,14 +99,15 @@ def encode_queries(
         masked: whether to predict the [MASK] tokens of the texts; texts are then truncated around them.
 
     Raises:
-        TextError: a text is not a string or is empty; or, with `masked`, has no [MASK] or has [MASK]s too far apart.
+        TextError: a text cannot be encoded or is empty; or, with `masked`, has no [MASK] or has [MASK]s too far apart.
     """
-    _check(texts)
-    _check(pairs or ())
-    flat = reader.encode_flat([*texts, *(pairs or ())])
     count = len(texts)
+    try:
+        flat = reader.encode_flat([*texts, *(pairs or ())])
+    except TextError as error:
+        raise TextError(error.index % count, error.problem, error.noun) from None
     for index in np.flatnonzero(flat.lengths == 0):
-        raise TextError(int(index) % count, "is empty: it contains no readable characters. Leave it out.")
+        raise TextError(int(index) % count, "is empty: it contains no readable characters. Leave it out.", reader.noun)
     ends = np.cumsum(flat.lengths)
     ranges = np.stack([ends - flat.lengths, ends], 1)
     a, b = ranges[:count], ranges[count:] if pairs else np.zeros_like(ranges)
@@ -114,7 +115,7 @@ def encode_queries(
     masks = np.flatnonzero(flat.ids == reader.mask_id) if masked else np.zeros(0, np.int64)
     owners = np.searchsorted(ends, masks, side="right")
     if masked:
-        _truncate_around_masks(a, masks, owners, capacity)
+        _truncate_around_masks(a, masks, owners, capacity, reader.noun)
     else:
         _truncate_longer(a, b, capacity)
     truncated = int((flat.lengths.reshape(-1, count).sum(0) > capacity).sum())
@@ -169,12 +170,6 @@ def packed_batches(queries: Queries, special: MaskingTokens, shapes: BatchShapes
         first += count
 
 
-def _check(texts: Sequence[object]) -> None:
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TextError(index, f"is not a string but {type(text).__name__}: pass strings.")
-
-
 def _truncate_longer(a: np.ndarray, b: np.ndarray, capacity: int) -> None:
     """Truncate pairs of ranges [n, 2] in place at their ends to a total of `capacity` tokens, the longer range first."""
     a_length, b_length = a[:, 1] - a[:, 0], b[:, 1] - b[:, 0]
@@ -183,18 +178,19 @@ def _truncate_longer(a: np.ndarray, b: np.ndarray, capacity: int) -> None:
     b[:, 1] = b[:, 0] + np.minimum(b_length, capacity - kept)
 
 
-def _truncate_around_masks(a: np.ndarray, masks: np.ndarray, owners: np.ndarray, capacity: int) -> None:
+def _truncate_around_masks(a: np.ndarray, masks: np.ndarray, owners: np.ndarray, capacity: int, noun: str) -> None:
     """Truncate ranges [n, 2] in place to `capacity` tokens, with their masks as close to the middle as possible."""
     texts = np.arange(len(a))
     begin_masks, end_masks = np.searchsorted(owners, texts), np.searchsorted(owners, texts, side="right")
     for index in np.flatnonzero(begin_masks == end_masks):
-        raise TextError(int(index), "has no [MASK]: write [MASK] where a token should be filled in.")
+        raise TextError(int(index), "has no [MASK]: write [MASK] where a token should be filled in.", noun)
     first, last = masks[begin_masks], masks[end_masks - 1]
     begins, ends = a.T
     starts = np.clip((first + last) // 2 - capacity // 2, begins, np.maximum(begins, ends - capacity))
     a[:] = np.stack([starts, np.minimum(ends, starts + capacity)], 1)
     for index in np.flatnonzero((first < a[:, 0]) | (last >= a[:, 1])):
-        raise TextError(int(index), f"has masks too far apart for the model's {capacity + 2} positions: shorten it or use fewer masks.")
+        problem = f"has masks too far apart for the model's {capacity + 2} positions: shorten it or use fewer masks."
+        raise TextError(int(index), problem, noun)
 
 
 def _by_row(rows: np.ndarray, columns: np.ndarray) -> Located:

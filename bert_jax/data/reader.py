@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+
+from bert_jax.errors import TextError
 
 
 class Units(NamedTuple):
@@ -12,6 +15,39 @@ class Units(NamedTuple):
 
     dtype: type[np.uint8] | type[np.floating]
     size: int
+
+
+class Grid(NamedTuple):
+    """The two-dimensional arrangement of units: `columns` x `columns`, in blocks of `block` x `block` consecutive units."""
+
+    columns: int
+    block: int
+
+    def cells(self) -> NDArray[np.int32]:
+        """Return the (row, column) of each unit, int32 [columns^2, 2]: block by block, in reading order, as are the units of a block."""
+        side = np.arange(self.columns, dtype=np.int32)
+        rows, columns = (axis.ravel() for axis in np.meshgrid(side, side, indexing="ij"))
+        block = self.block
+        order = np.lexsort((columns % block, rows % block, columns // block, rows // block))
+        cells: NDArray[np.int32] = np.stack([rows, columns], 1)[order]
+        return cells
+
+
+class EncodedQuery(Protocol):
+    """One encoded query.
+
+    Attributes:
+        ids: int32 [n].
+        word_starts: bool [n], true where a token starts a word.
+        units: [n, U], or None if the reader has no units.
+    """
+
+    @property
+    def ids(self) -> np.ndarray: ...
+    @property
+    def word_starts(self) -> np.ndarray: ...
+    @property
+    def units(self) -> np.ndarray | None: ...
 
 
 class EncodedQueries(Protocol):
@@ -59,6 +95,8 @@ class Reader(MaskingTokens, Protocol):
         ordinary_ids: int32, ids that may replace a masked token.
         fingerprint: hash of everything that determines the encoding.
         units: type of the unit vectors that accompany the ids, or None.
+        noun: what a query is, such as "text".
+        grid: the two-dimensional arrangement of the units of an input, or None if they are a sequence.
     """
 
     @property
@@ -73,15 +111,61 @@ class Reader(MaskingTokens, Protocol):
     def fingerprint(self) -> str: ...
     @property
     def units(self) -> Units | None: ...
+    @property
+    def grid(self) -> Grid | None: ...
+    @property
+    def noun(self) -> str: ...
 
     def save(self, directory: str | Path) -> None:
         """Write the files that `Modality.load` reads."""
 
-    def encode_flat(self, texts: Sequence[str]) -> EncodedQueries:
-        """Encode user input without adding special tokens; [MASK] in a text is encoded as the special id."""
+    def encode_batch(self, queries: Sequence[Any]) -> Sequence[EncodedQuery]:
+        """Encode user input as `encode_flat` does, each query on its own."""
+
+    def encode_flat(self, queries: Sequence[Any]) -> EncodedQueries:
+        """Encode user input without adding special tokens; what is masked in a query is encoded as the special id of [MASK].
+
+        Raises:
+            TextError: a query cannot be read, or is not of the type that the vocabulary encodes.
+        """
+
+    def is_one(self, queries: Any) -> bool:
+        """Return whether a user's input is a single query, rather than several."""
+
+    def first_half(self, query: Any) -> Any:
+        """Return what stands for A in a question about what follows; most queries stand for themselves."""
+
+    def second_half(self, query: Any) -> Any:
+        """Return what stands for B."""
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """Return the token of each id as a string."""
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return human-readable text for the ids, including special tokens."""
+
+
+class StringQueries:
+    """The part of a `Reader` that is the same for every vocabulary whose queries are strings and whose ids carry all of the input."""
+
+    units: None = None
+    grid: None = None
+    noun = "text"
+
+    def is_one(self, queries: Any) -> bool:
+        """Return whether the queries are a single string."""
+        return isinstance(queries, str)
+
+    def first_half(self, query: str) -> str:
+        """Return the query."""
+        return query
+
+    def second_half(self, query: str) -> str:
+        """Return the query."""
+        return query
+
+    def check(self, queries: Sequence[Any]) -> None:
+        """Raise TextError if a query is not a string."""
+        for index, query in enumerate(queries):
+            if not isinstance(query, str):
+                raise TextError(index, f"is not a string but {type(query).__name__}: pass strings.")

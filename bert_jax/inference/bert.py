@@ -131,7 +131,7 @@ class Bert:
             InputError: the model has no masked-token head, a text has no [MASK] or is empty, masks are too far apart, `top_k` is
                 invalid, or a word is not a single token of the vocabulary.
         """
-        return _unwrap(texts, self._answer("fill_mask", texts, None, top_k=top_k, words=words))
+        return self._unwrap(texts, self._answer("fill_mask", texts, None, top_k=top_k, words=words))
 
     @overload
     def score(self, texts: str) -> float: ...
@@ -147,7 +147,7 @@ class Bert:
         Raises:
             InputError: the model has no masked-token head, or a text is empty.
         """
-        return _unwrap(texts, self._answer("score", texts, None))
+        return self._unwrap(texts, self._answer("score", texts, None))
 
     @overload
     def next_sentence(self, a: str, b: str) -> float: ...
@@ -160,7 +160,7 @@ class Bert:
             InputError: the model has no next-sentence head, was not trained on the task or has one segment type; a text is empty;
                 or the lists differ in length.
         """
-        return _unwrap(a, self._answer("next_sentence", a, b))
+        return self._unwrap(a, self._answer("next_sentence", a, b))
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -205,7 +205,7 @@ class Bert:
                 `prompt_name` are given.
         """
         options = {"pooling": pooling, "layer": layer, "normalize": normalize, "prompt": prompt, "prompt_name": prompt_name}
-        return _unwrap(texts, self._answer("embed", texts, None, **options))
+        return self._unwrap(texts, self._answer("embed", texts, None, **options))
 
     @overload
     def classify(self, texts: str, pairs: str | None = None) -> Classification: ...
@@ -218,7 +218,7 @@ class Bert:
             InputError: the model is not a classifier, pairs are given to a model with one segment type, a text is empty, or the lists
                 differ in length.
         """
-        return _unwrap(texts, self._answer("classify", texts, pairs))
+        return self._unwrap(texts, self._answer("classify", texts, pairs))
 
     def answer(self, name: str, texts: Iterable[str], pairs: Iterable[str] | None = None, **options: Any) -> Answers:
         """Answer a question about each text.
@@ -250,9 +250,10 @@ class Bert:
 
     def _answer(self, name: str, texts: str | Iterable[str], pairs: str | Iterable[str] | None, **options: Any) -> Answers:
         question, ask = self._question(name), _ChunkedAsk(self._model)
-        if isinstance(texts, str) or isinstance(pairs, str):
-            if not (isinstance(texts, str) and isinstance(pairs, str | None)):
-                raise InputError("A single text and a list cannot be paired: give two texts, or two lists of the same length.")
+        if self._is_one(texts) or (pairs is not None and self._is_one(pairs)):
+            if not (self._is_one(texts) and (pairs is None or self._is_one(pairs))):
+                noun = self.tokenizer.noun
+                raise InputError(f"A single {noun} and a list cannot be paired: give two {noun}s, or two lists of the same length.")
             texts, pairs = [texts], None if pairs is None else [pairs]
         try:
             answers = question.ask(self._model, ask, texts, pairs, **options)
@@ -260,12 +261,19 @@ class Bert:
             self.truncated += ask.truncated
         if ask.truncated:
             warnings.warn(
-                f"{ask.truncated:,} of {ask.count:,} texts are longer than the model's limit of {ask.positions} tokens "
+                f"{ask.truncated:,} of {ask.count:,} {self.tokenizer.noun}s are longer than the model's limit of {ask.positions} tokens "
                 "and were truncated.",
                 TruncationWarning,
                 stacklevel=3,
             )
         return answers
+
+    def _is_one(self, inputs: Any) -> bool:
+        return self.tokenizer.is_one(inputs)
+
+    def _unwrap(self, inputs: Any, answers: Answers) -> Any:
+        """Return the answers, or for a single input its answer."""
+        return answers[0] if self._is_one(inputs) else answers
 
     def _question(self, name: str) -> Question:
         own = {question.name: question for question in (*find(self._model.description.kind, self._tasks).questions, *COMMON_QUESTIONS)}
@@ -331,17 +339,12 @@ class _ChunkedAsk:
                 try:
                     queries = encode_queries(left, right, self._model.tokenizer, self.positions, masked)
                 except TextError as error:
-                    raise TextError(first + error.index, error.problem) from None
+                    raise TextError(first + error.index, error.problem, error.noun) from None
                 self.truncated += queries.truncated
                 self.count = first + len(left)
                 yield start(queries)
 
         return list(one_ahead(started()))
-
-
-def _unwrap(texts: str | Iterable[str], answers: Answers) -> Any:
-    """Return the answers, or for a single text its answer."""
-    return answers[0] if isinstance(texts, str) else answers
 
 
 def _chunks(texts: Iterable[str], pairs: Iterable[str] | None) -> Iterator[tuple[int, tuple[list[str], list[str] | None]]]:

@@ -3,12 +3,15 @@
 from collections.abc import Iterable
 from typing import Any
 
-from bert_jax.config import CorpusConfig
+from bert_jax.config import CorpusConfig, VocabularyConfig
 from bert_jax.errors import InputError
+from bert_jax.modalities.audio.modality import Audio
 from bert_jax.modalities.base import Modality
+from bert_jax.modalities.image.modality import Image
+from bert_jax.modalities.media.options import CodebookConfig
 from bert_jax.modalities.text.modality import Text
 
-MODALITIES: tuple[Modality[Any, Any], ...] = (Text(),)
+MODALITIES: tuple[Modality[Any, Any], ...] = (Text(), Image(), Audio())
 
 
 def find(name: str, others: Iterable[Modality[Any, Any]] = ()) -> Modality[Any, Any]:
@@ -27,5 +30,6 @@ def find(name: str, others: Iterable[Modality[Any, Any]] = ()) -> Modality[Any, 
 
 
 def choices(others: Iterable[Modality[Any, Any]] = ()) -> dict[type, dict[str, type]]:
-    """Return the possible classes of a configuration's `corpus`, keyed by the name of the modality."""
-    return {CorpusConfig: {modality.name: modality.options for modality in (*MODALITIES, *others)}}
+    """Return the possible classes of a configuration's `corpus`, by the name of the modality, and of its `vocabulary`, by its kind."""
+    kinds = {"wordpiece": VocabularyConfig, "characters": VocabularyConfig, "codebook": CodebookConfig}
+    return {CorpusConfig: {modality.name: modality.options for modality in (*MODALITIES, *others)}, VocabularyConfig: kinds}

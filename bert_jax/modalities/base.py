@@ -5,22 +5,25 @@ modality does not depend on JAX: it refers to its embedding module in the model 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from bert_jax.config import CorpusOptions, VocabularyConfig
+from bert_jax.config import CorpusOptions, VocabularyOptions
 from bert_jax.data.reader import Reader
 from bert_jax.data.records import corpora
 from bert_jax.data.records.corpora import Prepared
 from bert_jax.data.records.encoding import Encoder
 from bert_jax.data.records.source import Source
-from bert_jax.data.tables import Table
+from bert_jax.data.tables import Row, Table, read_rows
 from bert_jax.storage.files import resolve_path
 
 D = TypeVar("D")
 O = TypeVar("O", bound=CorpusOptions)  # noqa: E741  # options
+
+Filled: TypeAlias = dict[str, Any]
+"""A filled-in query as JSON values: `text`, and either `masks`, the predictions for each mask, or `note` and `pictures`."""
 
 
 class Modality(ABC, Generic[D, O]):
@@ -29,7 +32,7 @@ class Modality(ABC, Generic[D, O]):
     Attributes:
         name: its name in configurations and in `model.json`.
         options: the configuration class of its corpora; the default of `options.modality` is `name`.
-        embedding: the key of its embedding module in `bert_jax.model.encoder.EMBEDDINGS`.
+        embedding: the key of its embedding module in `bert_jax.model.embeddings.EMBEDDINGS`.
         tables: built-in labelled tables, by name.
     """
 
@@ -55,7 +58,7 @@ class Modality(ABC, Generic[D, O]):
         return self.content(document)
 
     @abstractmethod
-    def learn(self, documents: Iterable[D], config: O, vocabulary: VocabularyConfig) -> Reader:
+    def learn(self, documents: Iterable[D], config: O, vocabulary: VocabularyOptions) -> Reader:
         """Learn a vocabulary from raw documents, deterministically.
 
         Raises:
@@ -70,7 +73,7 @@ class Modality(ABC, Generic[D, O]):
             InputError: the vocabulary is missing or damaged.
         """
 
-    def load_given(self, vocabulary: VocabularyConfig) -> Reader:
+    def load_given(self, vocabulary: VocabularyOptions) -> Reader:
         """Load the existing vocabulary that `vocabulary.path` of a configuration names.
 
         Raises:
@@ -82,13 +85,32 @@ class Modality(ABC, Generic[D, O]):
     def encoder(self, reader: Reader, config: O) -> Encoder[D]:
         """Return the encoder that tokenizes raw documents."""
 
-    @abstractmethod
-    def queries(self, document: D, config: O) -> list[str]:
-        """Return the sentences of a raw document as a user would type them in a query."""
+    def read_rows(self, source: str, columns: Mapping[str, str], split: str) -> Iterator[Row]:
+        """Yield the labeled rows of a source that is not one of `tables`; see `bert_jax.data.tables.read_rows`."""
+        return read_rows(source, columns, split)
 
     @abstractmethod
-    def with_mask(self, reader: Reader, query: str) -> str:
-        """Return the query with its middle token replaced by [MASK]; the query has at least one token."""
+    def queries(self, document: D, config: O) -> list[Any]:
+        """Return the sentences of a raw document, or other parts that follow each other, as a user would give them in a query."""
+
+    @abstractmethod
+    def with_mask(self, reader: Reader, query: Any) -> Any:
+        """Return the query with a token, or several, replaced by [MASK]; the query has at least one token."""
+
+    def filled(self, reader: Reader, query: Any, masks: Sequence[Sequence[Any]]) -> Filled:
+        """Return how a query is shown with the predictions for each of its masks, most probable first."""
+        del reader
+        return {"text": query, "masks": [[{"token": p.token, "probability": p.probability} for p in mask] for mask in masks]}
+
+    def pictures(self, reader: Reader, query: Any) -> list[str]:
+        """Return pictures of a query as data URIs; none if people read it."""
+        del reader, query
+        return []
+
+    def sheet(self, reader: Reader) -> str:
+        """Return a picture of the vocabulary as a data URI, or "" if people read it."""
+        del reader
+        return ""
 
     def prepare(
         self, config: O, reader: Reader, data_dir: Path, show_progress: bool = True, beam: Sequence[str] | None = None

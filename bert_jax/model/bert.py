@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import ComputeConfig, EncoderConfig
+from bert_jax.model.directory import InputDescription
 from bert_jax.model.dropout import dropout, split_rows, with_generator
-from bert_jax.model.encoder import EMBEDDINGS, Encoder
+from bert_jax.model.embeddings import EMBEDDINGS
+from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import LinearHead, MaskedTokenHead, Pooler, example_mean, gather_positions
 
 Batch: TypeAlias = Mapping[str, jax.Array]
@@ -33,14 +35,15 @@ class BertModel(nn.Module):
     vocab_size: int
     config: EncoderConfig
     compute: ComputeConfig
-    embedding: str = dataclasses.field(default="tokens", kw_only=True)
-    """A name in `bert_jax.model.encoder.EMBEDDINGS`."""
+    input: InputDescription = dataclasses.field(default=InputDescription(), kw_only=True)
+    """What enters the encoder, which selects the embeddings."""
 
     head_reads: ClassVar[Mapping[str, str]] = {}
     """For each head, by the top-level name of its parameters, the batch field that it reads in addition to the encoder's."""
 
     def setup(self) -> None:
-        self.embeddings = EMBEDDINGS[self.embedding](self.vocab_size, self.config, jnp.dtype(self.compute.dtype))
+        embeddings = EMBEDDINGS[self.input.embedding]
+        self.embeddings = embeddings(self.vocab_size, self.config, jnp.dtype(self.compute.dtype), self.input.grid)
         self.encoder = Encoder(self.config, self.compute)
 
     def encode(self, batch: Batch, keys: jax.Array | None = None, every_layer: bool = False) -> tuple[jax.Array, jax.Array | None]:

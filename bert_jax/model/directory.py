@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from bert_jax.config import EncoderConfig, to_dict
 from bert_jax.config.overrides import differences, from_dict
-from bert_jax.data.reader import Reader
+from bert_jax.data.reader import Grid, Reader
 from bert_jax.errors import InputError
 from bert_jax.modalities import find
 from bert_jax.modalities.base import Modality
@@ -19,6 +19,7 @@ from bert_jax.storage.files import SEAL, check_seal, committed, make_directory, 
 
 FILE, RESULT = "model.json", "result.json"
 
+_MOST_COLUMNS = 1 << 10
 MOST_SPARE_ROWS = 1023
 """Limit on padding rows in a token table: published tables are padded to a multiple of 8 on one small GPU, up to 1,024 across many."""
 
@@ -63,23 +64,35 @@ class InputDescription:
     modality: str = "text"
     """Name of a modality (`bert_jax.modalities`), which loads the vocabulary stored with the model."""
     embedding: str = "tokens"
-    """Module that embeds the input, one of `bert_jax.model.encoder.EMBEDDINGS`."""
+    """Module that embeds the input, one of `bert_jax.model.embeddings.EMBEDDINGS`."""
     units: int = 0
     """U, the number of values per position in addition to the id; 0 for none."""
+    columns: int = 0
+    """Units per row and column of a two-dimensional input; 0 if the input is a sequence."""
+    block: int = 0
+    """The units of a two-dimensional input are in blocks of `block` x `block` consecutive units."""
 
     def __post_init__(self) -> None:
         """Validate the values.
 
         Raises:
-            InputError: a number is negative.
+            InputError: a number is negative, or the blocks do not divide the grid.
         """
-        if self.units < 0:
-            raise InputError(f"units={self.units} must not be negative.")
+        if min(self.units, self.columns, self.block) < 0:
+            raise InputError(f"units={self.units}, columns={self.columns} and block={self.block} must not be negative.")
+        if self.columns and (not self.block or self.columns % self.block or self.columns > _MOST_COLUMNS):
+            raise InputError(f"block={self.block} must divide columns={self.columns}, which must be at most {_MOST_COLUMNS:,}.")
 
     @classmethod
     def of(cls, modality: Modality[Any, Any], reader: Reader) -> Self:
         """Describe the input of a modality with a vocabulary."""
-        return cls(modality.name, modality.embedding, reader.units.size if reader.units else 0)
+        grid = reader.grid or Grid(0, 0)
+        return cls(modality.name, modality.embedding, reader.units.size if reader.units else 0, grid.columns, grid.block)
+
+    @property
+    def grid(self) -> Grid | None:
+        """The two-dimensional arrangement of the units, or None for a sequence."""
+        return Grid(self.columns, self.block) if self.columns else None
 
 
 @dataclass(frozen=True)

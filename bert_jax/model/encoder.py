@@ -1,6 +1,6 @@
 """The BERT encoder as published: post-layer-norm Transformer layers over embedded tokens.
 
-Embeddings and encoder are separate modules. The encoder takes vectors [B, L, D] and example ids, which determine which vectors
+Embeddings (`bert_jax.model.embeddings`) and encoder are separate modules. The encoder takes vectors [B, L, D] and example ids, which determine which vectors
 attend to each other, so it accepts anything that can be represented as a sequence of vectors.
 """
 
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from bert_jax.config import ComputeConfig, EncoderConfig
 from bert_jax.model.attention import Attend, attend_within
 from bert_jax.model.dropout import dropout, split_rows
-from bert_jax.model.initializers import attend_to_neighbours, normal_initializer, sinusoidal_initializer
-from bert_jax.model.per_device import by_rows, look_up
+from bert_jax.model.initializers import attend_to_neighbours, normal_initializer
+from bert_jax.model.per_device import by_rows
 
 _REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -36,37 +36,6 @@ class LayerNorm(nn.Module):
         centered = wide - wide.mean(-1, keepdims=True)
         variance = jnp.square(centered).mean(-1, keepdims=True)
         return by_rows((centered * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype))
-
-
-class Embeddings(nn.Module):
-    """Token, position and segment tables, summed and normalized: int32 [B, L] x 3 -> [B, L, D]."""
-
-    reads = ("tokens", "positions", "segments")
-    """Batch fields passed to `__call__`."""
-
-    vocab_size: int
-    config: EncoderConfig
-    dtype: jnp.dtype
-
-    def setup(self) -> None:
-        config, init = self.config, normal_initializer(self.config)
-        self.tokens = self.param("tokens", init, (self.vocab_size, config.width))
-        positions = {"normal": normal_initializer, "sinusoidal": sinusoidal_initializer}[config.position_initializer](config)
-        self.positions = self.param("positions", positions, (config.max_positions, config.width))
-        self.segments = self.param("segments", init, (config.segment_types, config.width))
-        self.norm = LayerNorm(config.norm_epsilon)
-
-    def __call__(self, tokens: jax.Array, positions: jax.Array, segments: jax.Array, keys: jax.Array | None = None) -> jax.Array:
-        total = look_up(self.tokens, tokens) + look_up(self.positions, positions) + look_up(self.segments, segments)
-        return dropout(self.norm(total).astype(self.dtype), self.config.dropout, keys)
-
-    def table(self) -> jax.Array:
-        """Return the token table [V, D], which is tied to the masked-token head."""
-        return self.tokens
-
-
-EMBEDDINGS: dict[str, type[Embeddings]] = {"tokens": Embeddings}
-"""Embedding modules by the name under which a modality selects them (`Modality.embedding`)."""
 
 
 class EncoderLayer(nn.Module):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.config import EncoderConfig
+from bert_jax.data.reader import Grid
 
 # Heads that start by attending to neighbors use sinusoids down to this frequency (radians per position); slower ones barely
 # distinguish adjacent positions. They take this share of a head's dimensions, and the rest is left to token content.
@@ -22,16 +23,35 @@ def normal_initializer(config: EncoderConfig) -> Callable[..., jax.Array]:
     return nn.initializers.truncated_normal(config.initializer_range, lower=-2.0, upper=2.0)
 
 
-def sinusoidal_initializer(config: EncoderConfig) -> Callable[..., jax.Array]:
-    """Sinusoidal position embeddings (Vaswani et al. 2017, section 3.5), scaled to match `normal_initializer`."""
+def sinusoidal_initializer(config: EncoderConfig, grid: Grid | None = None) -> Callable[..., jax.Array]:
+    """Sinusoidal position embeddings (Vaswani et al. 2017, section 3.5), scaled to match `normal_initializer`.
+
+    With a `grid`, half of the dimensions encode the row of a position and half its column (He et al. 2022, appendix A.1).
+    """
 
     def init(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
         del key
         count, width = shape
-        angles = jnp.arange(count, dtype=jnp.float32)[:, None] * _frequencies(width)
-        return config.initializer_range * 2**0.5 * jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+        if grid is None:
+            table = _waves(jnp.arange(count, dtype=jnp.float32), width)
+        else:
+            rows, columns = _coordinates(grid, count).T
+            table = jnp.concatenate([_waves(jnp.asarray(rows), width // 2), _waves(jnp.asarray(columns), width // 2)], axis=1)
+        return config.initializer_range * 2**0.5 * table
 
     return init
+
+
+def _waves(places: jax.Array, width: int) -> jax.Array:
+    angles = places[:, None] * _frequencies(width)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+
+
+def _coordinates(grid: Grid, count: int) -> np.ndarray:
+    """Return the row and column of each position, float32 [count, 2]. [CLS] comes first; positions after the grid continue its diagonal."""
+    after = np.arange(max(0, count - 1 - grid.columns**2))
+    places = [np.full((1, 2), -1), grid.cells(), np.stack([after, after], 1) + grid.columns]
+    return np.concatenate(places)[:count].astype(np.float32)
 
 
 def _frequencies(width: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Renders what tasks display (`bert_jax.tasks.display`) as HTML."""
 
+import itertools
 from collections.abc import Sequence
 from html import escape
 
@@ -29,7 +30,17 @@ def panel(shown: Panel) -> str:
 def _article(example: Example) -> str:
     text = "<br>".join(escape(text).replace("[MASK]", "<mark>[MASK]</mark>") for text in example.texts)
     lists = "".join(f"<ol>{''.join(_guess(guess) for guess in guesses)}</ol>" for guesses in example.guesses)
-    return f"<article><p>{text}</p>{lists}</article>\n"
+    return f"<article><p>{text}</p>{_pictures(example)}{lists}</article>\n"
+
+
+def _pictures(example: Example) -> str:
+    shown = itertools.zip_longest(example.pictures, example.captions, fillvalue="")
+    figures = "".join(
+        f'<figure><img src="{escape(source)}" alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption></figure>'
+        for source, caption in shown
+        if source.startswith("data:image/png;base64,")
+    )
+    return f'<div class="pictures">{figures}</div>' if figures else ""
 
 
 def _guess(guess: Guess) -> str:

@@ -14,7 +14,7 @@ from bert_jax.config import FinetuneConfig, RunConfig
 from bert_jax.data.labelled import Labelled, LabelledExamples
 from bert_jax.data.labelled_batches import LabelledBatches, labelled_batches, labelled_evaluation
 from bert_jax.errors import InputError
-from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.data.reader import Reader
 from bert_jax.model import directory as model_directory
 from bert_jax.model.attention import resolve_attention
 from bert_jax.model.bert import SHARED_PARAMETERS
@@ -36,7 +36,7 @@ def finetune(
     directory: Path,
     labelled: Labelled,
     encoder: ModelDescription,
-    tokenizer: Tokenizer,
+    tokenizer: Reader,
     pretrained: Path | None,
     tasks: Sequence[Task] = (),
 ) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def finetune(
         directory: the directory of the stage.
         labelled: the labeled examples.
         encoder: the description of the model that provides the encoder.
-        tokenizer: the tokenizer that encodes the texts.
+        tokenizer: the vocabulary that encodes the inputs.
         pretrained: the model directory to load the encoder's parameters from; None to initialize them randomly.
         tasks: tasks that are not part of this package.
 
@@ -116,7 +116,7 @@ def _check(
 
 
 def _job(
-    config: RunConfig, stage: FinetuneConfig, task: FinetuningTask[Any], directory: Path, labelled: Labelled, tokenizer: Tokenizer,
+    config: RunConfig, stage: FinetuneConfig, task: FinetuningTask[Any], directory: Path, labelled: Labelled, tokenizer: Reader,
     description: ModelDescription, model: Any, mesh: Mesh, warm_start: Callable[[Any], Any] | None, batches: LabelledBatches,
 ) -> Job:  # fmt: skip
     dev = [_own_rows(batch) for batch, _ in _evaluation(labelled.dev, tokenizer, stage)]
@@ -149,13 +149,13 @@ def _job(
     )
 
 
-def _warm_start(pretrained: Path, encoder: ModelDescription, tokenizer: Tokenizer, tasks: Sequence[Task], params: Any) -> Any:
+def _warm_start(pretrained: Path, encoder: ModelDescription, tokenizer: Reader, tasks: Sequence[Task], params: Any) -> Any:
     shared = {name: params[name] for name in SHARED_PARAMETERS if name in params}
     identity = model_directory.identity(encoder, tokenizer)
     return params | load_parameters(pretrained, shared, identity, find(encoder.kind, tasks).best)
 
 
-def _evaluation(examples: LabelledExamples, tokenizer: Tokenizer, stage: FinetuneConfig) -> Sequence[tuple[HostBatch, np.ndarray]]:
+def _evaluation(examples: LabelledExamples, tokenizer: Reader, stage: FinetuneConfig) -> Sequence[tuple[HostBatch, np.ndarray]]:
     return labelled_evaluation(examples, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size)
 
 
@@ -167,7 +167,7 @@ def _own_rows(batch: HostBatch) -> HostBatch:
 
 
 def _score(
-    job: Job, task: FinetuningTask[Any], model: Any, labelled: Labelled, tokenizer: Tokenizer, stage: FinetuneConfig
+    job: Job, task: FinetuningTask[Any], model: Any, labelled: Labelled, tokenizer: Reader, stage: FinetuneConfig
 ) -> dict[str, Any]:
     state = abstract_state(create_state(job.init, job.optimizer, job.mesh))
     params = load_parameters(job.directory, state.params, job.model, task.best)
@@ -182,8 +182,8 @@ def _score(
 
 
 def _write_predictions(path: Path, examples: LabelledExamples, scorer: Scorer) -> None:
-    pairs: Sequence[str | None] = examples.pairs or [None] * len(examples)
+    pairs: Sequence[Any] = examples.pairs or [None] * len(examples)
     with path.open("w", encoding="utf-8") as file:
         for i, (text, pair) in enumerate(zip(examples.texts, pairs, strict=True)):
-            line: dict[str, Any] = {"text": text} | ({"text_pair": pair} if pair is not None else {})
+            line: dict[str, Any] = {"text": str(text)} | ({"text_pair": str(pair)} if pair is not None else {})
             file.write(json.dumps(line | scorer.line(i), ensure_ascii=False) + "\n")

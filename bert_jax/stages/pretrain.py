@@ -70,7 +70,9 @@ def pretrain(
     held_out = [_held_out(part, prepared, reader, config.seed) for part in parts]
     slots = [masked_slots(part.rows.length, stage.masking) for part in parts]
     flops = [
-        training_flops(config.encoder, model.vocab_size, part.batch_size, part.rows.length, count, part.rows.examples_per_row)
+        training_flops(
+            config.encoder, model.vocab_size, part.batch_size, part.rows.length, count, part.rows.examples_per_row, input_description.units
+        )
         for part, count in zip(parts, slots, strict=True)
     ]
     batches = [pretraining_batches(prepared.train, reader, part.rows, part.batch_size, config.seed, **_processes()) for part in parts]

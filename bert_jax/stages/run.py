@@ -118,7 +118,7 @@ def _labelled(config: RunConfig, tasks: Sequence[Task], modality: Modality[Any, 
     """Load the labeled text, and warn about anything unusual in it."""
     assert config.finetune is not None
     task = finetuning(config.finetune.task, tasks)
-    labelled = load_labelled(config.finetune.data, task.labels(config.finetune.task), config.seed, modality.tables)
+    labelled = load_labelled(config.finetune.data, task.labels(config.finetune.task), config.seed, modality.tables, modality.read_rows)
     if jax.process_index() == 0:
         _warn_about_labels(labelled, task.remarks(labelled))
     return labelled

@@ -25,15 +25,15 @@ def show_examples(config: RunConfig, workdir: Path, tasks: Sequence[Task], modal
         bert = load(workdir / "pretrain", modalities=[modality])
         held_out = list(itertools.islice(_short_documents(config, bert, modality), _SHOWN))
         blanks = list(config.pretrain.blanks) or [modality.with_mask(bert.tokenizer, sentences[0]) for sentences in held_out]
-        examples["fill_mask"] = [
-            {"text": text, "masks": [[{"token": p.token, "probability": p.probability} for p in mask] for mask in masks]}
-            for text, masks in zip(blanks, bert.fill_mask(blanks, top_k=5), strict=True)
-        ]
+        filled = zip(blanks, bert.fill_mask(blanks, top_k=5), strict=True) if blanks else ()
+        examples["fill_mask"] = [modality.filled(bert.tokenizer, query, masks) for query, masks in filled]
+        if sheet := modality.sheet(bert.tokenizer):
+            examples["vocabulary"] = [{"text": "", "pictures": [sheet]}]
         if config.pretrain.rows.next_sentence != "none" and len(held_out) > 1:
             pairs = _pairs(held_out)
             probabilities = bert.next_sentence([a for a, _, _ in pairs], [b for _, b, _ in pairs])
             examples["next_sentence"] = [
-                {"a": a, "b": b, "expected": expected, "probability": float(probability)}
+                {"a": str(a), "b": str(b), "expected": expected, "probability": float(probability)} | _pictures(modality, bert, a, b)
                 for (a, b, expected), probability in zip(pairs, probabilities, strict=True)
             ]
     if config.finetune:
@@ -44,16 +44,22 @@ def show_examples(config: RunConfig, workdir: Path, tasks: Sequence[Task], modal
     return examples
 
 
-def _short_documents(config: RunConfig, bert: Bert, modality: Modality[Any, Any]) -> Iterator[list[str]]:
-    """Yield the sentences of held-out documents whose first two sentences are non-empty and at most half a row long each."""
-    longest = bert.config.max_positions // 2 - 3
+def _short_documents(config: RunConfig, bert: Bert, modality: Modality[Any, Any]) -> Iterator[list[Any]]:
+    """Yield the sentences of held-out documents whose first two sentences are non-empty and fit into a pair."""
     for document in documents(modality, config.corpus, "valid"):
         sentences = modality.queries(document, config.corpus)
-        if len(sentences) > 1 and all(1 <= length <= longest for length in bert.tokenizer.encode_flat(sentences[:2]).lengths):
-            yield sentences
+        if len(sentences) > 1:
+            lengths = bert.tokenizer.encode_flat(sentences[:2]).lengths
+            if lengths.all() and lengths.sum() <= bert.config.max_positions - 3:
+                yield sentences
 
 
-def _pairs(held_out: list[list[str]]) -> list[tuple[str, str, bool]]:
+def _pictures(modality: Modality[Any, Any], bert: Bert, *queries: Any) -> dict[str, Any]:
+    drawn = [picture for query in queries for picture in modality.pictures(bert.tokenizer, query)]
+    return {"pictures": drawn} if drawn else {}
+
+
+def _pairs(held_out: list[list[Any]]) -> list[tuple[Any, Any, bool]]:
     """Return a true and a false next sentence for each of the first documents."""
     pairs = []
     for document, other in itertools.pairwise(held_out[: _SHOWN // 2 + 1]):

@@ -60,7 +60,7 @@ def _batches(config: RunConfig, directory: Path, modality: Modality[Any, Any]) -
     assert stage is not None
     _, tokenizer = model_directory.read(directory, [modality])
     task = finetuning(stage.task)
-    train = load_labelled(stage.data, task.labels(stage.task), config.seed, modality.tables).train
+    train = load_labelled(stage.data, task.labels(stage.task), config.seed, modality.tables, modality.read_rows).train
     examples = labelled_batches(
         train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
         task.kind,

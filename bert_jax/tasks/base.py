@@ -278,7 +278,7 @@ class FinetuningTask(Task, Generic[O]):
         """Return the FLOPs of a training step; by default, those of the encoder."""
         from bert_jax.model.flops import training_flops
 
-        return training_flops(description.encoder, 0, stage.batch_size, stage.length, masked=0, examples=0)
+        return training_flops(description.encoder, 0, stage.batch_size, stage.length, masked=0, examples=0, units=description.input.units)
 
     def remarks(self, labelled: Labelled) -> tuple[str, ...]:
         """Return remarks about the labels, as sentences, to report before training."""

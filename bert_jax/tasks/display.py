@@ -39,10 +39,14 @@ class Guess:
 
 @dataclass(frozen=True)
 class Example:
-    """One or more texts and the model's answers: a list of guesses for each question."""
+    """One or more texts, or pictures, and the model's answers: a list of guesses for each question."""
 
     texts: Sequence[str]
-    guesses: Sequence[Sequence[Guess]]
+    guesses: Sequence[Sequence[Guess]] = ()
+    pictures: Sequence[str] = ()
+    """Data URIs of PNG images."""
+    captions: Sequence[str] = ()
+    """A caption for each picture; none if there are no captions."""
 
 
 @dataclass(frozen=True)

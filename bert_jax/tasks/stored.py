@@ -14,7 +14,7 @@ from bert_jax.modalities.base import Modality
 from bert_jax.model import directory as model_directory
 from bert_jax.model.batch import zero_row
 from bert_jax.model.directory import ModelDescription
-from bert_jax.model.encoder import EMBEDDINGS
+from bert_jax.model.embeddings import EMBEDDINGS
 from bert_jax.tasks.base import Task
 from bert_jax.training.checkpoints.loading import load_parameters
 

@@ -24,10 +24,14 @@ class MaskedTokens(NamedTuple):
     """int32 [B, M], the original tokens."""
     weights: jax.Array
     """float32 [B, M], 0 for an unused slot."""
+    units: jax.Array | None = None
+    """[B, L, U], after masking, if the tokens have units."""
 
 
 # Maximum number of tokens by which the last whole word of a row may exceed the masking rate.
 _WORD_OVERRUN = 8
+# Random units come from other rows of the same group of rows, so that they need not cross devices.
+_GROUP = 8
 
 
 def masked_slots(length: int, config: MaskingConfig) -> int:
@@ -43,6 +47,7 @@ def mask_tokens(
     mask_id: int,
     ordinary_ids: jax.Array,
     config: MaskingConfig,
+    units: jax.Array | None = None,
 ) -> MaskedTokens:
     """Choose tokens of each row and mask them (Devlin et al. 2019, section 3.1).
 
@@ -51,12 +56,16 @@ def mask_tokens(
     `whole_words`, words are chosen in random order, and the word that would exceed the target is included with the probability that
     preserves the expected rate.
 
+    Tokens with units get the unit and the token of another place of the batch instead of a random token. A unit at [MASK] stays: the
+    embedding hides it.
+
     Args:
         key: the only source of randomness.
         tokens, word_starts: int32 and bool [B, L].
         special_ids: tokens that are never chosen, including padding.
         mask_id: the id of [MASK].
         ordinary_ids: int32 [O], the tokens from which random replacements are drawn.
+        units: [B, L, U], the unit of each token, if there are any.
     """
     choose_key, kind_key, random_key = jax.random.split(key, 3)
     candidates = jnp.all(jnp.stack([tokens != jnp.int32(i) for i in special_ids]), axis=0)
@@ -69,16 +78,53 @@ def mask_tokens(
     positions, chosen = choose(choose_key, candidates, word_starts, wanted, slots)
     labels = jnp.take_along_axis(tokens, positions, axis=1)
 
-    kind = jax.random.uniform(kind_key, positions.shape)
-    random_tokens = ordinary_ids[jax.random.randint(random_key, positions.shape, 0, ordinary_ids.shape[0])]
-    written = jnp.where(kind < config.mask_share, jnp.int32(mask_id), labels)
-    is_random = (kind >= config.mask_share) & (kind < config.mask_share + config.random_share)
-    written = jnp.where(is_random, random_tokens, written)
-    # Unused slots point outside the row, so that the scatter drops them.
+    # Unused slots point outside the row, so that the scatters drop them.
     target = jnp.where(chosen, positions, tokens.shape[1])
     rows = jnp.arange(tokens.shape[0])[:, None]
+
+    kind = jax.random.uniform(kind_key, positions.shape)
+    is_random = (kind >= config.mask_share) & (kind < config.mask_share + config.random_share)
+    if units is None:
+        random_tokens = ordinary_ids[jax.random.randint(random_key, positions.shape, 0, ordinary_ids.shape[0])]
+    else:
+        moved = jnp.where(is_random, target, tokens.shape[1])
+        random_tokens, units = _exchange(random_key, tokens, units, candidates, positions, moved)
+    written = jnp.where(kind < config.mask_share, jnp.int32(mask_id), labels)
+    written = jnp.where(is_random, random_tokens, written)
     corrupted = tokens.at[rows, target].set(written, mode="drop")
-    return MaskedTokens(corrupted, positions, labels, chosen.astype(jnp.float32))
+    return MaskedTokens(corrupted, positions, labels, chosen.astype(jnp.float32), units)
+
+
+def _exchange(
+    key: jax.Array, tokens: jax.Array, units: jax.Array, candidates: jax.Array, positions: jax.Array, target: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Draw a token of another row for each slot: int32 [B, M]; and move the units of these tokens to `target`: [B, L, U].
+
+    Args:
+        candidates: bool [B, L], the tokens that may be drawn. Where the other row has none, a slot keeps its own token.
+        positions: int32 [B, M], the token of each slot.
+        target: int32 [B, M], where the drawn units go; L discards them.
+    """
+    count = math.gcd(tokens.shape[0], _GROUP)
+
+    def of_group(key: jax.Array, tokens: jax.Array, units: jax.Array, *others: jax.Array) -> tuple[jax.Array, jax.Array]:
+        candidates, positions, target = others
+        row_key, column_key = jax.random.split(key)
+        own = jnp.arange(count, dtype=jnp.int32)[:, None]
+        row = (own + jax.random.randint(row_key, positions.shape, 1, max(2, count))) % count
+        available = candidates.sum(-1, dtype=jnp.int32)[row]
+        rank = jax.random.uniform(column_key, positions.shape) * available.astype(jnp.float32)
+        column = jnp.argsort(~candidates, axis=1, stable=True)[row, rank.astype(jnp.int32)]
+        row, column = jnp.where(available > 0, row, own), jnp.where(available > 0, column, positions)
+        from_row, from_column = (jnp.broadcast_to(x, tokens.shape) for x in (own, jnp.arange(tokens.shape[1], dtype=jnp.int32)))
+        from_row = from_row.at[own, target].set(row, mode="drop")
+        from_column = from_column.at[own, target].set(column, mode="drop")
+        return tokens[row, column], units[from_row, from_column]
+
+    groups = tokens.shape[0] // count
+    arrays = [x.reshape(groups, count, *x.shape[1:]) for x in (tokens, units, candidates, positions, target)]
+    drawn, moved = jax.vmap(of_group)(jax.random.split(key, groups), *arrays)
+    return drawn.reshape(positions.shape), moved.reshape(units.shape)
 
 
 def _choose_tokens(

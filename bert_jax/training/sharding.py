@@ -19,6 +19,7 @@ PARAMETER_SPECS: dict[tuple[str, ...], PartitionSpec] = {
     ("embeddings", "tokens"): PartitionSpec("tensor", "fsdp"),  # V, D
     ("embeddings", "positions"): PartitionSpec(None, "fsdp"),  # P, D
     ("embeddings", "segments"): PartitionSpec(None, None),  # S, D: a row or two
+    ("embeddings", "units", "kernel"): PartitionSpec("fsdp", None),  # U, D
     ("query", "kernel"): PartitionSpec(None, "fsdp", "tensor"),  # N, D, H*K
     ("key", "kernel"): PartitionSpec(None, "fsdp", "tensor"),
     ("value", "kernel"): PartitionSpec(None, "fsdp", "tensor"),

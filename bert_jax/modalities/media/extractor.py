@@ -1,34 +1,22 @@
 """The interface between a medium (images, audio) and what all media share: from the content of a file to a sequence of units."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bert_jax.data.reader import Units
+from bert_jax.data.reader import Grid, Units
 
 Content: TypeAlias = bytes | NDArray[Any] | tuple[NDArray[Any], int]
 """The bytes of a file; pixels [H, W] or [H, W, C]; or samples [n] or [n, channels], optionally with their rate in Hz."""
 
 
+__all__ = ["Content", "Extractor", "Grid", "Unreadable"]
+
+
 class Unreadable(ValueError):
     """Content that cannot be turned into units. The message ends a sentence whose subject is the file: "is not an image"."""
-
-
-class Grid(NamedTuple):
-    """The two-dimensional arrangement of units: `columns` x `columns`, in blocks of `block` x `block` consecutive units."""
-
-    columns: int
-    block: int
-
-    def cells(self) -> NDArray[np.int32]:
-        """Return the (row, column) of each unit, int32 [columns^2, 2]: blocks from left to right and top to bottom, and so within a block."""
-        side = np.arange(self.columns, dtype=np.int32)
-        rows, columns = (axis.ravel() for axis in np.meshgrid(side, side, indexing="ij"))
-        block = self.block
-        order = np.lexsort((columns % block, rows % block, columns // block, rows // block))
-        return np.stack([rows, columns], 1)[order]
 
 
 class Extractor(ABC):
@@ -37,11 +25,13 @@ class Extractor(ABC):
     Attributes:
         noun: what a file holds, such as "image".
         suffixes: lowercase suffixes of the files that are read.
+        dimensions: the largest number of dimensions of an array that is one input; one with more is several inputs.
         halves: whether the sentence task is about the halves of one input, rather than about inputs that continue each other.
     """
 
     noun: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
+    dimensions: ClassVar[int]
     halves: ClassVar[bool] = False
 
     @property
@@ -86,6 +76,10 @@ class Extractor(ABC):
             units: the units; a row of NaN is drawn as masked, in a flat gray.
             tint: how strongly to tint each unit, from 0 (not at all) to 1, float [n].
         """
+
+    @abstractmethod
+    def tile(self, unit: NDArray[Any]) -> NDArray[np.uint8]:
+        """Draw a single unit [U] as RGB pixels [h, w, 3], as it looks in `picture`."""
 
     @abstractmethod
     def measure(self, content: Content) -> dict[str, float]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from bert_jax.config import CorpusConfig, VocabularyConfig
+from bert_jax.config import CorpusConfig, VocabularyConfig, VocabularyOptions
 from bert_jax.data.reader import Reader
 from bert_jax.data.records import held_out
 from bert_jax.data.records.held_out import Split
@@ -35,8 +35,9 @@ class Text(Modality[list[str], CorpusConfig]):
         """Return the characters without whitespace, in UTF-8."""
         return "".join("".join(paragraph.split()) for paragraph in document).encode(errors="replace")
 
-    def learn(self, documents: Iterable[list[str]], config: CorpusConfig, vocabulary: VocabularyConfig) -> Tokenizer:
+    def learn(self, documents: Iterable[list[str]], config: CorpusConfig, vocabulary: VocabularyOptions) -> Tokenizer:
         """Learn a vocabulary of word pieces or characters."""
+        vocabulary = _of_text(vocabulary)
         return Tokenizer.train((sentence for document in documents for sentence in self.queries(document, config)), vocabulary)
 
     def load(self, directory: Path) -> Tokenizer:
@@ -47,8 +48,9 @@ class Text(Modality[list[str], CorpusConfig]):
             raise InputError(f"{vocab_file} and {json_file} do not contain the same vocabulary: one was edited or replaced. Restore it.")
         return tokenizer
 
-    def load_given(self, vocabulary: VocabularyConfig) -> Tokenizer:
+    def load_given(self, vocabulary: VocabularyOptions) -> Tokenizer:
         """Load a tokenizer of any origin, with the normalization and word-length settings of the configuration."""
+        vocabulary = _of_text(vocabulary)
         return Tokenizer.load(vocabulary.path, vocabulary.lowercase, vocabulary.strips_accents, vocabulary.other_max_word_length)
 
     def encoder(self, reader: Reader, config: CorpusConfig) -> DocumentEncoder:
@@ -66,6 +68,15 @@ class Text(Modality[list[str], CorpusConfig]):
         offsets = reader.encode(query).offsets
         start, end = offsets[len(offsets) // 2]
         return f"{query[:start]}[MASK]{query[end:]}"
+
+
+def _of_text(vocabulary: VocabularyOptions) -> VocabularyConfig:
+    if not isinstance(vocabulary, VocabularyConfig):
+        raise InputError(
+            f"A corpus of text has a vocabulary of word pieces or characters, not a {vocabulary.kind}: set --config.vocabulary.kind=wordpiece, "
+            "or name a corpus of another modality."
+        )
+    return vocabulary
 
 
 def documents(config: CorpusConfig, split: Split) -> Iterator[list[str]]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from bert_jax.config import VocabularyConfig
+from bert_jax.data.reader import StringQueries
 from bert_jax.errors import InputError
 from bert_jax.modalities.text.bulk_encoding import BulkEncoder
 from bert_jax.modalities.text.tokenizer_files import PUBLISHED_WORD_LENGTH, SPECIAL_TOKENS, UNUSED, read_tokenizer
@@ -57,6 +58,10 @@ class Encoding:
         return len(self.ids)
 
     @property
+    def units(self) -> None:
+        """None: token ids carry all of the input."""
+
+    @property
     def offsets(self) -> Ids:
         """int32 [n, 2]: start and end (exclusive) of each token, in characters of the text."""
         return np.asarray(self._raw.offsets, np.int32).reshape(-1, 2)
@@ -82,7 +87,7 @@ class FlatEncodings(NamedTuple):
         """None: token ids carry all of the input."""
 
 
-class Tokenizer:
+class Tokenizer(StringQueries):
     """Converts text to token ids and back.
 
     Attributes:
@@ -93,10 +98,7 @@ class Tokenizer:
         max_word_length: longer words, in characters, become [UNK]; None for character vocabularies.
         ordinary_ids: int32, all ids that are neither special nor [unusedN] tokens.
         fingerprint: SHA-256 of everything that determines the encoding.
-        units: None, since token ids carry all of the input.
     """
-
-    units: None = None
 
     def __init__(self, backend: tokenizers.Tokenizer, source: str) -> None:
         """Wrap a `tokenizers` object from `train` or `load`; `source` identifies it in error messages.
@@ -231,7 +233,12 @@ class Tokenizer:
         return [Encoding(ids, starts, raw) for ids, starts, raw in pieces]
 
     def encode_flat(self, texts: Sequence[str]) -> FlatEncodings:
-        """Encode many texts into concatenated arrays without offsets; the fastest way to encode large amounts of text."""
+        """Encode many texts into concatenated arrays without offsets; the fastest way to encode large amounts of text.
+
+        Raises:
+            TextError: a text is not a string.
+        """
+        self.check(texts)
         return self.encode_characters(texts)[0]
 
     def encode_characters(self, texts: Sequence[str]) -> tuple[FlatEncodings, NDArray[np.int64]]:

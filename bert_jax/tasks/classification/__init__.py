@@ -128,7 +128,7 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
 
         return ClassificationModel(
             vocab_size, description.encoder, compute, len(description.labels), description.pooling, head_dropout,
-            embedding=description.input.embedding,
+            input=description.input,
         )  # fmt: skip
 
     def why_not_exportable(self, description: ModelDescription) -> str:
@@ -178,8 +178,9 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
         from bert_jax.model.flops import classification_flops
 
         return classification_flops(
-            description.encoder, len(description.labels), stage.batch_size, stage.length, stage.examples_per_row, description.pooling
-        )
+            description.encoder, len(description.labels), stage.batch_size, stage.length, stage.examples_per_row, description.pooling,
+            description.input.units,
+        )  # fmt: skip
 
     def remarks(self, labelled: Labelled) -> tuple[str, ...]:
         """Report labels that differ only in case, and classes without training or test examples."""

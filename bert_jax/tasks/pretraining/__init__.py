@@ -37,7 +37,7 @@ class PretrainingTask(Task):
         """Return an encoder with both heads."""
         from bert_jax.model.bert import PretrainingModel
 
-        return PretrainingModel(vocab_size, description.encoder, compute, embedding=description.input.embedding)
+        return PretrainingModel(vocab_size, description.encoder, compute, input=description.input)
 
     def figures(self, result: Json) -> list[Figure]:
         """Return the accuracy of both heads compared with guessing, the loss, and the number of tokens and throughput."""
@@ -71,18 +71,21 @@ class PretrainingTask(Task):
         def filled(values: Json) -> Example:
             masks = values.get("masks") or []
             guesses = [[Guess(str(p.get("token", "")), display.probability(p.get("probability"))) for p in mask] for mask in masks]
-            return Example((str(values.get("text", "")),), guesses)
+            texts = [str(values[name]) for name in ("text", "note") if values.get(name)]
+            return Example(texts or ("",), guesses, *_pictures(values))
 
         def paired(values: Json) -> Example:
             probability, expected = display.probability(values.get("probability")), values.get("expected")
             follows = probability >= 0.5
             correct = None if expected is None else bool(expected) == follows
             guess = Guess("follows", probability, correct) if follows else Guess("does not follow", 1 - probability, correct)
-            return Example((str(values.get("a", "")), str(values.get("b", ""))), ((guess,),))
+            return Example((str(values.get("a", "")), str(values.get("b", ""))), ((guess,),), *_pictures(values))
 
+        codes = [Example((str(values.get("text", "")),), (), *_pictures(values)) for values in examples.get("vocabulary") or []]
         return [
             Panel("Filled-in blanks", [filled(values) for values in examples.get("fill_mask") or []]),
             Panel("Does the second sentence follow?", [paired(values) for values in examples.get("next_sentence") or []]),
+            Panel("The codes: what is predicted where a unit is masked", codes),
         ]
 
     def example_lines(self, examples: Mapping[str, Sequence[Json]]) -> list[str]:
@@ -90,7 +93,8 @@ class PretrainingTask(Task):
         lines = []
         for blank in examples.get("fill_mask", ()):
             lines.append(f"  {shortened(blank['text'])}")
-            lines += ["      " + "  ".join(f"{p['token']} {p['probability']:.0%}" for p in mask) for mask in blank["masks"]]
+            lines += ["      " + "  ".join(f"{p['token']} {p['probability']:.0%}" for p in mask) for mask in blank.get("masks", ())]
+            lines += [f"      {blank['note']}"] if "note" in blank else []
         if lines:
             lines.insert(0, "Filled-in blanks:")
         if examples.get("next_sentence"):
@@ -112,6 +116,10 @@ class PretrainingTask(Task):
         if result["nsp_accuracy"] is not None:
             lines.append(f"Next sentence       {result['nsp_accuracy']:.1%} accuracy (chance: 50.0%)")
         return lines
+
+
+def _pictures(values: Json) -> tuple[list[str], list[str]]:
+    return [*map(str, values.get("pictures") or ())], [*map(str, values.get("captions") or ())]
 
 
 PRETRAINING = PretrainingTask()

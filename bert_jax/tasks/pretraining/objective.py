@@ -35,9 +35,11 @@ class PretrainingObjective:
             self.mask_id,
             jnp.asarray(self.ordinary_ids, jnp.int32),
             self.masking,
+            batch.get("units"),
         )
         return {
             **batch,
+            **({} if masked.units is None else {"units": masked.units}),
             "tokens": masked.tokens,
             "masked_positions": masked.positions,
             "masked_labels": masked.labels,

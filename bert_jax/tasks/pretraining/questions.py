@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish, one_ahead
 from bert_jax.runtime.terminal import padded, percent, width
-from bert_jax.tasks.base import ONE_SEGMENT_TYPE, Loaded, Question
+from bert_jax.tasks.base import ONE_SEGMENT_TYPE, Answers, Ask, Loaded, Question
 
 if TYPE_CHECKING:
     import numpy as np
@@ -145,6 +145,12 @@ class NextSentence(Question):
                 "whether a sentence follows. Load a model that was trained with 'nsp' or 'sop'."
             )
         return ONE_SEGMENT_TYPE if description.encoder.segment_types == 1 else ""
+
+    def ask(self, model: Loaded, ask: Ask, texts: Iterable[Any], pairs: Iterable[Any] | None, **options: Any) -> Answers:
+        """Return the probability of each pair."""
+        reader = model.tokenizer
+        firsts, seconds = map(reader.first_half, texts), None if pairs is None else map(reader.second_half, pairs)
+        return super().ask(model, ask, firsts, seconds, **options)
 
     def start(self, model: Loaded, **options: Any) -> Callable[[Queries], Finish[list[float]]]:
         """Return a function that computes the probability of each pair."""

@@ -1,0 +1,182 @@
+"""What images and audio have in common as modalities: an item is a document, and a codebook is the vocabulary."""
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bert_jax.config import VocabularyOptions
+from bert_jax.data.reader import Reader
+from bert_jax.data.tables import Row
+from bert_jax.errors import InputError
+from bert_jax.modalities.base import Filled, Modality
+from bert_jax.modalities.media import pictures
+from bert_jax.modalities.media.codebook import Codebook
+from bert_jax.modalities.media.encoding import MediaEncoder
+from bert_jax.modalities.media.extractor import Extractor, Unreadable
+from bert_jax.modalities.media.items import Half, Item, Masked
+from bert_jax.modalities.media.options import CodebookConfig, MediaOptions
+from bert_jax.modalities.media.sources import Files, InMemory, Source, Tfds, labelled_rows
+from bert_jax.runtime.progress import WorkProgress
+from bert_jax.storage.files import on_disk
+
+O = TypeVar("O", bound=MediaOptions)  # noqa: E741  # options
+
+_SAMPLED_ITEMS, _UNITS_PER_ITEM = 8192, 32
+"""A codebook is learned from a random sample of this many items, and this many units of each."""
+_MASKED_SHARE = 0.5
+"""Fraction of the units that are masked in the pictures at the end of a run."""
+
+
+class Media(Modality[Item, O]):
+    """A modality whose documents are files.
+
+    Attributes:
+        extractor: the class of its extractors.
+        feature: the column of TFDS data sets.
+    """
+
+    embedding = "units"
+    extractor: ClassVar[type[Extractor]]
+    feature: ClassVar[str]
+
+    @abstractmethod
+    def demo(self) -> InMemory:
+        """Return the unlabeled training data of the demo."""
+
+    def open_source(self, name: str, config: O) -> Source:
+        """Return the source for files, the demo, or a TFDS data set."""
+        if name == "demo":
+            return self.demo()
+        if name.startswith("tfds:"):
+            return Tfds(name.removeprefix("tfds:"), self.feature)
+        return Files(on_disk(name, "The corpus"), self.extractor.suffixes)
+
+    def content(self, document: Item) -> bytes:
+        """Return a hash of the content."""
+        return document.identity.encode()
+
+    def learn(self, documents: Iterable[Item], config: O, vocabulary: VocabularyOptions) -> Codebook:
+        """Learn a codebook from a random sample of the units."""
+        if not isinstance(vocabulary, CodebookConfig):
+            raise InputError(
+                f"A corpus of {self.extractor.noun}s has a codebook, not a vocabulary of {vocabulary.kind}: set "
+                "--config.vocabulary=codebook, or vocabulary=CodebookConfig() in the configuration."
+            )
+        extractor = config.extractor()
+        sample = _sample(documents, extractor, vocabulary.seed, config)
+        return Codebook.learn(extractor, sample, vocabulary)
+
+    def load(self, directory: Path) -> Codebook:
+        """Load a codebook."""
+        return Codebook.load(directory, self.extractor)
+
+    def encoder(self, reader: Reader, config: O) -> MediaEncoder:
+        """Return the encoder of files.
+
+        Raises:
+            InputError: the codebook is of other units than the configuration says.
+        """
+        assert isinstance(reader, Codebook)
+        if reader.extractor != config.extractor():
+            raise InputError(
+                f"The codebook was learned from units of {reader.extractor}, but the configuration asks for {config.extractor()}. Set the values "
+                "of corpus to those of the codebook, or learn another one."
+            )
+        return MediaEncoder(reader, config)
+
+    def read_rows(self, source: str, columns: Mapping[str, str], split: str) -> Iterator[Row]:
+        """Yield labeled rows from a folder per class, a table with a column of paths, or a TFDS data set."""
+        return labelled_rows(source, columns, split, self.extractor.suffixes, self.feature)
+
+    def queries(self, document: Item, config: O) -> list[Any]:
+        """Return both halves of an item; nothing if it cannot be read or has only one unit."""
+        try:
+            units = config.extractor().extract(document.read())
+        except Unreadable:
+            return []
+        return [Half(document, 0), Half(document, 1)] if len(units) > 1 else []
+
+    def with_mask(self, reader: Reader, query: Any) -> Masked:
+        """Return the item of a query with about half of its units masked, in the groups that are masked together."""
+        assert isinstance(reader, Codebook)
+        item = query.input if isinstance(query, Half) else query
+        starts = reader.encode(item).word_starts
+        group = np.cumsum(starts)
+        chosen = np.random.default_rng(0).permutation(group[-1])[: max(1, round(_MASKED_SHARE * group[-1]))] + 1
+        return Masked(item, np.isin(group, chosen))
+
+    def filled(self, reader: Reader, query: Any, masks: Sequence[Sequence[Any]]) -> Filled:
+        """Return how many masked units were predicted, and pictures of the original, the masked and the completed item."""
+        assert isinstance(reader, Codebook)
+        encoded = reader.encode(query)
+        original = reader.codes(encoded.units)
+        places = np.flatnonzero(encoded.ids == reader.mask_id)
+        best = np.array([mask[0].id for mask in masks], np.int64)
+        probabilities = np.array([mask[0].probability for mask in masks])
+        drawn = pictures.completion(reader, encoded, places, best, probabilities)
+        right = int((best == original[places]).sum())
+        note = f"{right} of {len(places)} masked units have the predicted code"
+        captions = ("original", "masked", "completed")
+        return {"text": str(_item(query)), "note": note, "pictures": drawn, "captions": captions}
+
+    def pictures(self, reader: Reader, query: Any) -> list[str]:
+        """Return the picture of an item, as a data URI."""
+        assert isinstance(reader, Codebook)
+        return [pictures.of_units(reader, reader.encode(query).units)]
+
+    def sheet(self, reader: Reader) -> str:
+        """Return a contact sheet of the codes, as a data URI."""
+        assert isinstance(reader, Codebook)
+        return pictures.contact_sheet(reader)
+
+
+def demo_rows(
+    examples: Callable[[], Iterable[tuple[str, Any, str, str]]],
+) -> Callable[[Mapping[str, str], str], Iterator[Row]]:
+    """Return a built-in table of (name, content, label, split)."""
+
+    def rows(columns: Mapping[str, str], split: str) -> Iterator[Row]:
+        if len(columns) > 2:
+            raise InputError(f"The demo has no columns {', '.join(columns.values())}: it has one input and its label.")
+        for line, (name, content, label, own) in enumerate(examples()):
+            if own == split:
+                yield Row(line, (Item(name, content), label))
+
+    return rows
+
+
+def _item(query: Any) -> Any:
+    return _item(query.input) if isinstance(query, Masked | Half) else query
+
+
+def _sample(documents: Iterable[Item], extractor: Extractor, seed: int, config: MediaOptions) -> NDArray[Any]:
+    """Return units [n, U] of a uniform sample of the items (reservoir sampling, Vitter 1985)."""
+    rng = np.random.default_rng(seed)
+    kept: list[NDArray[Any]] = []
+    with WorkProgress("codebook", "files") as progress:
+        for index, item in zip(itertools.count(), documents, strict=False):
+            progress.update(1)
+            place = index if index < _SAMPLED_ITEMS else int(rng.integers(index + 1))
+            if place >= _SAMPLED_ITEMS:
+                continue
+            try:
+                units = extractor.extract(item.read())
+            except Unreadable as error:
+                if config.unreadable == "refuse":
+                    raise InputError(
+                        f"{item.name} {error}. Remove or repair the file, or set --config.corpus.unreadable=skip to leave out such files."
+                    ) from None
+                units = np.zeros((0, extractor.units.size), extractor.units.dtype)
+            chosen = units[np.sort(rng.permutation(len(units))[:_UNITS_PER_ITEM])]
+            if place < len(kept):
+                kept[place] = chosen
+            else:
+                kept.append(chosen)
+    if not any(map(len, kept)):
+        raise InputError(f"The corpus {config.source} has no {extractor.noun} that can be read.")
+    return np.concatenate(kept)

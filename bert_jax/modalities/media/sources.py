@@ -1,0 +1,233 @@
+"""Media files and TFDS data sets as streams of items, and the labeled examples in folders, tables and TFDS data sets."""
+
+import glob
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bert_jax.data.records import source
+from bert_jax.data.tables import TABLES, Row, file_format, read_rows
+from bert_jax.data.tfds import prepared_tfds, tfds_examples
+from bert_jax.errors import InputError
+from bert_jax.modalities.media.extractor import Content, Unreadable
+from bert_jax.modalities.media.items import Item, below
+from bert_jax.storage.files import on_disk, sha256
+
+_HASH_CONTENTS_UP_TO = 256 << 20
+_FILES_PER_PART = 1_000
+_TFDS_PART = 10_000
+
+Source = source.Source[Item]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Media files, given by the absolute path of a file, folder or glob.
+
+    Attributes:
+        path: the file, folder or glob.
+        suffixes: lowercase suffixes of the files to read.
+        first: index of the first file of this part.
+        last: index after its last file; 0 for all files.
+    """
+
+    path: Path
+    suffixes: tuple[str, ...]
+    first: int = 0
+    last: int = 0
+
+    @property
+    def files(self) -> list[Path]:
+        return list_files(self.path, self.suffixes)[self.first : self.last or None]
+
+    @property
+    def stored_bytes(self) -> int | None:
+        return sum(path.stat().st_size for path in self.files)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the number of files and a hash of their names and contents or, above 256 MB, of their sizes and modification times."""
+        files = self.files
+        folder = os.path.commonpath([path.parent for path in files])
+        stats = [path.stat() for path in files]
+        by_content = sum(stat.st_size for stat in stats) <= _HASH_CONTENTS_UP_TO
+        digest = hashlib.sha256()
+        for path, stat in zip(files, stats, strict=True):
+            version = sha256(path) if by_content else f"{stat.st_size} {stat.st_mtime_ns}"
+            digest.update(f"{os.path.relpath(path, folder)}\0{version}\0".encode(errors="surrogateescape"))
+        return {"files": len(files), "sha256": digest.hexdigest()}
+
+    def documents(self, on_read: Callable[[int], None] | None = None) -> Iterator[Item]:
+        return _measured((Item(str(path), path) for path in self.files), on_read)
+
+    def parts(self) -> list[Source]:
+        count = len(self.files)
+        return [
+            Files(self.path, self.suffixes, self.first + start, self.first + min(start + _FILES_PER_PART, count))
+            for start in range(0, count, _FILES_PER_PART)
+        ]
+
+
+@dataclass(frozen=True)
+class Tfds:
+    """A data set of TensorFlow Datasets with a column of the medium; `cifar10` refers to the split `train`, `cifar10[test]` to another."""
+
+    name: str
+    column: str
+
+    @property
+    def stored_bytes(self) -> int | None:
+        return None
+
+    def identity(self) -> dict[str, Any]:
+        builder, split = self._open()
+        return {"tfds": builder.info.full_name, "split": split, "examples": builder.info.splits[split].num_examples}
+
+    def documents(self, on_read: Callable[[int], None] | None = None) -> Iterator[Item]:
+        return _measured((item for item, _ in self.examples()), on_read)
+
+    def examples(self) -> Iterator[tuple[Item, dict[str, Any]]]:
+        """Yield each item with the complete example."""
+        builder, split = self._open()
+        rate = getattr(builder.info.features[self.column], "sample_rate", None)
+        for index, example in enumerate(tfds_examples(self.name, builder, split)):
+            value = example[self.column]
+            content: Content = (value, int(rate)) if rate else value
+            yield Item(f"tfds:{self.name} {index}", content), example
+
+    def parts(self) -> list[Source]:
+        builder, split = self._open()
+        slices = []
+        for piece in split.split("+"):
+            count = builder.info.splits[piece].num_examples
+            starts = range(0, count, _TFDS_PART)
+            slices += [piece] if "[" in piece else [f"{piece}[{start}:{min(start + _TFDS_PART, count)}]" for start in starts]
+        return [Tfds(f"{self.name.partition('[')[0]}[{piece}]", self.column) for piece in slices]
+
+    def class_names(self, column: str) -> Callable[[Any], str]:
+        """Return a function from a value of a label column to the name of the class."""
+        feature = self._open()[0].info.features[column]
+        return feature.int2str if hasattr(feature, "int2str") else str
+
+    def _open(self) -> tuple[Any, str]:
+        name, _, split = self.name.partition("[")
+        split = split.removesuffix("]") or "train"
+        builder = prepared_tfds(name)
+        if self.column not in (builder.info.features or ()):
+            raise InputError(f"The data set tfds:{name} has no column {self.column!r}; its columns are {', '.join(builder.info.features or ())}.")
+        try:
+            builder.info.splits[split]
+        except (KeyError, ValueError) as error:
+            raise InputError(f"The data set tfds:{name} has no split {split!r}; it has {', '.join(builder.info.splits)}.") from error
+        return builder, split
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Items that a package provides; `identity` says which, at which version."""
+
+    make: Callable[[], Iterable[Item]]
+    described: tuple[tuple[str, str], ...]
+
+    @property
+    def stored_bytes(self) -> int | None:
+        return None
+
+    def identity(self) -> dict[str, Any]:
+        return dict(self.described)
+
+    def documents(self, on_read: Callable[[int], None] | None = None) -> Iterator[Item]:
+        return _measured(self.make(), on_read)
+
+    def parts(self) -> list[Source]:
+        return [self]
+
+
+def list_files(location: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the files that a file name, a folder (searched recursively) or a glob refers to, sorted; hidden ones are left out.
+
+    Raises:
+        InputError: there is no such file or folder, or it contains no file with one of the suffixes.
+    """
+    kinds = ", ".join(suffixes)
+    if location.is_file():
+        if location.suffix.lower() not in suffixes:
+            raise InputError(f"The file {location} is not one of {kinds}: convert it, or name a folder.")
+        return [location]
+    if location.is_dir():
+        found: Iterable[Path] = (Path(folder, name) for folder, _, files in os.walk(location, followlinks=True) for name in files)
+    elif glob.has_magic(str(location)):
+        # Brackets in the names of existing folders are not part of a pattern.
+        folder = next(parent for parent in location.parents if parent.is_dir())
+        found = folder.glob(str(location.relative_to(folder)))
+    else:
+        raise InputError(f"The data {location} does not exist: name a file, a folder, a glob, a tfds: data set or demo.")
+    files = sorted(path for path in found if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file())
+    if not files:
+        raise InputError(f"The data {location} has no files that end in {kinds}.")
+    return files
+
+
+def labelled_rows(name: str, columns: Mapping[str, str], split: str, suffixes: tuple[str, ...], feature: str) -> Iterator[Row]:
+    """Yield labeled rows, with items in place of paths, from a folder per class, a table with a column of paths, or a TFDS data set.
+
+    The columns are those of `bert_jax.data.tables.read_rows`; the columns of inputs come first.
+
+    Raises:
+        InputError: as for `read_rows`; or a folder has only one class, or no files; or a path leads out of the table's folder.
+    """
+    inputs = [field for field in columns if field.startswith("finetune.data.")]
+    if name.startswith("tfds:"):
+        yield from _tfds_rows(name.removeprefix("tfds:"), columns, split, feature)
+        return
+    location = on_disk(name, "The data")
+    if file_format(location) in TABLES:
+        for line, values in read_rows(name, columns, split):
+            items = [_file_of_row(location, line, typed) for typed in values[: len(inputs)]]
+            yield Row(line, (*items, *values[len(inputs) :]))
+        return
+    if len(columns) > 2:
+        raise InputError(f"{name} is not a table, so it has no columns {', '.join(columns.values())}: name a {', '.join(TABLES)} file.")
+    if not location.is_dir():
+        raise InputError(f"{name} is neither a folder with a folder per class nor a {', '.join(TABLES)} file. Name one of these.")
+    yield from _folders(location, suffixes)
+
+
+def _folders(location: Path, suffixes: tuple[str, ...]) -> Iterator[Row]:
+    """Yield the files of a folder per class, as torchvision's ImageFolder reads them."""
+    files = list_files(location, suffixes)
+    loose = next((path for path in files if path.parent == location), None)
+    if loose:
+        raise InputError(f"{loose} is not in the folder of a class: move it to {location}/CLASS, where CLASS is its class.")
+    classes = {path.relative_to(location).parts[0] for path in files}
+    if len(classes) < 2:
+        raise InputError(f"{location} has files of only one class, {min(classes)}: it needs a folder for each of at least two classes.")
+    for line, path in enumerate(files):
+        yield Row(line, (Item(str(path), path), path.relative_to(location).parts[0]))
+
+
+def _file_of_row(table: Path, line: int, typed: str) -> Item:
+    try:
+        path = below(table.parent, typed)
+        if not path.is_file():
+            raise Unreadable("does not exist" if not path.exists() else "is not a regular file")
+    except Unreadable as error:
+        raise InputError(f"{table} line {line} names the file {typed!r}, which {error}. Correct or remove the line.") from None
+    return Item(typed, path)
+
+
+def _tfds_rows(name: str, columns: Mapping[str, str], split: str, feature: str) -> Iterator[Row]:
+    data = Tfds(name if "[" in name else f"{name}[{split}]", feature)
+    (label,) = [column for field, column in columns.items() if not field.startswith("finetune.data.")]
+    class_name = data.class_names(label)
+    for line, (item, example) in enumerate(data.examples()):
+        yield Row(line, (item, class_name(example[label])))
+
+
+def _measured(items: Iterable[Item], on_read: Callable[[int], None] | None) -> Iterator[Item]:
+    for item in items:
+        if on_read:
+            on_read(item.size)
+        yield item
