@@ -6,7 +6,9 @@ import re
 import signal
 import sys
 import textwrap
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Self
 
 _TYPED: dict[str, str] = {}
 """Absolute path -> the path as the user typed it."""
@@ -41,11 +43,21 @@ class InputError(ValueError):
 
 
 class TextError(InputError):
-    """One of several inputs is invalid: `problem` says what is wrong with the text (or `noun`) at `index`, counted from 0."""
+    """One of several inputs is invalid: `problem` says what is wrong with the text (or `noun`) at `index`, counted from 0.
 
-    def __init__(self, index: int, problem: str, noun: str = "text") -> None:
+    Attributes:
+        problems: the problems of all inputs that were found to be invalid, by index.
+    """
+
+    def __init__(self, index: int, problem: str, noun: str = "text", problems: Mapping[int, str] | None = None) -> None:
         super().__init__(f"{noun.capitalize()} {index} (counted from 0) {problem}")
         self.index, self.problem, self.noun = index, problem, noun
+        self.problems = dict(problems or {index: problem})
+
+    def moved(self, move: Callable[[int], int]) -> Self:
+        """Return the error with other indices."""
+        problems = {move(index): problem for index, problem in self.problems.items()}
+        return type(self)(move(self.index), self.problem, self.noun, problems)
 
 
 class TrainingError(RuntimeError):

@@ -37,6 +37,8 @@ class Letters:
     pad_id, cls_id, sep_id = 7, 1, 2
 
     class Encoding:
+        units = None
+
         def __init__(self, text: str):
             self.ids = np.array([ord(character) for character in text], np.int32)
             self.word_starts = np.array([i == 0 or text[i - 1] == " " for i in range(len(text))], np.bool_)

@@ -116,13 +116,13 @@ def test_a_description_says_what_enters_only_where_it_is_not_text() -> None:
     reader = DigitsReader(10)
     reader.units = Units(np.uint8, 3)
     digits = ModelDescription("pretraining", encoder, 8, input=InputDescription.of(Digits(), reader))
-    assert digits.stored()["input"] == {"modality": "digits", "embedding": "tokens", "units": 3}
+    assert digits.stored()["input"] == {"modality": "digits", "embedding": "tokens", "units": 3, "columns": 0, "block": 0}
     assert "input" not in ModelDescription("pretraining", encoder, 8).stored()
     assert parameter_shapes(digits, 15)["embeddings"]["tokens"].shape == (15, 8)
-    with pytest.raises(InputError, match=r"no embedding 'patches'\. The embeddings are tokens"):
+    with pytest.raises(InputError, match=r"no embedding 'patches'\. The embeddings are tokens, units"):
         build(replace(digits, input=InputDescription(embedding="patches")), 15, ComputeConfig())
 
 
 def test_the_modalities_are_those_of_the_folders() -> None:
     folders = {path.parent.name for path in Path(modalities.__file__).parent.glob("*/__init__.py")}
-    assert {modality.name for modality in modalities.MODALITIES} == folders
+    assert {modality.name for modality in modalities.MODALITIES} | {"media"} == folders

@@ -39,10 +39,14 @@ class _Texts:
 
     source: Path | None
     columns: dict[str, str]
-    rows: Iterator[Row | BadRow]
+    given: list[Row]
     count: int
     identity: Any
     """Identifies the input, as JSON values."""
+
+    def rows(self) -> Iterator[Row | BadRow]:
+        """Yield every row."""
+        return read_texts(self.source, self.columns) if self.source else iter(self.given)
 
 
 def answer(question: Question, flags: argparse.Namespace) -> None:
@@ -75,7 +79,7 @@ def answer(question: Question, flags: argparse.Namespace) -> None:
 
 def _texts(flags: argparse.Namespace, question: Question) -> _Texts:
     """Return the texts that the command line gives or names."""
-    of_pairs, must_hold = question.pairs == "required", "[MASK]" * question.masked
+    of_pairs = question.pairs == "required"
     columns = {"--text": flags.text} | ({"--text-pair": flags.text_pair} if getattr(flags, "text_pair", None) else {})
     if bool(flags.texts) == bool(flags.input):
         raise InputError("Give either texts (or a file of them) as arguments, or a file with --input, but not both.")
@@ -83,11 +87,11 @@ def _texts(flags: argparse.Namespace, question: Question) -> _Texts:
         count = count_texts(source, columns)
         state = source.stat()
         identity = {"path": str(source.resolve()), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
-        return _Texts(source, columns, read_texts(source, columns, must_hold), count, identity)
+        return _Texts(source, columns, [], count, identity)
     if of_pairs and len(flags.texts) != 2:
         raise InputError(f"{flags.parser.prog.split()[-1]} takes two sentences, A and B, not {len(flags.texts)}. Quote each one.")
     rows = [Row(0, tuple(flags.texts))] if of_pairs else [Row(0, (text,)) for text in flags.texts]
-    return _Texts(None, columns, iter(rows), len(rows), flags.texts)
+    return _Texts(None, columns, rows, len(rows), flags.texts)
 
 
 def _named_file(texts: list[str]) -> Path | None:
@@ -123,7 +127,7 @@ def _output(flags: argparse.Namespace, request: _Request, texts: _Texts, origin:
 
 def _answer_chunks(request: _Request, texts: _Texts, skip: int, report: Callable[[str], None]) -> Iterator[tuple[list[Answer], int]]:
     """Yield, chunk by chunk, the records of all rows after the first `skip`, and how many of the chunk's texts were truncated."""
-    rows = itertools.islice(texts.rows, skip, None)
+    rows = itertools.islice(texts.rows(), skip, None)
     invalid = 0
     while chunk := list(itertools.islice(rows, CHUNK)):
         truncated = request.bert.truncated
@@ -140,21 +144,25 @@ def _answer_chunks(request: _Request, texts: _Texts, skip: int, report: Callable
 
 def _answer_rows(request: _Request, source: Path | None, rows: list[Row | BadRow]) -> list[Answer]:
     """Return a record for each row: its texts and the model's answer, or an error that says what is wrong with the row."""
+    reader = request.bert.tokenizer
     values = {index: row.values for index, row in enumerate(rows) if isinstance(row, Row)}
     records: dict[int, Answer] = {
         index: {"line": row.line, "error": row.problem} for index, row in enumerate(rows) if isinstance(row, BadRow)
     }
     while len(records) < len(rows):
-        texts, *pairs = (list(column) for column in zip(*values.values(), strict=True))
+        typed = zip(*values.values(), strict=True)
+        texts, *pairs = ([reader.listed(text, source.parent) if source else text for text in column] for column in typed)
         try:
             answers = request.bert.answer(request.question.name, texts, pairs[0] if pairs else None, **request.options)
             found = [request.question.record(answer) for answer in answers]
         except TextError as error:
             if not source:
                 raise InputError(f"The {error.noun} {texts[error.index]!r} {error.problem}") from None
-            index = list(values)[error.index]
-            del values[index]
-            records[index] = {"line": rows[index].line, "error": error.problem}
+            indices = list(values)
+            for number, problem in error.problems.items():
+                index = indices[number]
+                del values[index]
+                records[index] = {"line": rows[index].line, "error": problem}
             continue
         for (index, own), record in zip(values.items(), found, strict=True):
             line = {"line": rows[index].line} if source else {}

@@ -43,8 +43,8 @@ class EncodedExamples:
         """
         inside = np.flatnonzero((placement.rows >= own.start) & (placement.rows < own.stop))
         here = Placement(placement.rows[inside] - own.start, placement.slots[inside], placement.offsets[inside], len(own))
-        own = self.examples.select(inside)
-        batch = assemble(own, here, self.tokens, self.word_starts, special, length, per_row, "labels", self.units)
+        chosen = self.examples.select(inside)
+        batch = assemble(chosen, here, self.tokens, self.word_starts, special, length, per_row, "labels", self.units)
         indices = np.full((len(own), per_row), -1, np.int64)
         indices[here.rows, here.slots] = inside
         return batch, indices

@@ -105,9 +105,8 @@ def encode_queries(
     try:
         flat = reader.encode_flat([*texts, *(pairs or ())])
     except TextError as error:
-        raise TextError(error.index % count, error.problem, error.noun) from None
-    for index in np.flatnonzero(flat.lengths == 0):
-        raise TextError(int(index) % count, "is empty: it contains no readable characters. Leave it out.", reader.noun)
+        raise error.moved(lambda index: index % count) from None
+    _refuse(np.flatnonzero(flat.lengths == 0) % count, "is empty: it contains no readable characters. Leave it out.", reader.noun)
     ends = np.cumsum(flat.lengths)
     ranges = np.stack([ends - flat.lengths, ends], 1)
     a, b = ranges[:count], ranges[count:] if pairs else np.zeros_like(ranges)
@@ -115,6 +114,7 @@ def encode_queries(
     masks = np.flatnonzero(flat.ids == reader.mask_id) if masked else np.zeros(0, np.int64)
     owners = np.searchsorted(ends, masks, side="right")
     if masked:
+        _refuse(np.setdiff1d(np.arange(count), owners), f"has no [MASK]: {reader.mask_hint}.", reader.noun)
         _truncate_around_masks(a, masks, owners, capacity, reader.noun)
     else:
         _truncate_longer(a, b, capacity)
@@ -182,15 +182,18 @@ def _truncate_around_masks(a: np.ndarray, masks: np.ndarray, owners: np.ndarray,
     """Truncate ranges [n, 2] in place to `capacity` tokens, with their masks as close to the middle as possible."""
     texts = np.arange(len(a))
     begin_masks, end_masks = np.searchsorted(owners, texts), np.searchsorted(owners, texts, side="right")
-    for index in np.flatnonzero(begin_masks == end_masks):
-        raise TextError(int(index), "has no [MASK]: write [MASK] where a token should be filled in.", noun)
     first, last = masks[begin_masks], masks[end_masks - 1]
     begins, ends = a.T
     starts = np.clip((first + last) // 2 - capacity // 2, begins, np.maximum(begins, ends - capacity))
     a[:] = np.stack([starts, np.minimum(ends, starts + capacity)], 1)
-    for index in np.flatnonzero((first < a[:, 0]) | (last >= a[:, 1])):
-        problem = f"has masks too far apart for the model's {capacity + 2} positions: shorten it or use fewer masks."
-        raise TextError(int(index), problem, noun)
+    too_far = f"has masks too far apart for the model's {capacity + 2} positions: shorten it or use fewer masks."
+    _refuse(np.flatnonzero((first < a[:, 0]) | (last >= a[:, 1])), too_far, noun)
+
+
+def _refuse(indices: np.ndarray, problem: str, noun: str) -> None:
+    """Raise TextError if there are any indices."""
+    if len(indices):
+        raise TextError(int(indices[0]), problem, noun, dict.fromkeys(indices.tolist(), problem))
 
 
 def _by_row(rows: np.ndarray, columns: np.ndarray) -> Located:

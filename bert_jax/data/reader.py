@@ -96,6 +96,7 @@ class Reader(MaskingTokens, Protocol):
         fingerprint: hash of everything that determines the encoding.
         units: type of the unit vectors that accompany the ids, or None.
         noun: what a query is, such as "text".
+        mask_hint: how a user masks a part of a query, as an instruction.
         grid: the two-dimensional arrangement of the units of an input, or None if they are a sequence.
     """
 
@@ -115,6 +116,8 @@ class Reader(MaskingTokens, Protocol):
     def grid(self) -> Grid | None: ...
     @property
     def noun(self) -> str: ...
+    @property
+    def mask_hint(self) -> str: ...
 
     def save(self, directory: str | Path) -> None:
         """Write the files that `Modality.load` reads."""
@@ -128,6 +131,9 @@ class Reader(MaskingTokens, Protocol):
         Raises:
             TextError: a query cannot be read, or is not of the type that the vocabulary encodes.
         """
+
+    def listed(self, typed: str, folder: Path) -> Any:
+        """Return the query that a line of a file in `folder` holds."""
 
     def is_one(self, queries: Any) -> bool:
         """Return whether a user's input is a single query, rather than several."""
@@ -151,6 +157,12 @@ class StringQueries:
     units: None = None
     grid: None = None
     noun = "text"
+    mask_hint = "write [MASK] where a token should be filled in"
+
+    def listed(self, typed: str, folder: Path) -> str:
+        """Return the text of the line."""
+        del folder
+        return typed
 
     def is_one(self, queries: Any) -> bool:
         """Return whether the queries are a single string."""

@@ -22,10 +22,10 @@ Answer: TypeAlias = dict[str, Any]
 """The record of a text, as JSON values, except that `embedding` is an array. The record of a line without an answer has `error`."""
 
 
-def read_texts(path: Path, columns: Mapping[str, str], must_hold: str) -> Iterator[Row | BadRow]:
+def read_texts(path: Path, columns: Mapping[str, str]) -> Iterator[Row | BadRow]:
     """Yield the texts of a file: the named columns of a table, or every non-blank line of any other file.
 
-    A line that cannot be read, has an empty text or lacks `must_hold` yields a `BadRow`.
+    A line that cannot be read or has an empty text yields a `BadRow`.
 
     Raises:
         InputError: the file cannot be read, or it is not a table but `columns` has several columns.
@@ -35,8 +35,6 @@ def read_texts(path: Path, columns: Mapping[str, str], must_hold: str) -> Iterat
     for row in scan_rows(path, columns) if file_format(path) in TABLES else scan_lines(path):
         if isinstance(row, Row) and not all(text.strip() for text in row.values):
             yield BadRow(row.line, "has an empty text: fill it in or remove the line.")
-        elif isinstance(row, Row) and must_hold not in row.values[0]:
-            yield BadRow(row.line, f"has no {must_hold}: write {must_hold} where a token should be predicted.")
         else:
             yield row
 
@@ -50,7 +48,7 @@ def count_texts(path: Path, columns: Mapping[str, str]) -> int:
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is not a regular file, but the input is read twice. Write the texts to a file and name that file.")
     # Reading one row checks the column names before all rows are counted.
-    if next(read_texts(path, columns, must_hold=""), None) is None:
+    if next(read_texts(path, columns), None) is None:
         raise InputError(f"{path} holds no text: every line is blank.")
     return count_rows(path)
 

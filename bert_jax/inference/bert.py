@@ -339,7 +339,7 @@ class _ChunkedAsk:
                 try:
                     queries = encode_queries(left, right, self._model.tokenizer, self.positions, masked)
                 except TextError as error:
-                    raise TextError(first + error.index, error.problem, error.noun) from None
+                    raise error.moved(lambda index, first=first: first + index) from None  # type: ignore[misc]
                 self.truncated += queries.truncated
                 self.count = first + len(left)
                 yield start(queries)

@@ -68,13 +68,7 @@ def pretrain(
     model = build(description, reader.vocab_size, compute)
     objective = PretrainingObjective(model, stage.masking, reader.special_ids, reader.mask_id, tuple(reader.ordinary_ids.tolist()))
     held_out = [_held_out(part, prepared, reader, config.seed) for part in parts]
-    slots = [masked_slots(part.rows.length, stage.masking) for part in parts]
-    flops = [
-        training_flops(
-            config.encoder, model.vocab_size, part.batch_size, part.rows.length, count, part.rows.examples_per_row, input_description.units
-        )
-        for part, count in zip(parts, slots, strict=True)
-    ]
+    flops = [_flops(part, model.vocab_size, description) for part in parts]
     batches = [pretraining_batches(prepared.train, reader, part.rows, part.batch_size, config.seed, **_processes()) for part in parts]
     try:
         real_tokens = train(
@@ -110,6 +104,13 @@ def pretrain(
     if jax.process_index() == 0:
         model_directory.finish(directory, result)
     return result
+
+
+def _flops(part: PretrainConfig, vocab_size: int, description: ModelDescription) -> int:
+    """Return the FLOPs of a training step."""
+    rows, slots = part.rows, masked_slots(part.rows.length, part.masking)
+    units = description.input.units
+    return training_flops(description.encoder, vocab_size, part.batch_size, rows.length, slots, rows.examples_per_row, units)
 
 
 def _next_phase(

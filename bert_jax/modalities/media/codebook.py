@@ -21,7 +21,7 @@ from bert_jax.data.reader import Grid, Units
 from bert_jax.data.records.encoding import cores
 from bert_jax.errors import InputError, TextError
 from bert_jax.modalities.media.extractor import Extractor, Unreadable
-from bert_jax.modalities.media.items import Half, Item, Masked, as_item
+from bert_jax.modalities.media.items import Half, Item, Listed, Masked, as_item
 from bert_jax.modalities.media.options import MOST_CODES, CodebookConfig
 from bert_jax.storage.files import make_directory
 
@@ -76,6 +76,7 @@ class Codebook:
         self.vocab_size = len(SPECIAL_TOKENS) + len(centroids)
         self.ordinary_ids = np.arange(len(SPECIAL_TOKENS), self.vocab_size, dtype=np.int32)
         self.noun = extractor.noun
+        self.mask_hint = f"say what to mask at the end of its path, as in FILE#{extractor.fragment}"
 
     @property
     def units(self) -> Units:
@@ -166,9 +167,10 @@ class Codebook:
         else:
             with ThreadPoolExecutor(cores()) as pool:
                 encoded = list(pool.map(attempt, queries))
-        for index, found in enumerate(encoded):
-            if isinstance(found, Unreadable):
-                raise TextError(index, f"{found}.", self.noun)
+        problems = {index: f"{found}." for index, found in enumerate(encoded) if isinstance(found, Unreadable)}
+        if problems:
+            first = min(problems)
+            raise TextError(first, problems[first], self.noun, problems)
         return [found for found in encoded if not isinstance(found, Unreadable)]
 
     def encode_flat(self, queries: Sequence[Any]) -> EncodedInputs:
@@ -177,6 +179,10 @@ class Codebook:
         ids = [np.zeros(0, np.int32), *(one.ids for one in encoded)]
         units = [np.zeros((0, self.units.size), self.units.dtype), *(one.units for one in encoded)]
         return EncodedInputs(np.concatenate(ids), np.array([len(one.ids) for one in encoded], np.int64), np.concatenate(units))
+
+    def listed(self, typed: str, folder: Path) -> Listed:
+        """Return the file that a line of a list or table in `folder` names."""
+        return Listed(typed, folder)
 
     def is_one(self, queries: Any) -> bool:
         """Return whether this is one input rather than several."""

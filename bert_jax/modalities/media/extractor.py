@@ -26,12 +26,14 @@ class Extractor(ABC):
         noun: what a file holds, such as "image".
         suffixes: lowercase suffixes of the files that are read.
         dimensions: the largest number of dimensions of an array that is one input; one with more is several inputs.
+        fragment: an example of a media fragment.
         halves: whether the sentence task is about the halves of one input, rather than about inputs that continue each other.
     """
 
     noun: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
     dimensions: ClassVar[int]
+    fragment: ClassVar[str]
     halves: ClassVar[bool] = False
 
     @property

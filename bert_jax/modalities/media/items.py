@@ -84,7 +84,15 @@ class Half:
     index: Literal[0, 1]
 
 
-Query: TypeAlias = "str | Path | Content | Item | Masked | Half"
+@dataclass(frozen=True)
+class Listed:
+    """A path in a file in `folder`, which it must not leave."""
+
+    typed: str
+    folder: Path
+
+
+Query: TypeAlias = "str | Path | Content | Item | Masked | Half | Listed"
 """What a user may ask about: a path, which may end in a media fragment; the bytes of a file; an array; or one of these, masked."""
 
 
@@ -110,12 +118,12 @@ def as_item(query: Any, noun: str) -> tuple[Item, "str | NDArray[np.bool_] | Non
         return as_item(query.input, noun)[0], query.where, None
     if isinstance(query, Item):
         return query, None, None
-    if isinstance(query, str | Path):
-        typed = str(query)
+    if isinstance(query, str | Path | Listed):
+        typed = query.typed if isinstance(query, Listed) else str(query)
         found = _FRAGMENT.fullmatch(typed)
         path = found["path"] if found else typed
         try:
-            item = Item(typed, resolve_path(path))
+            item = Item(typed, below(query.folder, path) if isinstance(query, Listed) else resolve_path(path))
         except InputError as error:
             raise Unreadable(f"is not the path of {noun}: {error}") from None
         return item, found["fragment"] if found else None, None

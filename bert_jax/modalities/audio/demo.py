@@ -1,0 +1,1 @@
+digits = split_of = None
