@@ -17,7 +17,7 @@ from bert_jax.data.reader import Reader, StringQueries
 from bert_jax.data.records.encoding import Encoder
 from bert_jax.data.records.record import Counts, Document, EncodedDocument
 from bert_jax.errors import InputError
-from bert_jax.modalities.base import Modality
+from bert_jax.modalities.base import Expected, Modality
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.stages.run import run
 from bert_jax.storage.files import sha256
@@ -128,6 +128,9 @@ class Digits(Modality[list[str], DigitsCorpus]):
 
     def learn(self, documents: Iterable[list[str]], config: DigitsCorpus, vocabulary: Vocabulary) -> DigitsReader:
         return DigitsReader(config.base)
+
+    def expected(self, config: DigitsCorpus, vocabulary: Vocabulary) -> Expected:
+        return Expected(5 + config.base)
 
     def load(self, directory: Path) -> DigitsReader:
         return DigitsReader(json.loads((directory / "digits.json").read_text())["base"])

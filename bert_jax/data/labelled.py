@@ -13,7 +13,6 @@ from bert_jax.config import LabelledConfig
 from bert_jax.data.tables import Row, Table, read_rows
 from bert_jax.errors import InputError
 
-
 ReadRows: TypeAlias = Callable[[str, Mapping[str, str], str], Iterator[Row]]
 """Reads the rows of a source: takes its name, columns keyed by the configuration fields that set them, and a split."""
 
@@ -112,7 +111,8 @@ class Labelled:
     @property
     def fingerprint(self) -> str:
         """A hash of the texts and targets, in order."""
-        content = [self.label_names, *([part.identities, part.pair_identities, part.targets.tolist()] for part in (self.train, self.dev, self.test))]
+        parts = (self.train, self.dev, self.test)
+        content = [self.label_names, *([part.identities, part.pair_identities, part.targets.tolist()] for part in parts)]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -142,7 +142,8 @@ def load_labelled(
     """
     default = config.train if config.train in tables else ""
     sources = {"train": config.train, "dev": config.dev or default, "test": config.test or default}
-    raw = {role: _read(source, role, config, labels, tables.get(source) or _table(source, others)) for role, source in sources.items() if source}
+    read = {role: tables.get(source) or _table(source, others) for role, source in sources.items() if source}
+    raw = {role: _read(sources[role], role, config, labels, table) for role, table in read.items()}
     targets, names = labels.targets({role: Parsed(sources[role], part.values, part.lines) for role, part in raw.items()})
     parts = {
         role: LabelledExamples(part.texts, part.pairs, targets[role], np.array(part.lines, np.int64)) for role, part in raw.items()

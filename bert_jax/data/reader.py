@@ -147,6 +147,9 @@ class Reader(MaskingTokens, Protocol):
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """Return the token of each id as a string."""
 
+    def id(self, token: str) -> int:
+        """Return the id of a token; raises KeyError if there is none of this name."""
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return human-readable text for the ids, including special tokens."""
 

@@ -37,10 +37,13 @@ T = TypeVar("T")
 
 
 class Row(NamedTuple):
-    """The requested values, in order, and the line of the file where they begin (or the index of the example in its data set)."""
+    """The requested values, in order, and the line of the file where they begin (or the index of the example in its data set).
+
+    Values are strings; a modality other than text may replace what a string names.
+    """
 
     line: int
-    values: tuple[str, ...]
+    values: tuple[Any, ...]
 
 
 Table = Callable[[Mapping[str, str], str], Iterator[Row]]

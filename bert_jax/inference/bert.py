@@ -1,19 +1,21 @@
 """The loaded model and its methods: fill masks, score texts, predict next sentences, embed and classify.
 
-Texts are given as one string, a list or any iterable. They are processed in chunks and, within a chunk, packed into batches
-of a few fixed shapes, so that texts of many lengths need only a handful of compiled programs. Answers are returned in the
-order of the texts, and an answer does not depend on the other texts.
+For models of images or recordings, a text is a path, the bytes of a file, or an array. Texts are given as one, a list or any
+iterable. They are processed in chunks and, within a chunk, packed into batches of a few fixed shapes, so that texts of many
+lengths need only a handful of compiled programs. Answers are returned in the order of the texts, and an answer does not depend
+on the other texts.
 """
 
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, cast, overload
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
 
 from bert_jax.config import ComputeConfig, EncoderConfig
 from bert_jax.convert.imports import is_foreign, read_source
@@ -21,7 +23,7 @@ from bert_jax.data.queries import Queries, encode_queries
 from bert_jax.errors import InputError, TextError
 from bert_jax.inference.forward import Forward
 from bert_jax.modalities.base import Modality
-from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.modalities.media.items import Half, Item, Masked
 from bert_jax.model.directory import ModelDescription
 from bert_jax.runtime.ahead import Finish, one_ahead
 from bert_jax.storage.files import resolve_path
@@ -32,6 +34,9 @@ from bert_jax.tasks.pretraining import Prediction
 from bert_jax.tasks.stored import build, load_model
 
 T = TypeVar("T")
+
+Single: TypeAlias = "str | bytes | Path | tuple[NDArray[Any], int] | Item | Masked | Half"
+"""A text; or a path, the bytes of a file, samples with their rate, or one of these with masked units. An array is one input or many."""
 
 CHUNK = 2048
 """Number of texts that are packed and sent to the devices together."""
@@ -87,13 +92,13 @@ class Bert:
 
     Attributes:
         config: the encoder's architecture.
-        tokenizer: converts text to token ids and back.
+        tokenizer: converts text to token ids and back; for images and recordings, their codebook.
         labels: the class names of a classifier; empty for a pre-trained model.
         truncated: the number of texts that have been truncated since the model was loaded.
     """
 
     def __init__(
-        self, description: ModelDescription, tokenizer: Tokenizer, model: Any, params: Any, mesh: Mesh, tasks: Sequence[Task] = ()
+        self, description: ModelDescription, tokenizer: Any, model: Any, params: Any, mesh: Mesh, tasks: Sequence[Task] = ()
     ) -> None:
         """Wrap a model; use `load` to create one. Rows are sharded along the single axis of the mesh."""
         self.config: EncoderConfig = description.encoder
@@ -109,11 +114,11 @@ class Bert:
         return self._model.forward.params
 
     @overload
-    def fill_mask(self, texts: str, top_k: int = 5, words: Sequence[str] | None = None) -> list[list[Prediction]]: ...
+    def fill_mask(self, texts: Single, top_k: int = 5, words: Sequence[str] | None = None) -> list[list[Prediction]]: ...
     @overload
-    def fill_mask(self, texts: Iterable[str], top_k: int = 5, words: Sequence[str] | None = None) -> list[list[list[Prediction]]]: ...
+    def fill_mask(self, texts: Iterable[Any], top_k: int = 5, words: Sequence[str] | None = None) -> list[list[list[Prediction]]]: ...
     def fill_mask(
-        self, texts: str | Iterable[str], top_k: int = 5, words: Sequence[str] | None = None
+        self, texts: Single | Iterable[Any], top_k: int = 5, words: Sequence[str] | None = None
     ) -> list[list[Prediction]] | list[list[list[Prediction]]]:
         """Return the most probable tokens at each `[MASK]` of a text, most probable first. Masks are predicted independently.
 
@@ -134,10 +139,10 @@ class Bert:
         return self._unwrap(texts, self._answer("fill_mask", texts, None, top_k=top_k, words=words))
 
     @overload
-    def score(self, texts: str) -> float: ...
+    def score(self, texts: Single) -> float: ...
     @overload
-    def score(self, texts: Iterable[str]) -> list[float]: ...
-    def score(self, texts: str | Iterable[str]) -> float | list[float]:
+    def score(self, texts: Iterable[Any]) -> list[float]: ...
+    def score(self, texts: Single | Iterable[Any]) -> float | list[float]:
         """Return the pseudo-log-likelihood of a text (Salazar et al. 2020, section 2), which is never above 0.
 
         It is the sum, over the tokens of the text, of the natural log probability of each token when that token alone is
@@ -150,10 +155,10 @@ class Bert:
         return self._unwrap(texts, self._answer("score", texts, None))
 
     @overload
-    def next_sentence(self, a: str, b: str) -> float: ...
+    def next_sentence(self, a: Single, b: Single) -> float: ...
     @overload
-    def next_sentence(self, a: Iterable[str], b: Iterable[str]) -> list[float]: ...
-    def next_sentence(self, a: str | Iterable[str], b: str | Iterable[str]) -> float | list[float]:
+    def next_sentence(self, a: Iterable[Any], b: Iterable[Any]) -> list[float]: ...
+    def next_sentence(self, a: Single | Iterable[Any], b: Single | Iterable[Any]) -> float | list[float]:
         """Return the probability that B follows A (for a model trained on sentence order: that A and B are not swapped).
 
         Raises:
@@ -178,7 +183,7 @@ class Bert:
 
     def embed(
         self,
-        texts: str | Iterable[str],
+        texts: Single | Iterable[Any],
         pooling: str | None = None,
         layer: int = -1,
         normalize: bool | None = None,
@@ -208,10 +213,12 @@ class Bert:
         return self._unwrap(texts, self._answer("embed", texts, None, **options))
 
     @overload
-    def classify(self, texts: str, pairs: str | None = None) -> Classification: ...
+    def classify(self, texts: Single, pairs: Single | None = None) -> Classification: ...
     @overload
-    def classify(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> list[Classification]: ...
-    def classify(self, texts: str | Iterable[str], pairs: str | Iterable[str] | None = None) -> Classification | list[Classification]:
+    def classify(self, texts: Iterable[Any], pairs: Iterable[Any] | None = None) -> list[Classification]: ...
+    def classify(
+        self, texts: Single | Iterable[Any], pairs: Single | Iterable[Any] | None = None
+    ) -> Classification | list[Classification]:
         """Return the predicted class of each text, or of each pair of texts.
 
         Raises:
@@ -220,7 +227,7 @@ class Bert:
         """
         return self._unwrap(texts, self._answer("classify", texts, pairs))
 
-    def answer(self, name: str, texts: Iterable[str], pairs: Iterable[str] | None = None, **options: Any) -> Answers:
+    def answer(self, name: str, texts: Iterable[Any], pairs: Iterable[Any] | None = None, **options: Any) -> Answers:
         """Answer a question about each text.
 
         Args:
@@ -248,15 +255,15 @@ class Bert:
         """Return the number of tokens to which a question truncates texts."""
         return self.questions[name].max_tokens(self._model)
 
-    def _answer(self, name: str, texts: str | Iterable[str], pairs: str | Iterable[str] | None, **options: Any) -> Answers:
+    def _answer(self, name: str, texts: Single | Iterable[Any], pairs: Single | Iterable[Any] | None, **options: Any) -> Answers:
         question, ask = self._question(name), _ChunkedAsk(self._model)
         if self._is_one(texts) or (pairs is not None and self._is_one(pairs)):
             if not (self._is_one(texts) and (pairs is None or self._is_one(pairs))):
                 noun = self.tokenizer.noun
                 raise InputError(f"A single {noun} and a list cannot be paired: give two {noun}s, or two lists of the same length.")
-            texts, pairs = [texts], None if pairs is None else [pairs]
+            texts, pairs = (texts,), None if pairs is None else (pairs,)
         try:
-            answers = question.ask(self._model, ask, texts, pairs, **options)
+            answers = question.ask(self._model, ask, cast(Iterable[Any], texts), cast("Iterable[Any] | None", pairs), **options)
         finally:
             self.truncated += ask.truncated
         if ask.truncated:
@@ -313,8 +320,8 @@ class _ChunkedAsk:
 
     def __call__(
         self,
-        texts: Iterable[str],
-        pairs: Iterable[str] | None,
+        texts: Iterable[Any],
+        pairs: Iterable[Any] | None,
         start: Callable[[Queries], Finish[T]],
         masked: bool = False,
         max_tokens: int = 0,
@@ -347,7 +354,7 @@ class _ChunkedAsk:
         return list(one_ahead(started()))
 
 
-def _chunks(texts: Iterable[str], pairs: Iterable[str] | None) -> Iterator[tuple[int, tuple[list[str], list[str] | None]]]:
+def _chunks(texts: Iterable[Any], pairs: Iterable[Any] | None) -> Iterator[tuple[int, tuple[list[Any], list[Any] | None]]]:
     """Yield the index of the first text of each chunk, the chunk's texts and their pairs."""
     rest, rest_of_pairs = iter(texts), None if pairs is None else iter(pairs)
     for first in itertools.count(0, CHUNK):

@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from bert_jax.config import CorpusOptions, VocabularyOptions
-from bert_jax.data.reader import Reader
+from bert_jax.data.reader import Grid, Reader, Units
 from bert_jax.data.records import corpora
 from bert_jax.data.records.corpora import Prepared
 from bert_jax.data.records.encoding import Encoder
@@ -24,6 +24,14 @@ O = TypeVar("O", bound=CorpusOptions)  # noqa: E741  # options
 
 Filled: TypeAlias = dict[str, Any]
 """A filled-in query as JSON values: `text`, and either `masks`, the predictions for each mask, or `note` and `pictures`."""
+
+
+class Expected(NamedTuple):
+    """What is known of a vocabulary before it exists: its size, and the type and arrangement of the units, if any."""
+
+    vocab_size: int
+    units: Units | None = None
+    grid: Grid | None = None
 
 
 class Modality(ABC, Generic[D, O]):
@@ -72,6 +80,10 @@ class Modality(ABC, Generic[D, O]):
         Raises:
             InputError: the vocabulary is missing or damaged.
         """
+
+    @abstractmethod
+    def expected(self, config: O, vocabulary: VocabularyOptions) -> Expected:
+        """Return what a configuration says about a vocabulary that it will learn. Its ids begin with the five special tokens."""
 
     def load_given(self, vocabulary: VocabularyOptions) -> Reader:
         """Load the existing vocabulary that `vocabulary.path` of a configuration names.

@@ -12,7 +12,7 @@ from bert_jax.config.overrides import differences, from_dict
 from bert_jax.data.reader import Grid, Reader
 from bert_jax.errors import InputError
 from bert_jax.modalities import find
-from bert_jax.modalities.base import Modality
+from bert_jax.modalities.base import Expected, Modality
 from bert_jax.model.pooling import pooling_modes
 from bert_jax.storage import small_files
 from bert_jax.storage.files import SEAL, check_seal, committed, make_directory, seal, write_whole
@@ -84,8 +84,8 @@ class InputDescription:
             raise InputError(f"block={self.block} must divide columns={self.columns}, which must be at most {_MOST_COLUMNS:,}.")
 
     @classmethod
-    def of(cls, modality: Modality[Any, Any], reader: Reader) -> Self:
-        """Describe the input of a modality with a vocabulary."""
+    def of(cls, modality: Modality[Any, Any], reader: Reader | Expected) -> Self:
+        """Describe the input of a modality with a vocabulary, or one that will be learned."""
         grid = reader.grid or Grid(0, 0)
         return cls(modality.name, modality.embedding, reader.units.size if reader.units else 0, grid.columns, grid.block)
 

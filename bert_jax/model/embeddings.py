@@ -1,5 +1,8 @@
 """Embeddings: from the ids, and units if any, of a batch to vectors [B, L, D]."""
 
+from collections.abc import Callable
+from typing import Any, ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -21,7 +24,7 @@ _BYTE_CENTER, _BYTE_SCALE = 127.5, 64.0
 class Embeddings(nn.Module):
     """Token, position and segment tables, summed and normalized: int32 [B, L] x 3 -> [B, L, D]."""
 
-    reads = ("tokens", "positions", "segments")
+    reads: ClassVar[tuple[str, ...]] = ("tokens", "positions", "segments")
     """Batch fields passed to `__call__`."""
 
     vocab_size: int
@@ -59,7 +62,7 @@ class UnitEmbeddings(Embeddings):
     tokens; in particular, a masked unit is hidden behind that of [MASK]. The other rows belong to the codes, which are only predicted.
     """
 
-    reads = ("tokens", "units", "positions", "segments")
+    reads: ClassVar[tuple[str, ...]] = ("tokens", "units", "positions", "segments")
 
     def setup(self) -> None:
         super().setup()
@@ -77,10 +80,10 @@ class UnitEmbeddings(Embeddings):
         return self.combine(jnp.where(is_special[:, :, None], special, projected), positions, segments, keys)
 
 
-def _unit_initializer(config: EncoderConfig) -> jax.nn.initializers.Initializer:
+def _unit_initializer(config: EncoderConfig) -> Callable[..., jax.Array]:
     """Initialize the projection so that units of variance 1 become vectors as large as those of tokens."""
 
-    def init(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> jax.Array:  # type: ignore[assignment]
+    def init(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
         return normal_initializer(config)(key, shape, dtype) / shape[0] ** 0.5
 
     return init

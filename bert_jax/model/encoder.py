@@ -1,7 +1,7 @@
 """The BERT encoder as published: post-layer-norm Transformer layers over embedded tokens.
 
-Embeddings (`bert_jax.model.embeddings`) and encoder are separate modules. The encoder takes vectors [B, L, D] and example ids, which determine which vectors
-attend to each other, so it accepts anything that can be represented as a sequence of vectors.
+Embeddings (`bert_jax.model.embeddings`) and encoder are separate modules. The encoder takes vectors [B, L, D] and example ids, which
+determine which vectors attend to each other, so it accepts anything that can be represented as a sequence of vectors.
 """
 
 from collections.abc import Callable

@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from bert_jax.config import FinetuneConfig, RunConfig
 from bert_jax.data.labelled import Labelled, LabelledExamples
 from bert_jax.data.labelled_batches import LabelledBatches, labelled_batches, labelled_evaluation
-from bert_jax.errors import InputError
 from bert_jax.data.reader import Reader
+from bert_jax.errors import InputError
 from bert_jax.model import directory as model_directory
 from bert_jax.model.attention import resolve_attention
 from bert_jax.model.bert import SHARED_PARAMETERS

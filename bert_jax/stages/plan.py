@@ -12,10 +12,13 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
 
 from bert_jax.config import PretrainConfig, RunConfig
+from bert_jax.data.reader import Units
 from bert_jax.errors import InputError
+from bert_jax.modalities import find
+from bert_jax.modalities.base import Expected
 from bert_jax.model.attention import resolve_attention
 from bert_jax.model.batch import FIELDS, PREPARED, zero_row
-from bert_jax.model.directory import ModelDescription
+from bert_jax.model.directory import InputDescription, ModelDescription
 from bert_jax.model.flops import training_flops
 from bert_jax.model.per_device import ROWS
 from bert_jax.tasks.pretraining import PRETRAINING
@@ -182,7 +185,9 @@ def plan_launch(config: RunConfig, topology: str, quick: bool = False) -> Launch
         moved = _moved_bytes(config, stage, mesh)
     rows, length = stage.batch_size, stage.rows.length
     slots = masked_slots(length, stage.masking)
-    flops = training_flops(config.encoder, config.vocabulary.size, rows, length, slots, stage.rows.examples_per_row) / mesh.size
+    expected = _expected(config)
+    units = expected.units.size if expected.units else 0
+    flops = training_flops(config.encoder, expected.vocab_size, rows, length, slots, stage.rows.examples_per_row, units) / mesh.size
     times = (flops / peak, moved / chip.memory_bandwidth, sum(c.sent_bytes for c in found) / chip.link_bandwidth)
     return LaunchPlan(
         topology,
@@ -232,22 +237,27 @@ def lower_step(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> tuple[An
     Returns:
         The lowered step, and the shapes of its training state and batch.
     """
-    vocab_size = config.vocabulary.size
-    description = ModelDescription(PRETRAINING.kind, config.encoder, stage.rows.length, stage.rows.next_sentence)
+    modality, expected = find(config.corpus.modality), _expected(config)
+    vocab_size, entering = expected.vocab_size, InputDescription.of(modality, expected)
+    description = ModelDescription(PRETRAINING.kind, config.encoder, stage.rows.length, stage.rows.next_sentence, input=entering)
     compute = resolve_attention(config.compute, config.encoder, [stage.rows.length], platform(mesh))
     model = build(description, vocab_size, compute)
-    # A vocabulary trained here begins with the five special tokens; [MASK] is the last of them.
+    # A vocabulary learned here begins with the five special tokens; [MASK] is the last of them.
     objective = PretrainingObjective(model, stage.masking, tuple(range(5)), 4, tuple(range(5, vocab_size)))
     optimizer = make_optimizer(stage.optimizer, stage.steps)
-    batch = _batch(stage, mesh)
+    batch = _batch(stage, mesh, expected.units)
 
     def init() -> Any:
-        return model.init(jax.random.key(config.seed), zero_row())["params"]
+        return model.init(jax.random.key(config.seed), zero_row(entering.units))["params"]
 
     skip_above, ema = stage.optimizer.skip_above, stage.optimizer.ema
     state = planned_state(init, optimizer, mesh, track_loss=skip_above > 0, average=ema > 0)
     train_step, _ = compile_steps(objective, optimizer, state, mesh, config.seed, stage.gradient_accumulation_steps, skip_above, ema)
     return train_step.lower(state, batch), state, batch  # type: ignore[attr-defined]
+
+
+def _expected(config: RunConfig) -> Expected:
+    return find(config.corpus.modality).expected(config.corpus, config.vocabulary)
 
 
 def _moved_bytes(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> float:
@@ -267,10 +277,13 @@ def _moved_bytes(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> float:
     return one + (config.encoder.layers - 1) * (two - one)
 
 
-def _batch(stage: PretrainConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def _batch(stage: PretrainConfig, mesh: Mesh, units: Units | None) -> dict[str, jax.ShapeDtypeStruct]:
     """Return the shapes and types of a batch (see docs/architecture.md#one-batch-shape)."""
     sizes, sharding = {"L": stage.rows.length, "E": stage.rows.examples_per_row}, NamedSharding(mesh, ROWS)
     fields = {name: FIELDS[name] for name in PREPARED}
-    return {
+    batch = {
         name: jax.ShapeDtypeStruct((stage.batch_size, sizes[axis]), dtype, sharding=sharding) for name, (axis, dtype) in fields.items()
     }
+    if units:
+        batch["units"] = jax.ShapeDtypeStruct((stage.batch_size, stage.rows.length, units.size), units.dtype, sharding=sharding)
+    return batch

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bert_jax.config import ComputeConfig
     from bert_jax.data.labelled import Labelled, LabelReader
     from bert_jax.data.queries import BatchShapes, Queries
-    from bert_jax.modalities.text.tokenizer import Tokenizer
+    from bert_jax.data.reader import Reader
     from bert_jax.model.directory import ModelDescription
     from bert_jax.training.objective import Objective
 
@@ -64,7 +64,7 @@ class Loaded:
     """A trained model, as passed to a question."""
 
     forward: Forward
-    tokenizer: Tokenizer
+    tokenizer: Reader
     description: ModelDescription
 
 
@@ -73,8 +73,8 @@ class Ask(Protocol):
 
     def __call__(
         self,
-        texts: Iterable[str],
-        pairs: Iterable[str] | None,
+        texts: Iterable[Any],
+        pairs: Iterable[Any] | None,
         start: Callable[[Queries], Finish[Answers]],
         masked: bool = False,
         max_tokens: int = 0,
@@ -120,7 +120,7 @@ class Question(ABC):
             InputError: the model does not support an option.
         """
 
-    def ask(self, model: Loaded, ask: Ask, texts: Iterable[str], pairs: Iterable[str] | None, **options: Any) -> Answers:
+    def ask(self, model: Loaded, ask: Ask, texts: Iterable[Any], pairs: Iterable[Any] | None, **options: Any) -> Answers:
         """Return the answers for all texts, in input order."""
         return [answer for chunk in ask(texts, pairs, self.start(model, **options), masked=self.masked) for answer in chunk]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bert_jax.data.queries import Queries
-    from bert_jax.modalities.text.tokenizer import Tokenizer
+    from bert_jax.data.reader import Reader
     from bert_jax.model.directory import EmbeddingConfig, ModelDescription
 
 
@@ -65,10 +65,12 @@ class Embed(Question):
             raise InputError(f"layer={layer} is invalid: give a number from 0 (the embeddings) to {states - 1} or -1 (the last layer).")
         hidden_layer = layer % states if layer % states < states - 1 else None
         text_prompt = chosen_prompt(settings, prompt, prompt_name)
+        if text_prompt and model.tokenizer.units:
+            raise InputError(f"A prompt is text, but this model reads {model.tokenizer.noun}s: leave it out.")
         skipped = uncounted_tokens(settings, text_prompt, model.tokenizer, self.max_tokens(model))
         return lambda queries: model.forward.vectors(queries, modes, hidden_layer, skipped)
 
-    def ask(self, model: Loaded, ask: Ask, texts: Iterable[str], pairs: Iterable[str] | None, **options: Any) -> np.ndarray:
+    def ask(self, model: Loaded, ask: Ask, texts: Iterable[Any], pairs: Iterable[Any] | None, **options: Any) -> np.ndarray:
         """Return the embeddings of all texts, float32 [texts, `width`]."""
         import numpy as np
 
@@ -133,7 +135,7 @@ def chosen_prompt(settings: EmbeddingConfig, prompt: str | None, name: str | Non
     return settings.prompts[name] if name else ""
 
 
-def with_prompt(prompt: str, texts: str | Iterable[str]) -> str | Iterable[str]:
+def with_prompt(prompt: str, texts: Iterable[Any]) -> Iterable[Any]:
     """Prepend a prompt to each text. Values that are not strings pass through, so that the caller can reject them."""
     if not prompt:
         return texts
@@ -142,12 +144,12 @@ def with_prompt(prompt: str, texts: str | Iterable[str]) -> str | Iterable[str]:
     return (prompt + text if isinstance(text, str) else text for text in texts)
 
 
-def uncounted_tokens(settings: EmbeddingConfig, prompt: str, tokenizer: Tokenizer, length: int) -> int:
+def uncounted_tokens(settings: EmbeddingConfig, prompt: str, tokenizer: Reader, length: int) -> int:
     """Return the number of leading tokens excluded from pooling, [CLS] and the prompt's, in a text of at most `length` tokens."""
     if settings.include_prompt or not prompt:
         return 0
     # Count as sentence-transformers does: truncate the prompt like a text and leave out its [SEP].
-    return min(len(tokenizer.encode(prompt)), length - 2) + 1
+    return min(int(tokenizer.encode_flat([prompt]).lengths[0]), length - 2) + 1
 
 
 def finished(vectors: np.ndarray, settings: EmbeddingConfig, size: int, normalize: bool | None) -> np.ndarray:

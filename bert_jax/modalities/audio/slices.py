@@ -1,5 +1,8 @@
 from dataclasses import dataclass
+
 from bert_jax.modalities.media.extractor import Extractor
+
+
 @dataclass(frozen=True)
 class Slices(Extractor):
     rate: int = 16000

@@ -69,7 +69,12 @@ class Codebook:
     pad_id, unk_id, cls_id, sep_id, mask_id = special_ids
 
     def __init__(
-        self, extractor: Extractor, centroids: NDArray[np.float32], mean: NDArray[np.float32], deviation: NDArray[np.float32], normalize: str
+        self,
+        extractor: Extractor,
+        centroids: NDArray[np.float32],
+        mean: NDArray[np.float32],
+        deviation: NDArray[np.float32],
+        normalize: str,
     ) -> None:
         self.extractor, self.centroids, self.mean, self.deviation = extractor, centroids, mean, deviation
         self.normalize = normalize
@@ -114,7 +119,8 @@ class Codebook:
         mean = sample.mean(0, dtype=np.float64).astype(np.float32)
         deviation = np.maximum(sample.std(0, dtype=np.float64), _SMALLEST_DEVIATION).astype(np.float32)
         normalized = _normalized(sample, mean, deviation, config.normalize)
-        kmeans = MiniBatchKMeans(config.size, random_state=config.seed, batch_size=4096, n_init=1, max_iter=30, init_size=3 * config.size + 4096)
+        initial = 3 * config.size + 4096
+        kmeans = MiniBatchKMeans(config.size, random_state=config.seed, batch_size=4096, n_init=1, max_iter=30, init_size=initial)
         kmeans.fit(normalized)
         return cls(extractor, kmeans.cluster_centers_.astype(np.float32), mean, deviation, config.normalize)
 
@@ -208,13 +214,13 @@ class Codebook:
         """Return the id of a token's name.
 
         Raises:
-            KeyError: there is no such token.
+            InputError: there is no such token.
         """
         if token in SPECIAL_TOKENS:
             return SPECIAL_TOKENS.index(token)
         code = int(token) if token.isascii() and token.isdigit() else -1
         if not 0 <= code < len(self.centroids):
-            raise KeyError(token)
+            raise InputError(f"There is no code {token!r}: the codes are 0 to {len(self.centroids) - 1}.")
         return code + len(SPECIAL_TOKENS)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -266,8 +272,8 @@ class Codebook:
         shapes = [self.centroids.ndim == 2 and self.centroids.shape[1] == size, self.mean.shape == self.deviation.shape == (size,)]
         if not all(shapes) or not 2 <= len(self.centroids) <= MOST_CODES or self.normalize not in ("dimensions", "units"):
             raise InputError(
-                f"The codebook {path} has centroids of the shape {list(self.centroids.shape)}, but its units have {size} numbers: it was damaged "
-                "or belongs to other units. Restore it."
+                f"The codebook {path} has centroids of the shape {list(self.centroids.shape)}, but its units have {size} numbers: it was "
+                "damaged or belongs to other units. Restore it."
             )
         if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in self._arrays().values()):
             raise InputError(f"The codebook {path} holds numbers that are not finite float32: it was damaged. Restore it.")

@@ -66,7 +66,7 @@ class MediaEncoder(Encoder[Item]):
                 found.append(str(error))
         units = [one for one in found if not isinstance(one, str)]
         dtype = token_dtype(self.reader.vocab_size)
-        codes = iter(np.split(self.reader.codes(np.concatenate(units)).astype(dtype), np.cumsum([len(one) for one in units])[:-1]) if units else ())
+        codes = iter(self._codes(units, dtype) if units else ())
         nothing = np.zeros((0, self.reader.units.size), self.reader.units.dtype)
         return [
             EncodedItem(np.zeros(0, dtype), np.zeros(0, np.int32), np.zeros(0, np.bool_), nothing, one)
@@ -74,6 +74,11 @@ class MediaEncoder(Encoder[Item]):
             else EncodedItem(next(codes), extractor.parts(len(one)), extractor.word_starts(len(one)), one)
             for one in found
         ]
+
+    def _codes(self, units: list[NDArray[Any]], dtype: Any) -> list[NDArray[Any]]:
+        """Return the codes of each item."""
+        ends = np.cumsum([len(one) for one in units])[:-1]
+        return np.split(self.reader.codes(np.concatenate(units)).astype(dtype), ends)
 
     def count(self, raw: Item, document: EncodedDocument) -> MediaCounts:
         """Return the counts of an item.

@@ -13,9 +13,9 @@ from bert_jax.config import VocabularyOptions
 from bert_jax.data.reader import Reader
 from bert_jax.data.tables import Row
 from bert_jax.errors import InputError
-from bert_jax.modalities.base import Filled, Modality
+from bert_jax.modalities.base import Expected, Filled, Modality
 from bert_jax.modalities.media import pictures
-from bert_jax.modalities.media.codebook import Codebook
+from bert_jax.modalities.media.codebook import SPECIAL_TOKENS, Codebook
 from bert_jax.modalities.media.encoding import MediaEncoder
 from bert_jax.modalities.media.extractor import Extractor, Unreadable
 from bert_jax.modalities.media.items import Half, Item, Masked
@@ -62,14 +62,21 @@ class Media(Modality[Item, O]):
 
     def learn(self, documents: Iterable[Item], config: O, vocabulary: VocabularyOptions) -> Codebook:
         """Learn a codebook from a random sample of the units."""
+        codes, extractor = self._codes(vocabulary), config.extractor()
+        return Codebook.learn(extractor, _sample(documents, extractor, codes.seed, config), codes)
+
+    def expected(self, config: O, vocabulary: VocabularyOptions) -> Expected:
+        """Return the size of the vocabulary, and the units."""
+        extractor = config.extractor()
+        return Expected(len(SPECIAL_TOKENS) + self._codes(vocabulary).size, extractor.units, extractor.grid)
+
+    def _codes(self, vocabulary: VocabularyOptions) -> CodebookConfig:
         if not isinstance(vocabulary, CodebookConfig):
             raise InputError(
                 f"A corpus of {self.extractor.noun}s has a codebook, not a vocabulary of {vocabulary.kind}: set "
                 "--config.vocabulary=codebook, or vocabulary=CodebookConfig() in the configuration."
             )
-        extractor = config.extractor()
-        sample = _sample(documents, extractor, vocabulary.seed, config)
-        return Codebook.learn(extractor, sample, vocabulary)
+        return vocabulary
 
     def load(self, directory: Path) -> Codebook:
         """Load a codebook."""
@@ -84,8 +91,8 @@ class Media(Modality[Item, O]):
         assert isinstance(reader, Codebook)
         if reader.extractor != config.extractor():
             raise InputError(
-                f"The codebook was learned from units of {reader.extractor}, but the configuration asks for {config.extractor()}. Set the values "
-                "of corpus to those of the codebook, or learn another one."
+                f"The codebook was learned from units of {reader.extractor}, but the configuration asks for {config.extractor()}. Set the "
+                "values of corpus to those of the codebook, or learn another one."
             )
         return MediaEncoder(reader, config)
 

@@ -116,7 +116,8 @@ class Tfds:
         split = split.removesuffix("]") or "train"
         builder = prepared_tfds(name)
         if self.column not in (builder.info.features or ()):
-            raise InputError(f"The data set tfds:{name} has no column {self.column!r}; its columns are {', '.join(builder.info.features or ())}.")
+            columns = ", ".join(builder.info.features or ())
+            raise InputError(f"The data set tfds:{name} has no column {self.column!r}; its columns are {columns}.")
         try:
             builder.info.splits[split]
         except (KeyError, ValueError) as error:

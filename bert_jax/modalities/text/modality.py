@@ -10,7 +10,7 @@ from bert_jax.data.records import held_out
 from bert_jax.data.records.held_out import Split
 from bert_jax.data.tables import Table
 from bert_jax.errors import InputError
-from bert_jax.modalities.base import Modality
+from bert_jax.modalities.base import Expected, Modality
 from bert_jax.modalities.text import demo, sources
 from bert_jax.modalities.text.encoding import DocumentEncoder, document_sentences
 from bert_jax.modalities.text.tokenizer import Tokenizer
@@ -48,6 +48,10 @@ class Text(Modality[list[str], CorpusConfig]):
             raise InputError(f"{vocab_file} and {json_file} do not contain the same vocabulary: one was edited or replaced. Restore it.")
         return tokenizer
 
+    def expected(self, config: CorpusConfig, vocabulary: VocabularyOptions) -> Expected:
+        """Return the size of the vocabulary."""
+        return Expected(_of_text(vocabulary).size)
+
     def load_given(self, vocabulary: VocabularyOptions) -> Tokenizer:
         """Load a tokenizer of any origin, with the normalization and word-length settings of the configuration."""
         vocabulary = _of_text(vocabulary)
@@ -73,8 +77,8 @@ class Text(Modality[list[str], CorpusConfig]):
 def _of_text(vocabulary: VocabularyOptions) -> VocabularyConfig:
     if not isinstance(vocabulary, VocabularyConfig):
         raise InputError(
-            f"A corpus of text has a vocabulary of word pieces or characters, not a {vocabulary.kind}: set --config.vocabulary.kind=wordpiece, "
-            "or name a corpus of another modality."
+            f"A corpus of text has a vocabulary of word pieces or characters, not a {vocabulary.kind}: set "
+            "--config.vocabulary=wordpiece, or name a corpus of another modality."
         )
     return vocabulary
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bert_jax.data.queries import Queries
-    from bert_jax.modalities.text.tokenizer import Tokenizer
+    from bert_jax.data.reader import Reader
     from bert_jax.model.directory import ModelDescription
 
 _BATCHES_PER_CHUNK = 32
@@ -183,7 +183,7 @@ def _words(text: str) -> list[str]:
     return words
 
 
-def _predictions(tokenizer: Tokenizer, queries: Queries, probabilities: np.ndarray, ids: np.ndarray) -> list[list[list[Prediction]]]:
+def _predictions(tokenizer: Reader, queries: Queries, probabilities: np.ndarray, ids: np.ndarray) -> list[list[list[Prediction]]]:
     """Group predictions [masks, top_k] by text."""
     import numpy as np
 
@@ -199,7 +199,7 @@ def _column(mask: list[dict[str, Any]]) -> list[str]:
     return [padded(prediction["token"], columns) + "  " + percent(prediction["probability"]) for prediction in mask]
 
 
-def allowed_answers(tokenizer: Tokenizer, words: Sequence[str] | None, spare_rows: int) -> np.ndarray:
+def allowed_answers(tokenizer: Reader, words: Sequence[str] | None, spare_rows: int) -> np.ndarray:
     """Return which rows of the token table may be predicted, bool [V]: the tokens of `words`, or all tokens.
 
     Raises:
@@ -217,11 +217,11 @@ def allowed_answers(tokenizer: Tokenizer, words: Sequence[str] | None, spare_row
     return allowed
 
 
-def _word_id(tokenizer: Tokenizer, word: str) -> int:
+def _word_id(tokenizer: Reader, word: str) -> int:
     try:
         return tokenizer.id(word)
     except KeyError:
-        ids = tokenizer.encode(str(word)).ids.tolist()
+        ids = tokenizer.encode_flat([str(word)]).ids.tolist()
     if len(ids) != 1 or ids[0] == tokenizer.unk_id:
         pieces = f"the pieces {' '.join(tokenizer.tokens(ids))}" if ids else "nothing"
         raise InputError(f"The word {word!r} is not a single token of the vocabulary but {pieces}, so it cannot fill a [MASK]: remove it.")
