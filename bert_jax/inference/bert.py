@@ -35,7 +35,7 @@ from bert_jax.tasks.stored import build, load_model
 
 T = TypeVar("T")
 
-Single: TypeAlias = "str | bytes | Path | tuple[NDArray[Any], int] | Item | Masked | Half"
+Single: TypeAlias = str | bytes | Path | tuple[NDArray[Any], int] | Item | Masked | Half
 """A text; or a path, the bytes of a file, samples with their rate, or one of these with masked units. An array is one input or many."""
 
 CHUNK = 2048

@@ -41,6 +41,7 @@ class Patches(Extractor):
 
     noun: ClassVar[str] = "image"
     suffixes: ClassVar[tuple[str, ...]] = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+    fragment: ClassVar[str] = "xywh=8,8,16,16"
     halves: ClassVar[bool] = True
 
     size: int = 32
@@ -63,6 +64,10 @@ class Patches(Extractor):
     def grid(self) -> Grid:
         """Patches in blocks."""
         return Grid(self.size // self.patch, self.block)
+
+    def is_one(self, array: NDArray[Any]) -> bool:
+        """Return whether an array is [H, W] or [H, W, C] with 1, 3 or 4 channels."""
+        return array.ndim < 3 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
 
     def extract(self, content: Content) -> NDArray[np.uint8]:
         """Return the patches uint8 [n, U] of an image, in the order of `grid.cells()`.
@@ -124,14 +129,22 @@ class Patches(Extractor):
             units: patches [n, U] as from `extract`, of any type; values are rounded and clipped, and a row of NaN is drawn gray.
             tint: how strongly to blend each patch with blue, from 0 to 1 (60 % blue), float [n].
         """
-        blocks, block, patch, channels = self._shape
-        pixels = np.asarray(units, np.float32).reshape(-1, patch**2, channels)
-        pixels = np.broadcast_to(np.where(np.isnan(pixels), MASKED, pixels), (*pixels.shape[:2], 3))
+        blocks, block, patch, _ = self._shape
+        pixels = self._colored(units)
         if tint is not None:
             share = STRONGEST_TINT * np.clip(np.asarray(tint, np.float32), 0, 1)[:, None, None]
             pixels = (1 - share) * pixels + share * np.array(TINT, np.float32)
         split = np.rint(np.clip(pixels, 0, 255)).astype(np.uint8).reshape(blocks, blocks, block, block, patch, patch, 3)
         return split.transpose(0, 2, 4, 1, 3, 5, 6).reshape(self.size, self.size, 3)
+
+    def tile(self, unit: NDArray[Any]) -> NDArray[np.uint8]:
+        """Return a single patch [U] as a picture uint8 [patch, patch, 3]."""
+        return np.rint(np.clip(self._colored(unit[None]), 0, 255)).astype(np.uint8).reshape(self.patch, self.patch, 3)
+
+    def _colored(self, units: NDArray[Any]) -> NDArray[np.floating]:
+        """Return the pixels of patches in color [n, patch^2, 3]; those of a row of NaN are gray."""
+        pixels = np.asarray(units, np.float32).reshape(-1, self.patch**2, self._channels)
+        return np.broadcast_to(np.where(np.isnan(pixels), MASKED, pixels), (*pixels.shape[:2], 3))
 
     def measure(self, content: Content) -> dict[str, float]:
         """Return the width and height of the upright original image in pixels.

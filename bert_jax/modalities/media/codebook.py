@@ -150,8 +150,9 @@ class Codebook:
                 raise Unreadable(f"has {len(ids)} units, but its mask has the shape {list(region.shape)}")
             ids = np.where(region, self.mask_id, ids).astype(np.int32)
         if half is not None:
-            edges = [*self.extractor.parts(len(units)).tolist(), len(units)]
-            part = slice(edges[half], edges[half + 1])
+            parts = self.extractor.parts(len(units))
+            middle = int(parts[len(parts) // 2]) or len(units) // 2
+            part = slice(middle, None) if half else slice(middle)
             ids, starts, units = ids[part], starts[part], units[part]
         return EncodedInput(ids, starts, units)
 
@@ -193,7 +194,7 @@ class Codebook:
     def is_one(self, queries: Any) -> bool:
         """Return whether this is one input rather than several."""
         if isinstance(queries, np.ndarray):
-            return queries.ndim <= self.extractor.dimensions
+            return self.extractor.is_one(queries)
         if isinstance(queries, tuple):
             return len(queries) == 2 and isinstance(queries[0], np.ndarray) and isinstance(queries[1], int)
         return isinstance(queries, str | Path | bytes | Item | Masked | Half)

@@ -25,14 +25,12 @@ class Extractor(ABC):
     Attributes:
         noun: what a file holds, such as "image".
         suffixes: lowercase suffixes of the files that are read.
-        dimensions: the largest number of dimensions of an array that is one input; one with more is several inputs.
         fragment: an example of a media fragment.
         halves: whether the sentence task is about the halves of one input, rather than about inputs that continue each other.
     """
 
     noun: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
-    dimensions: ClassVar[int]
     fragment: ClassVar[str]
     halves: ClassVar[bool] = False
 
@@ -45,6 +43,10 @@ class Extractor(ABC):
     def grid(self) -> Grid | None:
         """The two-dimensional arrangement of the units, or None if they are a sequence."""
         return None
+
+    @abstractmethod
+    def is_one(self, array: NDArray[Any]) -> bool:
+        """Return whether an array is one input, rather than several along its first axis."""
 
     @abstractmethod
     def extract(self, content: Content) -> NDArray[Any]:
