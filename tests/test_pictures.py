@@ -91,7 +91,7 @@ def test_cmyk() -> None:
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
-    values = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
+    values = RNG.permutation(np.linspace(0, 65535, 256) // 3 * 3).astype(np.uint16).reshape(16, 16)
     expected = np.rint(values / 257).astype(np.uint8)
     content = file_of(Image.fromarray(values))
     assert Image.open(io.BytesIO(content)).mode.startswith("I")
@@ -188,6 +188,7 @@ def test_the_first_frame_of_an_animation() -> None:
         (640, 480, 32, (42, 32), (5, 0)),
         (480, 641, 224, (224, 299), (0, 38)),  # A margin of 37.5 is rounded to even.
         (101, 100, 33, (33, 33), (0, 0)),
+        (66, 64, 32, (33, 32), (0, 0)),  # And one of 0.5.
         (50, 20, 20, (50, 20), (15, 0)),
         (9, 7, 28, (36, 28), (4, 0)),
         (5, 300, 8, (8, 480), (0, 236)),
