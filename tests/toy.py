@@ -31,6 +31,10 @@ class ToyTask:
 
     losses = ("loss",)
 
+    def augment(self, batch: Any, key: jax.Array) -> Any:
+        del key
+        return batch
+
     def prepare(self, batch: Any, key: jax.Array) -> Any:
         return {**batch, "noise": jax.random.normal(key, batch["tokens"].shape[:1])}
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from bert_jax.config.checks import fraction, not_negative, positive, require
+from bert_jax.config.checks import at_most, fraction, not_negative, positive, require
 from bert_jax.config.renamed import formerly
 from bert_jax.config.training import LoopConfig, OptimizerConfig
 
@@ -79,6 +79,25 @@ class LabelledConfig:
         not_negative(self, "max_train_examples")
 
 
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Random changes of the training examples, different in every step."""
+
+    flip: bool = False
+    """Mirror images from left to right, each with probability 1/2."""
+    shift: int = 0
+    """Shift images by up to so many pixels in both directions, repeating the pixels at the edge."""
+    time_mask: float = 0.0
+    """Hide a stretch of each recording, of up to this share of its length (Park et al. 2019)."""
+    band_mask: float = 0.0
+    """Hide a range of each recording's frequency bands, of up to this share of them."""
+
+    def __post_init__(self) -> None:
+        not_negative(self, "shift")
+        at_most(self, shift=1 << 10)
+        fraction(self, "time_mask", "band_mask")
+
+
 @formerly(_give_task, pooling=_NOW.format("pooling"))
 @dataclass(frozen=True)
 class FinetuneConfig:
@@ -101,6 +120,7 @@ class FinetuneConfig:
     epochs: int = 3
     dropout: float = 0.1
     """Dropout before the task head."""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=3e-5))
     loop: LoopConfig = field(default_factory=LoopConfig)
 

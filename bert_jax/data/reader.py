@@ -11,10 +11,14 @@ from bert_jax.errors import TextError
 
 
 class Units(NamedTuple):
-    """The type of the unit vectors: `size` numbers per token, for modalities whose ids do not carry all of the input."""
+    """The type of the unit vectors: `size` numbers per token, for modalities whose ids do not carry all of the input.
+
+    Units of a sequence may consist of several `frames` of equal size, one after another.
+    """
 
     dtype: type[np.uint8] | type[np.floating]
     size: int
+    frames: int = 1
 
 
 class Grid(NamedTuple):

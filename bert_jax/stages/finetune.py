@@ -22,6 +22,7 @@ from bert_jax.model.directory import ModelDescription
 from bert_jax.tasks import find
 from bert_jax.tasks.base import FinetuningTask, Scorer, Task
 from bert_jax.tasks.stored import build
+from bert_jax.training.augmentation import make_augmentation
 from bert_jax.training.checkpoints.loading import load_parameters
 from bert_jax.training.loop import HostBatch, Job, train
 from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
@@ -128,7 +129,7 @@ def _job(
     return Job(
         name=directory.name.replace("_", " "),
         directory=directory,
-        objective=task.objective(model),
+        objective=task.objective(model, make_augmentation(stage.augmentation, tokenizer.units, tokenizer.grid)),
         init=init,
         warm_start=warm_start,
         optimizer=make_optimizer(stage.optimizer, batches.steps),

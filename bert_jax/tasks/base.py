@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bert_jax.data.queries import BatchShapes, Queries
     from bert_jax.data.reader import Reader
     from bert_jax.model.directory import ModelDescription
+    from bert_jax.training.augmentation import Augment
     from bert_jax.training.objective import Objective
 
 O = TypeVar("O", bound=TaskOptions)  # noqa: E741
@@ -251,11 +252,11 @@ class FinetuningTask(Task, Generic[O]):
     def measure(self, predictions: Any, batch: Any) -> Any:
         """Return `loss` and other metrics of the model's output for a batch; see `bert_jax.training.objective.ExampleObjective`."""
 
-    def objective(self, model: Any) -> Objective:
-        """Return the training objective; by default, `measure` over the labeled examples."""
+    def objective(self, model: Any, augmentation: Augment | None = None) -> Objective:
+        """Return the training objective; by default, `measure` over the labeled examples, augmented if asked for."""
         from bert_jax.training.objective import ExampleObjective
 
-        return ExampleObjective(model, self.measure)
+        return ExampleObjective(model, self.measure, augmentation)
 
     def predict(self, model: Any, params: Any, batch: Any) -> Any:
         """Return predictions [B, E, ...] for the examples of a batch; called inside jit. By default, the model's output."""

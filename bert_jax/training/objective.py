@@ -24,6 +24,9 @@ class Objective(Protocol):
     def losses(self) -> tuple[str, ...]:
         """Names of the metrics whose means sum to the loss."""
 
+    def augment(self, batch: Batch, key: jax.Array) -> Batch:
+        """Change the examples of a training batch at random, before `prepare`; most objectives do not."""
+
     def prepare(self, batch: Batch, key: jax.Array) -> Batch:
         """Prepare a batch for the model, for example by masking it; `key` is the only source of randomness."""
 
@@ -48,12 +51,18 @@ class ExampleObjective:
     Attributes:
         model: the model, whose output for a batch is [B, E, ...].
         measure: (predictions, batch) -> the metric `loss` and any others, as sums and counts weighted by `example_weights`.
+        augmentation: changes a training batch at random.
     """
 
     model: Any
     measure: Callable[[jax.Array, Batch], Metrics]
+    augmentation: Callable[[Batch, jax.Array], Batch] | None = None
 
     losses = ("loss",)
+
+    def augment(self, batch: Batch, key: jax.Array) -> Batch:
+        """Apply the augmentation, if there is one."""
+        return self.augmentation(batch, key) if self.augmentation else batch
 
     def prepare(self, batch: Batch, key: jax.Array) -> Batch:
         """Return the batch unchanged."""

@@ -55,7 +55,7 @@ def train_step(
     steps, so that the average forgets the initial parameters.
     """
     prepare_key, dropout_key = jax.random.split(_key(seed, _TRAINING_STREAM, state.step))
-    batch = objective.prepare(batch, prepare_key)
+    batch = objective.prepare(objective.augment(batch, jax.random.fold_in(prepare_key, 1)), prepare_key)
     normalizers = objective.normalizers(batch)
 
     def normalized(metrics: Metrics) -> jax.Array:

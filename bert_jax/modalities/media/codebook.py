@@ -150,11 +150,15 @@ class Codebook:
                 raise Unreadable(f"has {len(ids)} units, but its mask has the shape {list(region.shape)}")
             ids = np.where(region, self.mask_id, ids).astype(np.int32)
         if half is not None:
-            parts = self.extractor.parts(len(units))
-            middle = int(parts[len(parts) // 2]) or len(units) // 2
-            part = slice(middle, None) if half else slice(middle)
+            part = self.half(len(units), half)
             ids, starts, units = ids[part], starts[part], units[part]
         return EncodedInput(ids, starts, units)
+
+    def half(self, count: int, index: int) -> slice:
+        """Return which of `count` units are the first (0) or second (1) half of an input."""
+        parts = self.extractor.parts(count)
+        middle = int(parts[len(parts) // 2]) or count // 2
+        return slice(middle, None) if index else slice(middle)
 
     def encode_batch(self, queries: Sequence[Any]) -> list[EncodedInput]:
         """Encode several inputs, on all cores.

@@ -134,7 +134,10 @@ class Media(Modality[Item, O]):
     def pictures(self, reader: Reader, query: Any) -> list[str]:
         """Return the picture of an item, as a data URI."""
         assert isinstance(reader, Codebook)
-        return [pictures.of_units(reader, reader.encode(query).units)]
+        units = reader.encode(_item(query)).units.astype(np.float32)
+        if isinstance(query, Half):
+            units[reader.half(len(units), 1 - query.index)] = np.nan
+        return [pictures.of_units(reader, units)]
 
     def sheet(self, reader: Reader) -> str:
         """Return a contact sheet of the codes, as a data URI."""

@@ -25,6 +25,11 @@ class PretrainingObjective:
 
     losses = ("mlm_loss", "nsp_loss")
 
+    def augment(self, batch: Batch, key: jax.Array) -> Batch:
+        """Return the batch unchanged."""
+        del key
+        return batch
+
     def prepare(self, batch: Batch, key: jax.Array) -> Batch:
         """Mask tokens and add `masked_positions`, `masked_labels` and `masked_weights`, each [B, M], to the batch."""
         masked = mask_tokens(
