@@ -33,7 +33,7 @@ def make_augmentation(config: AugmentationConfig, units: Units | None, grid: Gri
     if of_images and (units is None or grid is None):
         raise InputError("finetune.augmentation.flip and .shift are for images, which this model does not read. Set them to false and 0.")
     if of_sequences and (units is None or grid is not None):
-        raise InputError("finetune.augmentation.time_mask and .band_mask are for recordings, which this model does not read. Set them to 0.")
+        raise InputError("finetune.augmentation.time_mask and band_mask are for recordings, which this model does not read: set them to 0.")
     if units is not None and grid is not None and of_images:
         return _Moved(config, units, grid)
     if units is not None and of_sequences:
