@@ -142,6 +142,10 @@ class Digits(Modality[list[str], DigitsCorpus]):
     def queries(self, document: list[str], config: DigitsCorpus) -> list[str]:
         return document
 
+    def features(self, reader: Reader, train: Sequence[str], test: Sequence[str]) -> tuple[Any, Any]:
+        train_lengths, test_lengths = (np.array([[len(text)] for text in texts], np.float32) for texts in (train, test))
+        return train_lengths, test_lengths
+
     def with_mask(self, reader: Reader, query: str) -> str:
         return f"{query[: len(query) // 2]}[MASK]{query[len(query) // 2 + 1 :]}"
 

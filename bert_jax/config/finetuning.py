@@ -112,6 +112,8 @@ class FinetuneConfig:
     """Start from random parameters instead of a checkpoint."""
     compare_from_scratch: bool = False
     """Also train the same model from random parameters, to measure the benefit of pre-training."""
+    compare_linear: bool = False
+    """Also train a linear model on plain features of the same inputs: n-grams of characters, pixels, or log-mel energies."""
     length: int = 128
     examples_per_row: int = 8
     packing: bool = True

@@ -109,6 +109,10 @@ class Modality(ABC, Generic[D, O]):
     def with_mask(self, reader: Reader, query: Any) -> Any:
         """Return the query with a token, or several, replaced by [MASK]; the query has at least one token."""
 
+    @abstractmethod
+    def features(self, reader: Reader, train: Sequence[Any], test: Sequence[Any]) -> tuple[Any, Any]:
+        """Return plain features [n, F] of labeled inputs for a linear model, dense or sparse."""
+
     def filled(self, reader: Reader, query: Any, masks: Sequence[Sequence[Any]]) -> Filled:
         """Return how a query is shown with the predictions for each of its masks, most probable first."""
         del reader

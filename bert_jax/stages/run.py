@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
+import numpy as np
 
 from bert_jax.config import RunConfig, to_dict
 from bert_jax.config.overrides import differences, from_dict
@@ -111,7 +112,23 @@ def _finetune(
     if stage.compare_from_scratch and not stage.from_scratch:
         scratch = finetune(config, workdir / "finetune_from_scratch", labelled, encoder, reader, None, tasks)
         result = result | {f"from_scratch_{score}": scratch[score] for score in finetuning(stage.task, tasks).scores}
+    if stage.compare_linear:
+        scores = finetuning(stage.task, tasks).linear_scores(labelled, *_plain_features(labelled, modality, reader))
+        result = result | {f"linear_{score}": value for score, value in scores.items()}
     return result
+
+
+def _plain_features(labelled: Labelled, modality: Modality[Any, Any], reader: Reader) -> tuple[Any, Any]:
+    """Return the features of the training and the test examples for a linear model, those of both texts of pairs side by side."""
+    import scipy.sparse
+
+    train, test = labelled.train, labelled.test
+    first = modality.features(reader, train.texts, test.texts)
+    if train.pairs is None or test.pairs is None:
+        return first
+    second = modality.features(reader, train.pairs, test.pairs)
+    stack = np.hstack if isinstance(first[0], np.ndarray) else scipy.sparse.hstack
+    return stack([first[0], second[0]]), stack([first[1], second[1]])
 
 
 def _labelled(config: RunConfig, tasks: Sequence[Task], modality: Modality[Any, Any]) -> Labelled:

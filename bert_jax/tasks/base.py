@@ -281,6 +281,11 @@ class FinetuningTask(Task, Generic[O]):
 
         return training_flops(description.encoder, 0, stage.batch_size, stage.length, masked=0, examples=0, units=description.input.units)
 
+    def linear_scores(self, labelled: Labelled, train: Any, test: Any) -> dict[str, float]:
+        """Return scores of a linear model on the features [n, F] of the training and test examples; none if the task has no such model."""
+        del labelled, train, test
+        return {}
+
     def remarks(self, labelled: Labelled) -> tuple[str, ...]:
         """Return remarks about the labels, as sentences, to report before training."""
         del labelled

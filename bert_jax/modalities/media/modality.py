@@ -28,6 +28,8 @@ O = TypeVar("O", bound=MediaOptions)  # noqa: E741  # options
 
 _SAMPLED_ITEMS, _UNITS_PER_ITEM = 8192, 32
 """A codebook is learned from a random sample of this many items, and this many units of each."""
+_PARTS = 8
+"""Number of parts of a recording whose mean units are the features of a linear model."""
 _MASKED_SHARE = 0.5
 """Fraction of the units that are masked in the pictures at the end of a run."""
 
@@ -108,6 +110,14 @@ class Media(Modality[Item, O]):
             return []
         return [Half(document, 0), Half(document, 1)] if len(units) > 1 else []
 
+    def features(self, reader: Reader, train: Sequence[Any], test: Sequence[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return all units of each input if every input has as many, else the means of the units of equal parts."""
+        assert isinstance(reader, Codebook)
+        units = [encoded.units for encoded in reader.encode_batch([*train, *test])]
+        equal = len({len(one) for one in units}) == 1
+        rows = [(one if equal else _part_means(one)).ravel().astype(np.float32) for one in units]
+        return np.array(rows[: len(train)]), np.array(rows[len(train) :])
+
     def with_mask(self, reader: Reader, query: Any) -> Masked:
         """Return the item of a query with about half of its units masked, in the groups that are masked together."""
         assert isinstance(reader, Codebook)
@@ -162,6 +172,14 @@ def demo_rows(
 
 def _item(query: Any) -> Any:
     return _item(query.input) if isinstance(query, Masked | Half) else query
+
+
+def _part_means(units: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the mean units of equal parts of a sequence, float32 [parts, U]."""
+    edges = np.linspace(0, len(units), _PARTS + 1)
+    bounds = [(int(start), max(int(np.ceil(end)), int(start) + 1)) for start, end in itertools.pairwise(edges)]
+    means: NDArray[np.float32] = np.array([units[start:end].mean(0, dtype=np.float32) for start, end in bounds])
+    return means
 
 
 def _sample(documents: Iterable[Item], extractor: Extractor, seed: int, config: MediaOptions) -> NDArray[Any]:

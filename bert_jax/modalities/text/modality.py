@@ -1,8 +1,11 @@
 """The text modality: documents are lists of paragraphs, and token ids represent word pieces or characters."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
+
+import numpy as np
 
 from bert_jax.config import CorpusConfig, VocabularyConfig, VocabularyOptions
 from bert_jax.data.reader import Reader
@@ -65,6 +68,13 @@ class Text(Modality[list[str], CorpusConfig]):
     def queries(self, document: list[str], config: CorpusConfig) -> list[str]:
         """Return the sentences of a document."""
         return document_sentences(document, config.sentence_ends)
+
+    def features(self, reader: Reader, train: Sequence[str], test: Sequence[str]) -> tuple[Any, Any]:
+        """Return TF-IDF weights of n-grams of one to three characters."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, dtype=np.float32)
+        return vectorizer.fit_transform(train), vectorizer.transform(test)
 
     def with_mask(self, reader: Reader, query: str) -> str:
         """Return the sentence with its middle token replaced by [MASK]."""

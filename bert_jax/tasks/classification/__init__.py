@@ -182,6 +182,12 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
             description.input.units,
         )  # fmt: skip
 
+    def linear_scores(self, labelled: Labelled, train: Any, test: Any) -> dict[str, float]:
+        """Return the accuracy of logistic regression."""
+        from bert_jax.tasks.classification.linear import linear_accuracy
+
+        return {"accuracy": linear_accuracy(train, labelled.train.targets, test, labelled.test.targets)}
+
     def remarks(self, labelled: Labelled) -> tuple[str, ...]:
         """Report labels that differ only in case, and classes without training or test examples."""
         from bert_jax.tasks.classification.labels import class_counts, remarks
@@ -207,6 +213,7 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
         return [
             Figure("Test accuracy", display.percent(accuracy), gain),
             Figure("Test accuracy from scratch", display.percent(scratch), "same fine-tuning, random initialization"),
+            Figure("Test accuracy of a linear model", display.percent(display.number(result, "linear_accuracy")), "same examples"),
             Figure("Macro F1", display.percent(display.number(result, "macro_f1")), "mean over the classes that occur"),
             Figure("Labeled examples", display.integer(display.number(result, "train_examples")), tested),
         ]
@@ -263,10 +270,11 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
 
     def summary_lines(self, result: Json) -> list[str]:
         """Return accuracy, accuracy from scratch and the number of classes without a training example."""
-        scratch = f" (from scratch: {result['from_scratch_accuracy']:.1%})" if "from_scratch_accuracy" in result else ""
+        others = {"from scratch": "from_scratch_accuracy", "linear model": "linear_accuracy"}
+        compared = "; ".join(f"{name}: {result[key]:.1%}" for name, key in others.items() if key in result)
         lines = [
             f"Classification      {result['accuracy']:.1%} accuracy on {result['test_examples']:,} test texts, "
-            f"trained on {result['train_examples']:,}{scratch}"
+            f"trained on {result['train_examples']:,}{f' ({compared})' if compared else ''}"
         ]
         if untrained := result.get("untrained_classes"):
             lines.append(f"                    {len(untrained):,} of {len(result['labels']):,} classes had no training example")
