@@ -1,1 +1,0 @@
-digits = split_of = None
