@@ -20,7 +20,7 @@ _SHOWN = (-2.5, 3.0)
 _COLORS = np.array([(0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191)])
 """Evenly spaced colors of matplotlib's magma, whose lightness rises in even steps."""
 _MASKED, _TINT, _STRONGEST_TINT = 128, np.array([40, 90, 255]), 0.6
-_TIME = r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d*)?)"
+_TIME = r"(?:(?:(\d{1,9}):)?([0-5]?\d):)?(\d{1,9}(?:\.\d*)?)"
 _FRAGMENT = re.compile(rf"t=(?:npt:)?(?:{_TIME})?(?:,{_TIME})?", re.ASCII)
 
 
