@@ -1,6 +1,5 @@
 """The audio modality: a recording is a sequence of slices of its log-mel spectrogram."""
 
-import importlib.metadata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -60,4 +59,4 @@ class Audio(Media[AudioConfig]):
 
     def demo(self) -> InMemory:
         """Return the spoken digits without those of the test set."""
-        return InMemory(_unlabelled, (("demo", "spoken digits"), ("espeakng-loader", importlib.metadata.version("espeakng-loader"))))
+        return InMemory(_unlabelled, (("demo", "spoken digits"), ("espeakng-loader", demo.version())))
