@@ -96,7 +96,7 @@ def _read(path: Path) -> Json:
 def _subtitle(config: Json) -> str:
     encoder, corpus = config.get("encoder") or {}, config.get("corpus") or {}
     facts = [f"{encoder['layers']} layers × {encoder['width']}" if "layers" in encoder and "width" in encoder else ""]
-    facts += [f"text: {corpus['source']}" if config.get("pretrain") and corpus.get("source") else ""]
+    facts += [f"{corpus.get('modality', 'text')}: {corpus['source']}" if config.get("pretrain") and corpus.get("source") else ""]
     facts += [f"seed {config['seed']}" if "seed" in config else ""]
     return escape(" · ".join(fact for fact in facts if fact))
 

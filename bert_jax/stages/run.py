@@ -87,7 +87,7 @@ def _run_stages(config: RunConfig, workdir: Path, tasks: Sequence[Task], modalit
     if config.finetune and labelled:
         summary["finetune"] = _finetune(config, workdir, labelled, tasks, modality)
     if jax.process_index() == 0:
-        write_json(workdir / EXAMPLES, show_examples(config, workdir, tasks, modality))
+        write_json(workdir / EXAMPLES, show_examples(config, workdir, tasks, modality, labelled))
         write_json(workdir / SUMMARY, summary)
         write_report(workdir, tasks)
         seal(workdir)

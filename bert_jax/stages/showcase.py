@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.config import RunConfig
+from bert_jax.data.labelled import Labelled
+from bert_jax.data.reader import Reader
 from bert_jax.data.records.held_out import documents
 from bert_jax.inference import Bert, load
 from bert_jax.modalities.base import Modality
+from bert_jax.model import directory as model_directory
 from bert_jax.stages.finetune import PREDICTIONS
 from bert_jax.tasks import finetuning
 from bert_jax.tasks.base import Task
@@ -18,7 +21,9 @@ from bert_jax.tasks.pretraining import PRETRAINING
 _SHOWN = 6
 
 
-def show_examples(config: RunConfig, workdir: Path, tasks: Sequence[Task], modality: Modality[Any, Any]) -> dict[str, Any]:
+def show_examples(
+    config: RunConfig, workdir: Path, tasks: Sequence[Task], modality: Modality[Any, Any], labelled: Labelled | None
+) -> dict[str, Any]:
     """Return predictions of the run's models on a few texts that they were not trained on."""
     examples: dict[str, Any] = {}
     if config.pretrain:
@@ -33,14 +38,16 @@ def show_examples(config: RunConfig, workdir: Path, tasks: Sequence[Task], modal
             pairs = _pairs(held_out)
             probabilities = bert.next_sentence([a for a, _, _ in pairs], [b for _, b, _ in pairs])
             examples["next_sentence"] = [
-                {"a": str(a), "b": str(b), "expected": expected, "probability": float(probability)} | _pictures(modality, bert, a, b)
+                {"a": str(a), "b": str(b), "expected": expected, "probability": float(probability)} | _pictures(modality, bert.tokenizer, a, b)
                 for (a, b, expected), probability in zip(pairs, probabilities, strict=True)
             ]
-    if config.finetune:
+    if config.finetune and labelled:
+        reader = model_directory.read(workdir / "finetune", [modality])[1]
         with (workdir / "finetune" / PREDICTIONS).open(encoding="utf-8") as file:
             lines = [json.loads(line) for line in itertools.islice(file, _SHOWN)]
         task = finetuning(config.finetune.task, tasks)
-        examples[task.name] = [task.example(line) for line in lines]
+        shown = zip(lines, labelled.test.texts, strict=False)
+        examples[task.name] = [task.example(line) | _pictures(modality, reader, text) for line, text in shown]
     return examples
 
 
@@ -54,8 +61,8 @@ def _short_documents(config: RunConfig, bert: Bert, modality: Modality[Any, Any]
                 yield sentences
 
 
-def _pictures(modality: Modality[Any, Any], bert: Bert, *queries: Any) -> dict[str, Any]:
-    drawn = [picture for query in queries for picture in modality.pictures(bert.tokenizer, query)]
+def _pictures(modality: Modality[Any, Any], reader: Reader, *queries: Any) -> dict[str, Any]:
+    drawn = [picture for query in queries for picture in modality.pictures(reader, query)]
     return {"pictures": drawn} if drawn else {}
 
 

@@ -9,6 +9,8 @@ from bert_jax.modalities.media.png import data_uri
 _GAP = 1
 _MOST_CODES = 1024
 _SHEET_COLUMNS = 32
+_STRONGEST_TINT = 0.6
+"""So that improbable codes can still be seen."""
 
 
 def of_units(reader: Codebook, units: NDArray[np.generic]) -> str:
@@ -33,7 +35,7 @@ def completion(
     masked[places] = np.nan
     completed[places] = reader.prototypes(best)
     tint = np.zeros(len(original), np.float32)
-    tint[places] = 1 - probabilities
+    tint[places] = _STRONGEST_TINT * (1 - probabilities)
     draw = reader.extractor.picture
     return [data_uri(draw(original)), data_uri(draw(masked)), data_uri(draw(completed, tint))]
 

@@ -256,7 +256,7 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
             correct = None if expected is None else str(expected) == label
             note = f" (true class: {expected})" if correct is False else ""
             guess = Guess(label, display.probability(values.get("probability")), correct, note)
-            return Example((str(values.get("text", "")),), ((guess,),))
+            return Example((str(values.get("text", "")),), ((guess,),), [*map(str, values.get("pictures") or ())])
 
         return [Panel("Classified texts", [example(values) for values in examples.get("classify") or []])]
 
