@@ -38,7 +38,8 @@ def show_examples(
             pairs = _pairs(held_out)
             probabilities = bert.next_sentence([a for a, _, _ in pairs], [b for _, b, _ in pairs])
             examples["next_sentence"] = [
-                {"a": str(a), "b": str(b), "expected": expected, "probability": float(probability)} | _pictures(modality, bert.tokenizer, a, b)
+                {"a": str(a), "b": str(b), "expected": expected, "probability": float(probability)}
+                | _pictures(modality, bert.tokenizer, a, b)
                 for (a, b, expected), probability in zip(pairs, probabilities, strict=True)
             ]
     if config.finetune and labelled:
