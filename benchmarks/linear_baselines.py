@@ -32,8 +32,8 @@ IMAGE_LABELS = (10, 100, 1000)
 AUDIO_LABELS = (1, 5, 45)
 """Per digit and speaker."""
 TEST_INDICES = range(5)
-BANDS, FRAMES = 40, 32
-"""The log-mel bands of a frame, and the number of frames to which recordings are resampled."""
+RATE, BANDS, FRAMES = 8000, 40, 32
+"""Samples per second, the log-mel bands of a frame, and the number of frames to which recordings are resampled."""
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """The values tried for C, the inverse of the regularization."""
 Inputs = dict[str, np.ndarray]
@@ -136,7 +136,7 @@ def frames(path: Path) -> np.ndarray:
     """The log-mel frames of a recording, float32 [n, BANDS]."""
     from bert_jax.modalities.audio.slices import Slices
 
-    return Slices().extract(path.read_bytes()).astype(np.float32).reshape(-1, BANDS)
+    return Slices(rate=RATE, bands=BANDS).extract(path.read_bytes()).astype(np.float32).reshape(-1, BANDS)
 
 
 def stacked(recordings: Sequence[np.ndarray]) -> Inputs:

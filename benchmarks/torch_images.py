@@ -182,7 +182,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--patch", type=int, default=4, help="pixels of a side of a patch")
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--width", type=int, default=160)
-    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--heads", type=int, default=5)
     parser.add_argument("--feed-forward", type=int, default=640)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--mask-share", type=float, default=0.5)
