@@ -51,6 +51,7 @@ class Ours:
             f"--config.pretrain.loop.log_every={every}",
             f"--config.pretrain.loop.evaluate_every={steps}",
             f"--config.pretrain.loop.save_every={steps}",
+            "--config.pretrain.evaluation_batches=1",
             *flags.overrides,
         ]
         command("-m", "bert_jax", "prepare", *self.overrides, f"--workdir={self.prepared}")
@@ -150,6 +151,7 @@ def measure(flags: argparse.Namespace, ours: Ours) -> dict[str, Any]:
     for _ in range(flags.repeats):
         for name, run in runs.items():
             found[name].append(run())
+            print(f"{name}: {rate(found[name][-1]):,.0f} patches/s", flush=True)
     rates = {name: statistics.median(map(rate, each)) for name, each in found.items()}
     threads = {name: f"{found[name][0]['threads']} threads" for name in ("torch, plain", "torch, codes")}
     return {

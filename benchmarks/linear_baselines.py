@@ -12,6 +12,7 @@ test set; the accuracy is the mean over all speakers. Writes OUTPUT.json.
 """
 
 import argparse
+import importlib.metadata
 import statistics
 import time
 from collections import defaultdict
@@ -64,7 +65,8 @@ def main() -> None:
     summary = summarized(lines)
     for line in summary:
         print(f"{line['data']:<28}{line['labels']:>6} labels  {line['accuracy']:.1%} ({line['lowest']:.1%} to {line['highest']:.1%})")
-    result = {"machine": machine(), "versions": versions(["scikit-learn"]), "seconds": round(time.time() - begun)}
+    packages = versions([]) | {"scikit-learn": importlib.metadata.version("scikit-learn")}
+    result = {"machine": machine(), "versions": packages, "seconds": round(time.time() - begun)}
     flags.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(flags.output.with_suffix(".json"), result | {"summary": summary, "runs": lines})
 
