@@ -11,7 +11,8 @@ Every run is a process of its own, on all cores, with the same size of encoder, 
 
 `torch_images.py` says what equal work is. bert_jax pays for its data pipeline and for its [SEP] tokens here, and the last loop does not, so
 the ratio at equal work is a lower bound. A run's rate is the median over its windows of `--log-every` steps without the first, in which
-programs are compiled; results are medians over runs. Prints a table and writes OUTPUT.json.
+programs are compiled; results are medians over runs. Run it on an idle machine: where other processes want the cores, torch's threads wait
+for each other and lose far more than their share. Prints a table and writes OUTPUT.json.
 """
 
 import argparse
