@@ -35,7 +35,7 @@ AUDIO_LABELS = (1, 5, 45)
 TEST_INDICES = range(5)
 RATE, BANDS, FRAMES = 8000, 40, 32
 """Samples per second, the log-mel bands of a frame, and the number of frames to which recordings are resampled."""
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """The values tried for C, the inverse of the regularization."""
 Inputs = dict[str, np.ndarray]
 """Kinds of input, each [n, features], of the same n examples."""
