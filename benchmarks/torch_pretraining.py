@@ -28,9 +28,11 @@ def _model(encoder: EncoderConfig, vocab_size: int) -> BertForPreTraining:
     return BertForPreTraining(BertConfig(**config_values(BERT, encoder, vocab_size, 0), attn_implementation="sdpa"))
 
 
-class _Loop:
-    def __init__(self, encoder: EncoderConfig, vocab_size: int, optimizer: OptimizerConfig, dtype: str, fused: bool) -> None:
-        self.model = _model(encoder, vocab_size).train().to(DEVICE)
+class Loop:
+    """A model and its optimizer; a subclass adds the loss."""
+
+    def __init__(self, model: torch.nn.Module, optimizer: OptimizerConfig, dtype: str, fused: bool) -> None:
+        self.model = model.train().to(DEVICE)
         self.precision = torch.autocast(DEVICE.type, torch.bfloat16, enabled=dtype == "bfloat16")
         self.clip_norm = optimizer.clip_norm
         betas, decay = (optimizer.beta1, optimizer.beta2), optimizer.weight_decay
@@ -40,6 +42,7 @@ class _Loop:
         )
 
     def update(self, loss: torch.Tensor) -> float:
+        """Clip the gradient and update the parameters; return the loss."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
@@ -47,7 +50,7 @@ class _Loop:
         return loss.item()
 
 
-class PlainLoop(_Loop):
+class PlainLoop(Loop):
     """Pairs padded to the row length, masked when they are read, logits at every position, AdamW."""
 
     def __init__(
@@ -60,7 +63,7 @@ class PlainLoop(_Loop):
         mask_id: int,
         specials: int,
     ) -> None:
-        super().__init__(encoder, vocab_size, optimizer, dtype, fused=False)
+        super().__init__(_model(encoder, vocab_size), optimizer, dtype, fused=False)
         self.vocab_size, self.masking, self.mask_id, self.specials = vocab_size, masking, mask_id, specials
 
     def step(self, batch: Arrays) -> float:
@@ -87,11 +90,11 @@ class PlainLoop(_Loop):
         return torch.where(replaced, torch.randint(self.specials, self.vocab_size, tokens.shape, device=DEVICE), masked), labels
 
 
-class PackedLoop(_Loop):
+class PackedLoop(Loop):
     """Packed rows whose examples do not attend to each other, logits at masked positions only, fused attention and AdamW."""
 
     def __init__(self, encoder: EncoderConfig, vocab_size: int, optimizer: OptimizerConfig, dtype: str, compiled: bool) -> None:
-        super().__init__(encoder, vocab_size, optimizer, dtype, fused=True)
+        super().__init__(_model(encoder, vocab_size), optimizer, dtype, fused=True)
         self._loss = torch.compile(self._compute) if compiled else self._compute
 
     def load(self, tensors: Arrays) -> None:
