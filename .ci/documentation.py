@@ -11,7 +11,9 @@ The files that a reader is expected to have (corpus/, reviews.tsv, ...) are firs
 """
 
 import argparse
+import math
 import os
+import random
 import re
 import subprocess
 import sys
@@ -35,6 +37,12 @@ SHORTENED = {
     "demo": "pretrain.steps=60 pretrain.loop.evaluate_every=30 pretrain.loop.save_every=30 finetune.epochs=1",
     "pretrain_folder": "pretrain.steps=20 pretrain.loop.evaluate_every=10 pretrain.loop.save_every=10",
     "finetune_tsv": "finetune.epochs=1",
+    "demo_images": "pretrain.steps=20 pretrain.loop.evaluate_every=10 pretrain.loop.save_every=10 finetune.epochs=1",
+    "demo_audio": "pretrain.steps=20 pretrain.loop.evaluate_every=10 pretrain.loop.save_every=10 finetune.epochs=1",
+    "pretrain_images": "pretrain.steps=4 pretrain.loop.evaluate_every=4 pretrain.loop.save_every=4 vocabulary.size=64",
+    "pretrain_audio": "pretrain.steps=4 pretrain.loop.evaluate_every=4 pretrain.loop.save_every=4 vocabulary.size=64",
+    "finetune_images": "finetune.epochs=1",
+    "finetune_audio": "finetune.epochs=1",
 }
 
 _BLOCK = re.compile(r"(?P<before>[^\n]*)\n(?:[ ]*\n)?(?P<indent> *)```(?P<language>[^\n]*)\n(?P<code>.*?)\n *```", re.DOTALL)
@@ -72,7 +80,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def pages() -> list[Path]:
     """The pages, in reading order."""
-    first = [ROOT / "docs" / f"{name}.md" for name in ("tour", "models", "launch")]
+    first = [ROOT / "docs" / f"{name}.md" for name in ("tour", "media", "models", "launch")]
     last = [ROOT / f"{name}.md" for name in ("SECURITY", "CONTRIBUTING")]
     return [ROOT / "README.md", *first, *sorted({*(ROOT / "docs").glob("*.md")} - {*first}), *last]
 
@@ -96,8 +104,34 @@ def make_readers_files() -> None:
     for name, text in files.items():
         (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
         (ROOT / name).write_text(text + "\n", encoding="utf-8")
+    make_readers_media()
     export = [sys.executable, "-m", "bert_jax", "export", "runs/demo/pretrain", "downloads/bert-base-chinese"]
     subprocess.run(export, cwd=ROOT, check=True)
+
+
+def make_readers_media() -> None:
+    """Create images and recordings with the standard library alone; the page that uses them installs what reads them."""
+    import base64
+    import struct
+    import wave
+
+    from bert_jax.modalities.image.demo import digits
+    from bert_jax.modalities.media.png import data_uri
+
+    for index, (_, pixels, label) in enumerate(digits()[:120]):
+        png = base64.b64decode(data_uri(pixels[:, :, None].repeat(3, 2), scale=4).partition(",")[2])
+        for path in (ROOT / "photos" / f"{index}.png", ROOT / "labeled_photos" / "ab"[int(label) % 2] / f"{index}.png"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png)
+    rng = random.Random(0)
+    for index in range(60):
+        period, count = 40 + 40 * (index % 2), rng.randint(8_000, 30_000)
+        samples = [int(9_000 * math.sin(2 * math.pi * i / period) + rng.gauss(0, 500)) for i in range(count)]
+        for path in (ROOT / "recordings" / f"{index}.wav", ROOT / "labeled_recordings" / "ab"[index % 2] / f"{index}.wav"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with wave.open(str(path), "wb") as file:
+                file.setparams((1, 2, 16_000, count, "NONE", ""))
+                file.writeframes(struct.pack(f"<{count}h", *samples))
 
 
 def run_shell(code: str) -> int:
