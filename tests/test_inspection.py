@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bert_jax.config import CorpusConfig, RowsConfig, VocabularyConfig
+from bert_jax.data import epoch
 from bert_jax.data.pipeline import make_rows
 from bert_jax.errors import InputError
 from bert_jax.modalities.text import inspection
@@ -118,7 +119,7 @@ def test_repeats_are_estimated_in_bounded_memory(monkeypatch):
 
 
 def test_many_documents_make_several_blocks(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr(inspection, "_BLOCK_TOKENS", 50)
+    monkeypatch.setattr(epoch, "_BLOCK_TOKENS", 50)
     (tmp_path / "corpus.txt").write_text("\n\n".join(["The hotel was clean. The staff was kind."] * 40))
     seen = look(CorpusConfig(source=str(tmp_path / "corpus.txt"), valid_fraction=1e-9), tokenizer)
     assert 20 <= seen.rows <= 60 and 0.5 < seen.fill <= 1

@@ -26,7 +26,7 @@ def test_every_task_is_listed() -> None:
 
 
 def test_every_modality_is_listed() -> None:
-    assert members("modalities") - {"base", "media"} == {modality.name for modality in MODALITIES}
+    assert members("modalities") - {"base", "inspection", "media"} == {modality.name for modality in MODALITIES}
 
 
 def test_options_are_chosen_by_the_name_that_they_store() -> None:

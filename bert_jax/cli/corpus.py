@@ -16,8 +16,9 @@ _CORPUS = "demo, tfds:NAME, or a file, folder or glob of .txt, .txt.gz, .txt.xz:
 def add_corpus_commands(add: Add) -> None:
     """Add `train-vocab`, `prepare` and `inspect`."""
     vocabulary = add(
-        "train-vocab", _train_vocab, "train a vocabulary on a corpus", "corpus/ vocab --size 21128", "demo characters --kind characters"
-    )
+        "train-vocab", _train_vocab, "train a vocabulary on a corpus of text", "corpus/ vocab --size 21128",
+        "demo characters --kind characters", more="The codebook of images or audio is learned by `prepare` or `train`.",
+    )  # fmt: skip
     vocabulary.add_argument("corpus", metavar="CORPUS", help=_CORPUS)
     vocabulary.add_argument("out", metavar="OUT", type=anywhere, help="the directory to write tokenizer.json and vocab.txt to")
     vocabulary.add_argument("--size", type=int, default=30_522, help="number of tokens, including special tokens (default: %(default)s)")
@@ -36,6 +37,7 @@ def add_corpus_commands(add: Add) -> None:
         _prepare,
         "build the vocabulary and records of a training run in advance",
         "--config=configs/pretrain_folder.py --workdir=runs/mine --config.corpus.source=corpus/",
+        more="The corpus is text, images or audio, as the configuration says; the vocabulary of images and audio is a codebook.",
     )
     prepare.set_defaults(takes_config=True)
     prepare.add_argument("--config", required=True, help="the run's configuration file; override a value with --config.a.b=value")
@@ -50,17 +52,25 @@ def add_corpus_commands(add: Add) -> None:
     )
 
     inspect = add(
-        "inspect", _inspect, "report corpus statistics before training", "corpus/ --vocab vocab", "train.tsv --evaluation-file test.tsv"
-    )
+        "inspect", _inspect, "report corpus statistics before training", "corpus/ --vocab vocab", "train.tsv --evaluation-file test.tsv",
+        "photos/train --evaluation-file photos/test", "clips.csv --modality audio --text path --label speaker",
+        more="Of images and audio, the report counts unreadable files, classes (the folders, or --label), copies of the same content, and "
+        "units, which are those of the codebook in --vocab or else of the default options.",
+    )  # fmt: skip
     inspect.add_argument(
         "corpus",
         metavar="CORPUS",
-        help=f"{_CORPUS}; or a labeled .tsv, .csv or .jsonl file; or the skipped.json of a stopped run, to show the skipped batches",
+        help=f"{_CORPUS}; a file, folder or glob of images or recordings; or a labeled .tsv, .csv or .jsonl file; "
+        "or the skipped.json of a stopped run, to show the skipped batches",
     )
-    inspect.add_argument("--vocab", type=anywhere, help="the vocabulary used to count tokens (default: count characters)")
+    inspect.add_argument("--modality", help="text, image or audio (default: by the files' suffixes; text for tables, tfds: and demo)")
+    inspect.add_argument("--text", default="", metavar="COLUMN", help="the column of paths in a table of images or audio (default: text)")
+    inspect.add_argument("--label", default="", metavar="COLUMN", help="count the classes in this column of a table or tfds: data set")
+    vocabulary_help = "the vocabulary used to count tokens, or the codebook used to count units (default: count characters)"
+    inspect.add_argument("--vocab", type=anywhere, help=vocabulary_help)
     inspect.add_argument("--length", type=int, default=128, help="row length in training (default: %(default)s)")
     inspect.add_argument("--batch-size", type=int, default=256, help="rows per training step (default: %(default)s)")
-    overlap = "report which of this file's texts the corpus contains (repeatable)"
+    overlap = "report which of this file's texts, or of this folder's or table's images or recordings, the corpus contains (repeatable)"
     inspect.add_argument("--evaluation-file", type=disk, action="append", default=[], help=overlap)
     inspect.add_argument("--json", action="store_true", help="print JSON")
     _add_encoding_errors(inspect)
@@ -122,11 +132,13 @@ def _inspect(flags: argparse.Namespace) -> None:
         for line in describe_skipped(resolve_path(flags.corpus)):
             print(line)
         return
-    from bert_jax.config import CorpusConfig, RowsConfig
-    from bert_jax.modalities.text.inspection import inspect
-    from bert_jax.modalities.text.tokenizer import Tokenizer
+    from bert_jax.config import RowsConfig
+    from bert_jax.modalities import find, recognize
+    from bert_jax.modalities.inspection import Asked
 
-    corpus = CorpusConfig(source=flags.corpus, encoding_errors=flags.encoding_errors)
-    tokenizer = Tokenizer.load(flags.vocab) if flags.vocab else None
-    inspection = inspect(corpus, RowsConfig(length=flags.length), flags.batch_size, tokenizer, flags.evaluation_file)
-    print(json.dumps(inspection.to_dict(), ensure_ascii=False) if flags.json else inspection)
+    asked = Asked(
+        flags.corpus, flags.vocab, RowsConfig(length=flags.length), flags.batch_size, flags.evaluation_file, flags.text, flags.label,
+        flags.encoding_errors,
+    )  # fmt: skip
+    report = (find(flags.modality) if flags.modality else recognize(flags.corpus)).inspect(asked)
+    print(json.dumps(report.to_dict(), ensure_ascii=False) if flags.json else report)

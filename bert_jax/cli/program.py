@@ -103,7 +103,7 @@ def config_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bert_jax",
-        description="Inspect and prepare text, pre-train and fine-tune BERT models on it, and use trained models.",
+        description="Inspect and prepare text, images and audio, pre-train and fine-tune BERT models on them, and use trained models.",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -29,6 +29,22 @@ def find(name: str, others: Iterable[Modality[Any, Any]] = ()) -> Modality[Any, 
     return known[name]
 
 
+def recognize(source: str) -> Modality[Any, Any]:
+    """Return the modality of the files of a source: text, unless it has no text but files of another modality.
+
+    Raises:
+        InputError: it has files of several other modalities.
+    """
+    text, *others = MODALITIES
+    found = [modality for modality in others if modality.recognizes(source)]
+    if not found or text.recognizes(source):
+        return text
+    if len(found) > 1:
+        names = [modality.name for modality in found]
+        raise InputError(f"{source} has files of the modalities {' and '.join(names)}: choose one with --modality={names[0]}.")
+    return found[0]
+
+
 def choices(others: Iterable[Modality[Any, Any]] = ()) -> dict[type, dict[str, type]]:
     """Return the possible classes of a configuration's `corpus`, by the name of the modality, and of its `vocabulary`, by its kind."""
     kinds = {"wordpiece": VocabularyConfig, "characters": VocabularyConfig, "codebook": CodebookConfig}

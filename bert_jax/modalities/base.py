@@ -17,6 +17,8 @@ from bert_jax.data.records.corpora import Prepared
 from bert_jax.data.records.encoding import Encoder
 from bert_jax.data.records.source import Source
 from bert_jax.data.tables import Row, Table, read_rows
+from bert_jax.errors import InputError
+from bert_jax.modalities.inspection import Asked, Report
 from bert_jax.storage.files import resolve_path
 
 D = TypeVar("D")
@@ -100,6 +102,19 @@ class Modality(ABC, Generic[D, O]):
     def read_rows(self, source: str, columns: Mapping[str, str], split: str) -> Iterator[Row]:
         """Yield the labeled rows of a source that is not one of `tables`; see `bert_jax.data.tables.read_rows`."""
         return read_rows(source, columns, split)
+
+    def recognizes(self, source: str) -> bool:
+        """Return whether `inspect` can tell from the names of a source's files that they are of this modality."""
+        del source
+        return False
+
+    def inspect(self, asked: Asked) -> Report:
+        """Report what a corpus holds, before training.
+
+        Raises:
+            InputError: the corpus does not exist or cannot be read, or it cannot be inspected as asked.
+        """
+        raise InputError(f"A corpus of the modality {self.name} cannot be inspected, such as {asked.source}.")
 
     @abstractmethod
     def queries(self, document: D, config: O) -> list[Any]:

@@ -14,13 +14,14 @@ from bert_jax.data.reader import Reader
 from bert_jax.data.tables import Row
 from bert_jax.errors import InputError
 from bert_jax.modalities.base import Expected, Filled, Modality
-from bert_jax.modalities.media import pictures
+from bert_jax.modalities.inspection import Asked
+from bert_jax.modalities.media import inspection, pictures
 from bert_jax.modalities.media.codebook import SPECIAL_TOKENS, Codebook
 from bert_jax.modalities.media.encoding import MediaEncoder
 from bert_jax.modalities.media.extractor import Extractor, Unreadable
 from bert_jax.modalities.media.items import Half, Item, Masked
 from bert_jax.modalities.media.options import CodebookConfig, MediaOptions
-from bert_jax.modalities.media.sources import Files, InMemory, Source, Tfds, labelled_rows
+from bert_jax.modalities.media.sources import Files, InMemory, Source, Tfds, labelled_rows, list_files
 from bert_jax.runtime.progress import WorkProgress
 from bert_jax.storage.files import on_disk
 
@@ -101,6 +102,21 @@ class Media(Modality[Item, O]):
     def read_rows(self, source: str, columns: Mapping[str, str], split: str) -> Iterator[Row]:
         """Yield labeled rows from a folder per class, a table with a column of paths, or a TFDS data set."""
         return labelled_rows(source, columns, split, self.extractor.suffixes, self.feature)
+
+    def recognizes(self, source: str) -> bool:
+        """Return whether a file, folder or glob has files of this medium."""
+        try:
+            return bool(list_files(on_disk(source, "The corpus"), self.extractor.suffixes))
+        except InputError:
+            return False
+
+    def inspect(self, asked: Asked) -> inspection.MediaInspection:
+        """Return the sizes and problems of files; the units are those of the given codebook or of the default options."""
+        if asked.encoding_errors != "strict":
+            raise InputError(f"--encoding-errors is for text, but this is a corpus of {self.extractor.noun}s. Leave it out.")
+        config = self.options(source=asked.source)
+        extractor = self.load(asked.vocabulary).extractor if asked.vocabulary else config.extractor()
+        return inspection.inspect(asked, extractor, lambda name: self.open_source(name, config), 1 - config.valid_fraction)
 
     def queries(self, document: Item, config: O) -> list[Any]:
         """Return both halves of an item; nothing if it cannot be read or has only one unit."""

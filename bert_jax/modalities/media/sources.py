@@ -107,8 +107,15 @@ class Tfds:
         return [Tfds(f"{self.name.partition('[')[0]}[{piece}]", self.column) for piece in slices]
 
     def class_names(self, column: str) -> Callable[[Any], str]:
-        """Return a function from a value of a label column to the name of the class."""
-        feature = self._open()[0].info.features[column]
+        """Return a function from a value of a label column to the name of the class.
+
+        Raises:
+            InputError: there is no such column.
+        """
+        features = self._open()[0].info.features
+        if column not in features:
+            raise InputError(f"The data set tfds:{self.name} has no column {column!r}; its columns are {', '.join(features)}.")
+        feature = features[column]
         return feature.int2str if hasattr(feature, "int2str") else str
 
     def _open(self) -> tuple[Any, str]:

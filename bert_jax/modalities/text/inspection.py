@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from bert_jax.config import CorpusConfig, RowsConfig
-from bert_jax.data.packing import pack
-from bert_jax.data.pairs import make_examples
+from bert_jax.data.epoch import EpochCounter
 from bert_jax.data.records.encoding import encode
 from bert_jax.data.records.record import EncodedDocument
 from bert_jax.data.tables import TABLES, file_format, read_lines, read_records
 from bert_jax.errors import InputError
+from bert_jax.modalities.inspection import bars, share
 from bert_jax.modalities.text.encoding import DocumentEncoder, document_sentences
 from bert_jax.modalities.text.files import SUFFIXES, count_dropped
 from bert_jax.modalities.text.sentences import WORD_MARK
@@ -28,9 +28,7 @@ from bert_jax.storage.files import on_disk
 _SHORT = 10
 """Texts of fewer characters are common phrases rather than copies."""
 _EXAMPLES = 5
-_BLOCK_TOKENS = 1 << 17
 _MOST_HASHES = 2_000_000
-_BAR = 40
 
 
 @dataclass(frozen=True)
@@ -89,17 +87,17 @@ class Inspection:
         about = "about " * self.repeats_estimated
         lines = [
             f"corpus           {self.source}",
-            f"documents        {self.documents:,}: {about}{_share(self.repeated_documents, self.documents)} repeated, "
-            f"{_share(self.single_sentence_documents, self.documents)} with only one sentence, too short for a next-sentence pair",
-            f"sentences        {self.sentences:,}: {about}{_share(self.repeated_sentences, self.sentences)} repeated",
+            f"documents        {self.documents:,}: {about}{share(self.repeated_documents, self.documents)} repeated, "
+            f"{share(self.single_sentence_documents, self.documents)} with only one sentence, too short for a next-sentence pair",
+            f"sentences        {self.sentences:,}: {about}{share(self.repeated_sentences, self.sentences)} repeated",
             f"characters       {self.characters:,}"
-            + (f": {_share(self.dropped_characters, self.characters)} dropped as invalid" if self.dropped_characters else ""),
+            + (f": {share(self.dropped_characters, self.characters)} dropped as invalid" if self.dropped_characters else ""),
         ]
         if self.tokens is None or self.unknown_tokens is None or self.rows is None or self.fill is None:
             lines.append("tokens           not counted, as are [UNK] and the steps per epoch: no vocabulary was given")
         else:
             lines += [
-                f"tokens           {self.tokens:,}: {_share(self.unknown_tokens, self.tokens)} [UNK]",
+                f"tokens           {self.tokens:,}: {share(self.unknown_tokens, self.tokens)} [UNK]",
                 f"steps per epoch  {self.steps_per_epoch:,.1f} of {self.batch_size:,} rows of {self.row_length} tokens, "
                 f"{self.fill:.1%} full",
             ]
@@ -109,9 +107,7 @@ class Inspection:
         return "\n".join(lines)
 
     def _histogram(self) -> Iterator[str]:
-        largest = max((count for *_, count in self.lengths), default=1)
-        for shortest, longest, count in self.lengths:
-            yield f"{shortest:>11,} to {longest:>11,}  {count:>11,}  {'#' * round(_BAR * count / largest)}".rstrip()
+        return bars([(f"{shortest:>11,} to {longest:>11,}", count) for shortest, longest, count in self.lengths])
 
 
 def inspect(
@@ -141,7 +137,7 @@ def inspect(
     documents, sentences = _Repeats(), _Repeats()
     counts: Counter[str] = Counter()
     lengths: Counter[int] = Counter()
-    epoch = _EpochCounter(rows)
+    epoch = EpochCounter(rows)
     for paragraphs, tokenized in _read(source, config, tokenizer, show_progress):
         split = document_sentences(paragraphs, config.sentence_ends)
         keys = [_key(sentence) for sentence in split]
@@ -155,7 +151,7 @@ def inspect(
         if tokenizer and tokenized:
             size = len(tokenized.tokens)
             counts.update(tokens=size, unknown=int(np.count_nonzero(tokenized.tokens == tokenizer.unk_id)))
-            epoch.add(tokenized)
+            epoch.add(size, tokenized.sentence_starts)
         lengths[size.bit_length()] += 1
     if not documents.seen:
         raise InputError(f"The corpus {config.source} contains no text: everything in it is blank.")
@@ -177,7 +173,7 @@ def inspect(
         row_length=rows.length,
         batch_size=batch_size,
         rows=round(epoch.rows * train_fraction) if tokenizer else None,
-        fill=epoch.filled / max(1, epoch.rows * rows.length) if tokenizer else None,
+        fill=epoch.fill if tokenizer else None,
         overlaps=tuple(evaluation.overlap for evaluation in evaluations),
     )
 
@@ -244,37 +240,6 @@ class _Repeats:
         return (self._counts.total() - len(self._counts)) * (self._mask + 1)
 
 
-class _EpochCounter:
-    """Packs documents into rows as training does, block by block, and counts the rows."""
-
-    def __init__(self, rows: RowsConfig) -> None:
-        self.rows = self.filled = 0
-        self._config = rows
-        self._rng = np.random.default_rng(0)
-        self._block: list[EncodedDocument] = []
-        self._tokens = 0
-
-    def add(self, document: EncodedDocument) -> None:
-        if len(document.tokens):
-            self._block.append(document)
-            self._tokens += len(document.tokens)
-        if self._tokens >= _BLOCK_TOKENS:
-            self.finish()
-
-    def finish(self) -> None:
-        if not self._block:
-            return
-        config = self._config
-        sizes = np.array([len(document.tokens) for document in self._block])
-        begins = np.cumsum(sizes) - sizes
-        starts = np.concatenate([begin + document.sentence_starts for begin, document in zip(begins, self._block, strict=True)])
-        examples = make_examples(starts, begins + sizes, config.length, config.next_sentence, config.short_probability, self._rng)
-        lengths = examples.lengths
-        self.rows += pack(lengths, config.length, config.examples_per_row if config.packing else 1).count
-        self.filled += int(lengths.sum())
-        self._block, self._tokens = [], 0
-
-
 class _Evaluation:
     """The texts of an evaluation file, and those found in the corpus so far."""
 
@@ -314,13 +279,9 @@ def _texts_of_records(path: Path) -> Iterator[tuple[int, str]]:
     return ((line, record[max(sizes, key=sizes.__getitem__)]) for line, record in records)
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{part:,} ({part / whole:.2%})" if part else "none"
-
-
 def _overlap_lines(overlap: Overlap) -> Iterator[str]:
     yield (
-        f"{overlap.file}: of {overlap.texts:,} texts, {_share(overlap.found, overlap.texts)} also appear in the corpus as a sentence, "
+        f"{overlap.file}: of {overlap.texts:,} texts, {share(overlap.found, overlap.texts)} also appear in the corpus as a sentence, "
         "paragraph or document" + (f"; {overlap.short:,} of these are shorter than {_SHORT} characters" if overlap.short else "")
     )
     for line, text in overlap.examples:

@@ -14,7 +14,8 @@ from bert_jax.data.records.held_out import Split
 from bert_jax.data.tables import Table
 from bert_jax.errors import InputError
 from bert_jax.modalities.base import Expected, Modality
-from bert_jax.modalities.text import demo, sources
+from bert_jax.modalities.inspection import Asked
+from bert_jax.modalities.text import demo, inspection, sources
 from bert_jax.modalities.text.encoding import DocumentEncoder, document_sentences
 from bert_jax.modalities.text.tokenizer import Tokenizer
 
@@ -64,6 +65,22 @@ class Text(Modality[list[str], CorpusConfig]):
         """Return the encoder that finds sentences, tokens and words."""
         assert isinstance(reader, Tokenizer)
         return DocumentEncoder(reader, config)
+
+    def recognizes(self, source: str) -> bool:
+        """Return whether a source is built in, or has files of text."""
+        try:
+            opened = self.open_source(source, CorpusConfig(source=source))
+            return bool(opened.files) if isinstance(opened, sources.FilesSource) else True
+        except InputError:
+            return False
+
+    def inspect(self, asked: Asked) -> inspection.Inspection:
+        """Return the numbers of documents and tokens, and repeats and leaks."""
+        if asked.text or asked.label:
+            raise InputError("--text and --label are for images and audio; of a table of text, the longest column is read. Leave them out.")
+        config = CorpusConfig(source=asked.source, encoding_errors=asked.encoding_errors)
+        tokenizer = Tokenizer.load(asked.vocabulary) if asked.vocabulary else None
+        return inspection.inspect(config, asked.rows, asked.batch_size, tokenizer, asked.evaluation_files, asked.show_progress)
 
     def queries(self, document: list[str], config: CorpusConfig) -> list[str]:
         """Return the sentences of a document."""
