@@ -10,6 +10,7 @@ import tiny
 
 from bert_jax.config import EncoderConfig
 from bert_jax.model.bert import ClassificationModel
+from bert_jax.model.directory import InputDescription
 from bert_jax.model.flops import classification_flops, forward_flops, training_flops
 from bert_jax.tasks.pretraining.objective import PretrainingObjective
 from bert_jax.training import peak
@@ -35,6 +36,12 @@ def test_a_layer_by_hand() -> None:
     assert training_flops(encoder, vocab_size=21, rows=2, length=5, masked=3, examples=4) == 3 * by_hand
     classifier = sum(2 * m * k * n for m, k, n in products[:-4]) + 2 * (2 * 4) * (8 * 8 + 8 * 5)
     assert classification_flops(encoder, classes=5, rows=2, length=5, examples=4, pooling="cls") == 3 * classifier
+    # Units are projected, and need no gradient.
+    projection = 2 * tokens * 48 * 8
+    assert forward_flops(encoder, vocab_size=21, rows=2, length=5, masked=3, examples=4, units=48) == by_hand + projection
+    assert training_flops(encoder, vocab_size=21, rows=2, length=5, masked=3, examples=4, units=48) == 3 * by_hand + 2 * projection
+    with_units = classification_flops(encoder, classes=5, rows=2, length=5, examples=4, pooling="cls", units=48)
+    assert with_units == 3 * classifier + 2 * projection
 
 
 def batch() -> dict[str, jax.ShapeDtypeStruct]:
@@ -46,27 +53,42 @@ def batch() -> dict[str, jax.ShapeDtypeStruct]:
     return fields | {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in weights.items()}
 
 
-def test_a_training_step_as_the_compiler_counts_it() -> None:
-    task = tiny.task(ENCODER)
-    task = dataclasses.replace(task, model=type(task.model)(VOCABULARY, ENCODER, tiny.COMPUTE))
+# Large enough that a third of its projection is seen.
+UNITS = 3072
+RECORDINGS = InputDescription("audio", "units", UNITS)
+
+
+def entering(units: int) -> tuple[InputDescription, dict[str, jax.ShapeDtypeStruct]]:
+    """What enters a model, and a batch of it."""
+    if not units:
+        return InputDescription(), batch()
+    return RECORDINGS, batch() | {"units": jax.ShapeDtypeStruct((ROWS, LENGTH, units), jnp.float16)}
+
+
+@pytest.mark.parametrize("units", [0, UNITS])
+def test_a_training_step_as_the_compiler_counts_it(units: int) -> None:
+    task, (description, shapes) = tiny.task(ENCODER), entering(units)
+    task = dataclasses.replace(task, model=type(task.model)(VOCABULARY, ENCODER, tiny.COMPUTE, input=description))
     assert isinstance(task, PretrainingObjective)
-    params = jax.eval_shape(lambda batch: task.model.init(jax.random.key(0), batch)["params"], batch())
+    params = jax.eval_shape(lambda batch: task.model.init(jax.random.key(0), batch)["params"], shapes)
 
     def loss(params: object, batch: dict[str, jax.Array]) -> jax.Array:
         metrics = task.metrics(params, batch, None)
         return metrics["mlm_loss"].total + metrics["nsp_loss"].total
 
-    counted = jax.jit(jax.grad(loss)).lower(params, batch()).cost_analysis()["flops"]
-    assert training_flops(ENCODER, VOCABULARY, ROWS, LENGTH, SLOTS, EXAMPLES) == pytest.approx(counted, rel=0.05)
+    counted = jax.jit(jax.grad(loss)).lower(params, shapes).cost_analysis()["flops"]
+    assert training_flops(ENCODER, VOCABULARY, ROWS, LENGTH, SLOTS, EXAMPLES, units) == pytest.approx(counted, rel=0.05)
 
 
+@pytest.mark.parametrize("units", [0, UNITS])
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_a_classifier_as_the_compiler_counts_it(pooling: str) -> None:
-    model = ClassificationModel(VOCABULARY, ENCODER, tiny.COMPUTE, 3, pooling)  # type: ignore[arg-type]
-    params = jax.eval_shape(lambda batch: model.init(jax.random.key(0), batch)["params"], batch())
+def test_a_classifier_as_the_compiler_counts_it(pooling: str, units: int) -> None:
+    description, shapes = entering(units)
+    model = ClassificationModel(VOCABULARY, ENCODER, tiny.COMPUTE, 3, pooling, input=description)  # type: ignore[arg-type]
+    params = jax.eval_shape(lambda batch: model.init(jax.random.key(0), batch)["params"], shapes)
     step = jax.jit(jax.grad(lambda params, batch: model.apply({"params": params}, batch).sum()))
-    counted = step.lower(params, batch()).cost_analysis()["flops"]
-    assert classification_flops(ENCODER, 3, ROWS, LENGTH, EXAMPLES, pooling) == pytest.approx(counted, rel=0.05)
+    counted = step.lower(params, shapes).cost_analysis()["flops"]
+    assert classification_flops(ENCODER, 3, ROWS, LENGTH, EXAMPLES, pooling, units) == pytest.approx(counted, rel=0.05)
 
 
 class Device:

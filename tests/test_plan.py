@@ -10,12 +10,15 @@ import pytest
 from command_line import failure, ok
 from jax.sharding import NamedSharding
 
-from bert_jax.config import EncoderConfig, MeshConfig
+from bert_jax.config import ComputeConfig, EncoderConfig, MaskingConfig, MeshConfig, PretrainConfig, RowsConfig, RunConfig
+from bert_jax.modalities.image.modality import ImagesConfig
+from bert_jax.modalities.media.options import CodebookConfig
 from bert_jax.model.flops import forward_flops, training_flops
 from bert_jax.model.fused_attention import splash_attention
 from bert_jax.model.per_device import ROWS, ROWS_AND_HEADS
 from bert_jax.stages import plan
 from bert_jax.training.compiled import collectives
+from bert_jax.training.masking import masked_slots
 from bert_jax.training.sharding import make_mesh
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,3 +142,46 @@ def test_splash_attention_is_compiled_by_the_tpu_s_compiler_and_holds_no_weights
 
     text = jax.jit(gradients).lower(ids, *made).compile().as_text()
     assert "tpu_custom_call" in text and "512,512]" not in text
+
+
+def images(length: int) -> RunConfig:
+    """A small model of images of 64 patches, in rows of some length."""
+    return RunConfig(
+        encoder=EncoderConfig(layers=2, width=128, heads=2, feed_forward=256, attention_dropout=0.0, position_initializer="sinusoidal"),
+        compute=ComputeConfig(dtype="bfloat16", scan_layers=True),
+        corpus=ImagesConfig(),
+        vocabulary=CodebookConfig(size=507),
+        pretrain=PretrainConfig(batch_size=32, rows=RowsConfig(length=length), masking=MaskingConfig(whole_words=True)),
+    )
+
+
+@needs_libtpu
+def test_a_step_on_images_is_planned_with_its_units() -> None:
+    config = images(128)
+    found = plan.plan_launch(config, "v5e:2x2", quick=True)
+    assert found.fits and found.chips == 4
+    # 8 rows a chip: pixels of a patch, four numbers and a word start for each position; three numbers for each example.
+    assert found.batch == 8 * (128 * (48 + 4 * 4 + 1) + 8 * 3 * 4)
+    masked, examples = masked_slots(128, config.pretrain.masking), config.pretrain.rows.examples_per_row  # type: ignore[union-attr]
+    assert found.flops == training_flops(config.encoder, 512, 32, 128, masked, examples, units=48) / 4
+    embeddings = (512 + 512 + 2 + 2 + 48 + 1) * 128  # tokens, positions, segments, norm, and the projection with its bias
+    heads = 512 + 3 * 128 + 128 * 128 + 128 * 128 + 128 + 2 * 128 + 2
+    layer = 4 * (128 * 128 + 128) + 2 * 128 * 256 + 256 + 128 + 4 * 128
+    assert found.parameters == 4 * (embeddings + 2 * layer + heads)
+
+
+@needs_libtpu
+@pytest.mark.parametrize(("length", "splash"), [(128, True), (192, False), (256, True)])
+def test_images_use_splash_attention_if_their_rows_allow_it(length: int, splash: bool) -> None:
+    config = images(length)
+    assert config.pretrain is not None
+    mesh = make_mesh(MeshConfig(fsdp=2), 32, plan.topology_devices("v5e:2x2"))
+    lowered, _, batch = plan.lower_step(config, config.pretrain, mesh)
+    assert batch["units"].shape == (32, length, 48) and batch["units"].dtype == jnp.uint8
+    assert ("tpu_custom_call" in lowered.as_text()) == splash
+
+
+@needs_libtpu
+def test_images_need_a_codebook(capsys: pytest.CaptureFixture[str]) -> None:
+    found = failure(capsys, "compile", CONFIG, "--topology=v5e:2x2", "--config.corpus=image")
+    assert "--config.vocabulary=codebook" in found

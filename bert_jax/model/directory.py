@@ -118,11 +118,20 @@ class ModelDescription:
     """Stored only if it differs from the default, text."""
 
     def __post_init__(self) -> None:
-        """Validate the numbers.
+        """Validate the numbers, and that the encoder's initializers suit the input.
 
         Raises:
-            InputError: a number is negative, or there are too many spare rows.
+            InputError: a number is negative, there are too many spare rows, or an initializer does not suit a two-dimensional input.
         """
+        if self.input.columns and self.encoder.attention_initializer == "neighbours":
+            raise InputError(
+                f"encoder.attention_initializer=neighbours is for sequences, but {self.input.modality}s have two dimensions: set it to normal."
+            )
+        if self.input.columns and self.encoder.position_initializer == "sinusoidal" and self.encoder.width % 4:
+            raise InputError(
+                f"encoder.width={self.encoder.width} must be a multiple of 4: sinusoidal positions of {self.input.modality}s are pairs of "
+                "sine and cosine, for the row and for the column."
+            )
         if not 0 <= self.spare_rows <= MOST_SPARE_ROWS or self.tokenizer_length < 0:
             raise InputError(
                 f"spare_rows={self.spare_rows} must be between 0 and {MOST_SPARE_ROWS:,}, and "

@@ -29,8 +29,12 @@ def forward_flops(encoder: EncoderConfig, vocab_size: int, rows: int, length: in
 
 
 def training_flops(encoder: EncoderConfig, vocab_size: int, rows: int, length: int, masked: int, examples: int, units: int = 0) -> int:
-    """Return the FLOPs of a training step: the backward pass has two matmuls per forward matmul. Arguments as in `forward_flops`."""
-    return 3 * forward_flops(encoder, vocab_size, rows, length, masked, examples, units)
+    """Return the FLOPs of a training step: the backward pass has two matmuls per forward matmul. Arguments as in `forward_flops`.
+
+    The projection of the units has only one, since the units have no gradient.
+    """
+    units_gradient = 2 * rows * length * units * encoder.width
+    return 3 * forward_flops(encoder, vocab_size, rows, length, masked, examples, units) - units_gradient
 
 
 def classification_flops(

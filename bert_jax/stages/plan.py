@@ -145,8 +145,8 @@ def _size(count: float) -> str:
 def plan_launch(config: RunConfig, topology: str, quick: bool = False) -> LaunchPlan:
     """Compile the pre-training step of a configuration for a TPU topology, such as `v5e:16x16`, on any Linux machine.
 
-    The step is compiled by the TPU compiler in the libtpu package, for a vocabulary of `vocabulary.size` tokens. Nothing is executed:
-    times are a roofline estimate from published peak rates.
+    The step is compiled by the TPU compiler in the libtpu package, for a vocabulary of the size in the configuration. Nothing is
+    executed: times are a roofline estimate from published peak rates.
 
     Args:
         config: the configuration of the run.

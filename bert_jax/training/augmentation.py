@@ -45,7 +45,8 @@ def make_augmentation(config: AugmentationConfig, units: Units | None, grid: Gri
 class _Moved:
     """Mirrors images and shifts them by whole pixels, repeating those at the edge.
 
-    The picture is never assembled: every value of a patch is gathered from its new place among the values of all patches.
+    The picture is never assembled: every value of a patch is gathered from its new place among the values of all patches. Both images of
+    a pair move alike. An image that was truncated stays, since patches are missing.
     """
 
     def __init__(self, config: AugmentationConfig, units: Units, grid: Grid) -> None:
@@ -71,8 +72,8 @@ class _Moved:
         flip, down, right = (jnp.take_along_axis(drawn, example, axis=1)[:, :, None] for drawn in (flip, down, right))
 
         patches, last = len(self._rows), self._columns * self._patch - 1
-        place = batch["positions"] - 1  # [CLS] comes first
-        is_patch = (batch["example_ids"] > 0) & (place >= 0) & (place < patches)
+        place, count = _places(batch)
+        is_patch = (count == patches) & (place >= 0) & (place < patches)
         patch = jnp.clip(place, 0, patches - 1)
         row = jnp.clip(jnp.asarray(self._rows, jnp.int32)[patch] - down, 0, last)
         column = jnp.asarray(self._pixel_columns, jnp.int32)[patch]
@@ -87,6 +88,20 @@ class _Moved:
         return {**batch, "units": moved.reshape(batch["units"].shape)}
 
 
+def _places(batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Return the index of each unit within its input, which is one of a pair or the only one, and the number of these units: [B, L].
+
+    The index of [CLS] is -1, and that of [SEP] is the number of units. Padding has no units.
+    """
+    segments, inputs = batch["segments"], 2 * batch["cls_positions"].shape[1]
+    own = jnp.where(batch["example_ids"] > 0, 2 * (batch["example_ids"] - 1) + segments, inputs)
+    sizes = jnp.sum(own[:, :, None] == jnp.arange(inputs, dtype=jnp.int32), axis=1, dtype=jnp.int32)
+    # The first input is between [CLS] and [SEP]; the second is before another [SEP].
+    size, first = (jnp.take_along_axis(sizes, index, axis=1, mode="fill", fill_value=0) for index in (own, own - segments))
+    place = batch["positions"] - jnp.where(segments > 0, first, 1)
+    return place, size - (2 - segments)
+
+
 def _mask_spectrogram(batch: Batch, key: jax.Array, config: AugmentationConfig, frames: int, bands: int) -> Batch:
     """Set a stretch of time and a range of bands of each example to the mean, 0 (SpecAugment, Park et al. 2019, section 2)."""
     examples = batch["cls_positions"].shape
@@ -94,17 +109,18 @@ def _mask_spectrogram(batch: Batch, key: jax.Array, config: AugmentationConfig, 
     example = jnp.maximum(batch["example_ids"] - 1, 0)
     length = jnp.sum(batch["example_ids"][:, :, None] == jnp.arange(1, examples[1] + 1, dtype=jnp.int32), axis=1).astype(jnp.float32)
 
-    def hidden(places: jax.Array, size: jax.Array, width: jax.Array, start: jax.Array) -> jax.Array:
-        first = start * (size - width)
-        return (places >= first) & (places < first + width)
+    def hidden(places: jax.Array, size: jax.Array, share: float, width: jax.Array, start: jax.Array) -> jax.Array:
+        # Both are uniform over whole numbers, as published: the width over 0, ..., share * size, and the first place over all that fit.
+        whole = jnp.floor(width * (jnp.floor(share * size) + 1))
+        first = jnp.floor(start * (size - whole + 1))
+        return (places >= first) & (places < first + whole)
 
     def of_example(values: jax.Array) -> jax.Array:
         return jnp.take_along_axis(values, example, axis=1)[:, :, None]
 
     time_width, time_start, band_width, band_start = map(of_example, draws)
-    size = of_example(length)
-    in_time = hidden(batch["positions"][:, :, None].astype(jnp.float32), size, time_width * config.time_mask * size, time_start)
+    in_time = hidden(batch["positions"][:, :, None].astype(jnp.float32), of_example(length), config.time_mask, time_width, time_start)
     band = jnp.tile(jnp.arange(bands, dtype=jnp.float32), frames)
-    in_band = hidden(band, jnp.float32(bands), band_width * config.band_mask * bands, band_start)
+    in_band = hidden(band, jnp.float32(bands), config.band_mask, band_width, band_start)
     units = batch["units"]
     return {**batch, "units": jnp.where(in_time | in_band, jnp.zeros((), units.dtype), units)}
