@@ -125,7 +125,8 @@ class ModelDescription:
         """
         if self.input.columns and self.encoder.attention_initializer == "neighbours":
             raise InputError(
-                f"encoder.attention_initializer=neighbours is for sequences, but {self.input.modality}s have two dimensions: set it to normal."
+                f"encoder.attention_initializer=neighbours is for sequences, but {self.input.modality}s have two dimensions. Set it to "
+                "normal."
             )
         if self.input.columns and self.encoder.position_initializer == "sinusoidal" and self.encoder.width % 4:
             raise InputError(
