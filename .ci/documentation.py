@@ -119,7 +119,7 @@ def make_readers_media() -> None:
     from bert_jax.modalities.media.png import data_uri
 
     for index, (_, pixels, label) in enumerate(digits()[:120]):
-        png = base64.b64decode(data_uri(pixels[:, :, None].repeat(3, 2), scale=4).partition(",")[2])
+        png = base64.b64decode(data_uri(pixels[:, :, None].repeat(3, 2), scale=5).partition(",")[2])
         for path in (ROOT / "photos" / f"{index}.png", ROOT / "labeled_photos" / "ab"[int(label) % 2] / f"{index}.png"):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(png)
