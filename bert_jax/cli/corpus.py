@@ -53,7 +53,7 @@ def add_corpus_commands(add: Add) -> None:
 
     inspect = add(
         "inspect", _inspect, "report corpus statistics before training", "corpus/ --vocab vocab", "train.tsv --evaluation-file test.tsv",
-        "photos/train --evaluation-file photos/test", "clips.csv --modality audio --text path --label speaker",
+        "photos/ --evaluation-file labeled_photos/", "clips.csv --modality audio --text path --label speaker",
         more="Of images and audio, the report counts unreadable files, classes (the folders, or --label), copies of the same content, and "
         "units, which are those of the codebook in --vocab or else of the default options.",
     )  # fmt: skip
