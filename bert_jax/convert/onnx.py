@@ -15,6 +15,7 @@ from bert_jax.config import ComputeConfig
 from bert_jax.errors import InputError
 from bert_jax.model.batch import ENCODER_FIELDS, FIELDS
 from bert_jax.model.bert import BertModel
+from bert_jax.model.directory import check_tokens
 from bert_jax.storage.files import on_disk, resolve_path
 from bert_jax.tasks.stored import build, load_model
 
@@ -62,6 +63,7 @@ def export_model_to_onnx(directory: str | Path, path: str | Path) -> None:
     if path.exists():
         raise InputError(f"{path} already exists: choose another file name.")
     description, tokenizer, params = load_model(directory, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+    check_tokens(description, directory)
     export_onnx(build(description, tokenizer.vocab_size, ComputeConfig()), params, path)
 
 

@@ -179,6 +179,19 @@ def read(directory: Path, modalities: Sequence[Modality[Any, Any]] = ()) -> tupl
     return description, find(description.input.modality, modalities).load(directory)
 
 
+def check_tokens(description: ModelDescription, directory: Path) -> None:
+    """Check that a model's input is token ids alone, as other libraries expect.
+
+    Raises:
+        InputError: tokens are accompanied by units.
+    """
+    if description.input.units:
+        raise InputError(
+            f"The model in {directory} reads {description.input.modality} units, which other libraries have no equivalent for, so it cannot be "
+            "exported. Use it with bert_jax.load or the commands."
+        )
+
+
 def identity(description: ModelDescription, reader: Reader) -> dict[str, Any]:
     """Return what the manifest of a checkpoint records about its model."""
     return {"description": description.stored(), "vocabulary": reader.fingerprint}

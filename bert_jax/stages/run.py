@@ -108,6 +108,11 @@ def _finetune(
     else:
         encoder, reader = model_directory.read(pretrained, [modality])
         pretrained_or_none = None if stage.from_scratch else pretrained
+    if encoder.input.modality != modality.name:
+        raise InputError(
+            f"The model in {pretrained} reads {encoder.input.modality}, but the corpus is {modality.name}. Set "
+            f"--config.corpus={encoder.input.modality}, or name another checkpoint."
+        )
     result = finetune(config, workdir / "finetune", labelled, encoder, reader, pretrained_or_none, tasks)
     if stage.compare_from_scratch and not stage.from_scratch:
         scratch = finetune(config, workdir / "finetune_from_scratch", labelled, encoder, reader, None, tasks)
