@@ -282,6 +282,8 @@ class Codebook:
             )
         if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in self._arrays().values()):
             raise InputError(f"The codebook {path} holds numbers that are not finite float32: it was damaged. Restore it.")
+        if not (self.deviation > 0).all():
+            raise InputError(f"The codebook {path} has a standard deviation that is not positive: it was damaged. Restore it.")
 
     def _arrays(self) -> dict[str, NDArray[np.float32]]:
         return {"centroids": self.centroids, "deviation": self.deviation, "mean": self.mean}
