@@ -13,6 +13,7 @@ from bert_jax.data.packing import Batch, Placement, assemble, pack
 from bert_jax.data.pairs import Examples
 from bert_jax.data.pipeline import Batches, State, check_stream, fingerprint_stream, own_rows
 from bert_jax.data.reader import EncodedQuery, SpecialTokens
+from bert_jax.errors import InputError, TextError
 
 _TEXTS_PER_CALL = 1024
 _PREFETCHED_BATCHES = 8
@@ -59,8 +60,8 @@ def encode_examples(examples: LabelledExamples, tokenizer: Encoder, length: int)
     truncated = 0
     for start in range(0, len(examples), _TEXTS_PER_CALL):
         stop = start + _TEXTS_PER_CALL
-        firsts = tokenizer.encode_batch(examples.texts[start:stop])
-        seconds = [None] * len(firsts) if examples.pairs is None else tokenizer.encode_batch(examples.pairs[start:stop])
+        firsts = _encode(examples.texts[start:stop], tokenizer)
+        seconds: Sequence[EncodedQuery | None] = [None] * len(firsts) if examples.pairs is None else _encode(examples.pairs[start:stop], tokenizer)
         for first, second in zip(firsts, seconds, strict=True):
             a, b = len(first.ids), 0 if second is None else len(second.ids)
             capacity = length - 2 - (b > 0)
@@ -77,6 +78,13 @@ def encode_examples(examples: LabelledExamples, tokenizer: Encoder, length: int)
     ranges = Examples(a_ranges, b_ranges, examples.targets, np.ones(len(examples), np.float32))
     joined = np.concatenate(units) if units else None
     return EncodedExamples(ranges, np.concatenate(tokens), np.concatenate(word_starts), truncated, joined)
+
+
+def _encode(inputs: Sequence[Any], tokenizer: Encoder) -> Sequence[EncodedQuery]:
+    try:
+        return tokenizer.encode_batch(inputs)
+    except TextError as error:
+        raise InputError(f"{inputs[error.index]} {error.problem} It is labeled, so it must be readable: repair it, or remove it.") from None
 
 
 class LabelledBatches(Batches):

@@ -186,10 +186,11 @@ def _identity(config: CorpusOptions, sources: Sequence[Source[D]], encoder: Enco
 
 
 def _summary(info: Mapping[str, Any]) -> str:
-    """Return a line such as `prepared 30,523 documents, 85.1 MB of text in 0:52 (1.6 MB/s)`."""
+    """Return a line such as `prepared 30,523 documents, 85.1 MB in 0:52 (587 documents/s, 1.64 MB/s)`."""
     count, size = (sum(info[split][field] for split in ("train", "valid")) for field in ("documents", "bytes"))
     megabytes, seconds = size / 1e6, info["seconds"]
-    return f"prepared {count:,} documents, {megabytes:.1f} MB of text in {duration(seconds)} ({megabytes / seconds:.2f} MB/s)"
+    rates = f"{count / seconds:,.0f} documents/s, {megabytes / seconds:.2f} MB/s"
+    return f"prepared {count:,} documents, {megabytes:.1f} MB in {duration(seconds)} ({rates})"
 
 
 def _leaks(config: CorpusOptions, leaked: int) -> str:
