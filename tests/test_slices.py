@@ -27,7 +27,7 @@ def test_as_many_units_as_whole_slices_for_every_length(samples: int, frames: in
     extractor = Slices(frames=frames, bands=40)
     units = extractor.extract(noise(samples))
     assert units.dtype == np.float16 and units.shape == ((1 + samples // 160) // frames, frames * 40) and np.isfinite(units).all()
-    assert extractor.units == (np.float16, frames * 40)
+    assert extractor.units == (np.float16, frames * 40, frames)
     assert len(extractor.region(noise(samples), "t=0")) == len(units)
 
 

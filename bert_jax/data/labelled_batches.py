@@ -61,7 +61,8 @@ def encode_examples(examples: LabelledExamples, tokenizer: Encoder, length: int)
     for start in range(0, len(examples), _TEXTS_PER_CALL):
         stop = start + _TEXTS_PER_CALL
         firsts = _encode(examples.texts[start:stop], tokenizer)
-        seconds: Sequence[EncodedQuery | None] = [None] * len(firsts) if examples.pairs is None else _encode(examples.pairs[start:stop], tokenizer)
+        pairs = examples.pairs
+        seconds: Sequence[EncodedQuery | None] = [None] * len(firsts) if pairs is None else _encode(pairs[start:stop], tokenizer)
         for first, second in zip(firsts, seconds, strict=True):
             a, b = len(first.ids), 0 if second is None else len(second.ids)
             capacity = length - 2 - (b > 0)

@@ -187,8 +187,8 @@ def check_tokens(description: ModelDescription, directory: Path) -> None:
     """
     if description.input.units:
         raise InputError(
-            f"The model in {directory} reads {description.input.modality} units, which other libraries have no equivalent for, so it cannot "
-            "be exported. Use it with bert_jax.load or the commands."
+            f"The model in {directory} reads {description.input.modality} units, which other libraries have no equivalent for, so it "
+            "cannot be exported. Use it with bert_jax.load or the commands."
         )
 
 
