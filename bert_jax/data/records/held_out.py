@@ -102,7 +102,7 @@ def _limit(raw: Raw[D, O], config: O, source: Source[D]) -> int:
         raise InputError(f"The corpus {config.source} contains no text: everything in it is blank.")
     if lowest == highest:
         raise InputError(
-            f"The corpus {config.source} contains only one document (or copies of one), so none can be held out: separate documents with "
-            "blank lines, or set corpus.valid_source to separate held-out text."
+            f"The corpus {config.source} contains only one document (or copies of one), so none can be held out: add documents (in text, a "
+            "blank line separates them), or set corpus.valid_source to separate held-out data."
         )
     return lowest + 1 if lowest >= limit else highest

@@ -1,11 +1,12 @@
 """The inputs of a media model: files, or content that a program or a data set has in memory."""
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +37,7 @@ class Item:
         """
         if not isinstance(self.content, Path):
             return self.content
-        if not self.content.is_file():
-            raise Unreadable("is not a regular file" if self.content.exists() else "does not exist")
+        require_file(self.content)
         try:
             if self.content.stat().st_size > MOST_BYTES:
                 raise Unreadable(f"is larger than {MOST_BYTES >> 30} GiB")
@@ -92,10 +92,6 @@ class Listed:
     folder: Path
 
 
-Query: TypeAlias = "str | Path | Content | Item | Masked | Half | Listed"
-"""What a user may ask about: a path, which may end in a media fragment; the bytes of a file; an array; or one of these, masked."""
-
-
 def content_hash(content: Content) -> bytes:
     """Return a hash of bytes, or of an array with its shape, type and rate."""
     if isinstance(content, bytes):
@@ -107,6 +103,8 @@ def content_hash(content: Content) -> bytes:
 
 def as_item(query: Any, noun: str) -> tuple[Item, "str | NDArray[np.bool_] | None", int | None]:
     """Return the input of a query, what is masked in it, and which half is meant; `noun` says what a path should lead to: "an image".
+
+    A query is a path, which may end in a media fragment; the bytes of a file; an array; or one of the classes of this module.
 
     Raises:
         Unreadable: the query is of another type, or its path cannot be resolved.
@@ -132,6 +130,17 @@ def as_item(query: Any, noun: str) -> tuple[Item, "str | NDArray[np.bool_] | Non
     raise Unreadable(f"is not a path, bytes or an array but {type(query).__name__}")
 
 
+def require_file(path: Path) -> None:
+    """Raise Unreadable if a path is not that of a regular file."""
+    try:
+        if path.is_file():
+            return
+        problem = "is not a regular file" if path.exists() else "does not exist"
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+    raise Unreadable(problem)
+
+
 def below(folder: Path, typed: str) -> Path:
     """Return the path of a file that a table in `folder` names.
 
@@ -143,7 +152,7 @@ def below(folder: Path, typed: str) -> Path:
     if Path(typed).is_absolute() or ".." in Path(typed).parts:
         raise Unreadable(f"leads out of {folder}, the folder of the table: paths are relative to it, without `..`")
     path = folder / typed
-    if not path.resolve().is_relative_to(folder.resolve()):
+    # Unlike Path.resolve, realpath accepts links in a circle.
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise Unreadable(f"is a link out of {folder}, the folder of the table")
     return path
-

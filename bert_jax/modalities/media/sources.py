@@ -13,7 +13,7 @@ from bert_jax.data.tables import TABLES, Row, file_format, read_rows
 from bert_jax.data.tfds import prepared_tfds, tfds_examples
 from bert_jax.errors import InputError
 from bert_jax.modalities.media.extractor import Content, Unreadable
-from bert_jax.modalities.media.items import Item, below
+from bert_jax.modalities.media.items import Item, below, require_file
 from bert_jax.storage.files import on_disk, sha256
 
 _HASH_CONTENTS_UP_TO = 256 << 20
@@ -112,24 +112,27 @@ class Tfds:
         Raises:
             InputError: there is no such column.
         """
-        features = self._open()[0].info.features
-        if column not in features:
-            raise InputError(f"The data set tfds:{self.name} has no column {column!r}; its columns are {', '.join(features)}.")
-        feature = features[column]
+        feature = self._feature(self._open()[0], column)
         return feature.int2str if hasattr(feature, "int2str") else str
 
     def _open(self) -> tuple[Any, str]:
         name, _, split = self.name.partition("[")
         split = split.removesuffix("]") or "train"
         builder = prepared_tfds(name)
-        if self.column not in (builder.info.features or ()):
-            columns = ", ".join(builder.info.features or ())
-            raise InputError(f"The data set tfds:{name} has no column {self.column!r}; its columns are {columns}.")
+        self._feature(builder, self.column)
         try:
             builder.info.splits[split]
         except (KeyError, ValueError) as error:
-            raise InputError(f"The data set tfds:{name} has no split {split!r}; it has {', '.join(builder.info.splits)}.") from error
+            raise InputError(
+                f"The data set tfds:{name} has no split {split!r}; it has {', '.join(builder.info.splits)}. Name one: tfds:{name}[SPLIT]."
+            ) from error
         return builder, split
+
+    def _feature(self, builder: Any, column: str) -> Any:
+        features = builder.info.features or {}
+        if column not in features:
+            raise InputError(f"The data set tfds:{self.name} has no column {column!r}; its columns are {', '.join(features)}.")
+        return features[column]
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ def list_files(location: Path, suffixes: tuple[str, ...]) -> list[Path]:
             raise InputError(f"The file {location} is not one of {kinds}: convert it, or name a folder.")
         return [location]
     if location.is_dir():
-        found: Iterable[Path] = (Path(folder, name) for folder, _, files in os.walk(location, followlinks=True) for name in files)
+        found: Iterable[Path] = _files_below(location)
     elif glob.has_magic(str(location)):
         # Brackets in the names of existing folders are not part of a pattern.
         folder = next(parent for parent in location.parents if parent.is_dir())
@@ -176,6 +179,23 @@ def list_files(location: Path, suffixes: tuple[str, ...]) -> list[Path]:
     if not files:
         raise InputError(f"The data {location} has no files that end in {kinds}.")
     return files
+
+
+def _files_below(location: Path) -> Iterator[Path]:
+    """Yield the files in a folder and in those below it, except in hidden ones. Links are followed.
+
+    Raises:
+        InputError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"The folder {error.filename} cannot be read ({error.strerror}): change its permissions, or move it away.")
+
+    for folder, folders, files in os.walk(location, onerror=refuse, followlinks=True):
+        # A link to a folder that contains it would never end.
+        above = {os.path.realpath(path) for path in (Path(folder), *Path(folder).parents)}
+        folders[:] = [name for name in folders if not name.startswith(".") and os.path.realpath(Path(folder, name)) not in above]
+        yield from (Path(folder, name) for name in files)
 
 
 def labelled_rows(name: str, columns: Mapping[str, str], split: str, suffixes: tuple[str, ...], feature: str) -> Iterator[Row]:
@@ -219,14 +239,15 @@ def _folders(location: Path, suffixes: tuple[str, ...]) -> Iterator[Row]:
 def _file_of_row(table: Path, line: int, typed: str) -> Item:
     try:
         path = below(table.parent, typed)
-        if not path.is_file():
-            raise Unreadable("does not exist" if not path.exists() else "is not a regular file")
+        require_file(path)
     except Unreadable as error:
         raise InputError(f"{table} line {line} names the file {typed!r}, which {error}. Correct or remove the line.") from None
     return Item(typed, path)
 
 
 def _tfds_rows(name: str, columns: Mapping[str, str], split: str, feature: str) -> Iterator[Row]:
+    if len(columns) > 2:
+        raise InputError(f"The data set tfds:{name} is read as one {feature} and its label: leave finetune.data.text_pair empty.")
     data = Tfds(name if "[" in name else f"{name}[{split}]", feature)
     (label,) = [column for field, column in columns.items() if not field.startswith("finetune.data.")]
     class_name = data.class_names(label)
