@@ -42,6 +42,8 @@ def export_model(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} already exists and is not an empty directory: choose another one.")
     description, tokenizer = model_directory.read(directory)
+    if description.input.modality != "text":
+        raise InputError(f"The model in {directory} reads {tokenizer.noun}s, and no transformers class reads them as it does.")
     classes = _classes(family, description)
     if architecture and architecture not in classes:
         raise InputError(f"The architecture {architecture!r} cannot be written: choose one of {', '.join(classes)}.")

@@ -13,6 +13,7 @@ from bert_jax.data.packing import Batch, Placement, assemble, pack
 from bert_jax.data.pairs import Examples
 from bert_jax.data.pipeline import Batches, State, check_stream, fingerprint_stream, own_rows
 from bert_jax.data.reader import EncodedQuery, SpecialTokens
+from bert_jax.errors import InputError, TextError
 
 _TEXTS_PER_CALL = 1024
 _PREFETCHED_BATCHES = 8
@@ -51,7 +52,11 @@ class EncodedExamples:
 
 
 def encode_examples(examples: LabelledExamples, tokenizer: Encoder, length: int) -> EncodedExamples:
-    """Tokenize labelled examples and truncate them to `length` tokens; the longer text of a pair is truncated first, at its end."""
+    """Tokenize labelled examples and truncate them to `length` tokens; the longer text of a pair is truncated first, at its end.
+
+    Raises:
+        InputError: an input of a modality other than text cannot be read.
+    """
     tokens: list[np.ndarray] = [np.zeros(0, np.int32)]
     word_starts: list[np.ndarray] = [np.zeros(0, np.bool_)]
     units: list[np.ndarray] = []
@@ -59,8 +64,8 @@ def encode_examples(examples: LabelledExamples, tokenizer: Encoder, length: int)
     truncated = 0
     for start in range(0, len(examples), _TEXTS_PER_CALL):
         stop = start + _TEXTS_PER_CALL
-        firsts = tokenizer.encode_batch(examples.texts[start:stop])
-        seconds = [None] * len(firsts) if examples.pairs is None else tokenizer.encode_batch(examples.pairs[start:stop])
+        firsts = _encoded(examples.texts[start:stop], tokenizer)
+        seconds = [None] * len(firsts) if examples.pairs is None else _encoded(examples.pairs[start:stop], tokenizer)
         for first, second in zip(firsts, seconds, strict=True):
             a, b = len(first.ids), 0 if second is None else len(second.ids)
             capacity = length - 2 - (b > 0)
@@ -77,6 +82,13 @@ def encode_examples(examples: LabelledExamples, tokenizer: Encoder, length: int)
     ranges = Examples(a_ranges, b_ranges, examples.targets, np.ones(len(examples), np.float32))
     joined = np.concatenate(units) if units else None
     return EncodedExamples(ranges, np.concatenate(tokens), np.concatenate(word_starts), truncated, joined)
+
+
+def _encoded(inputs: list[Any], tokenizer: Encoder) -> Sequence[EncodedQuery]:
+    try:
+        return tokenizer.encode_batch(inputs)
+    except TextError as error:
+        raise InputError(f"The {error.noun} {inputs[error.index]} {error.problem} Repair it, or remove it from the labeled data.") from None
 
 
 class LabelledBatches(Batches):

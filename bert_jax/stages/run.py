@@ -79,6 +79,9 @@ def run(
 
 def _run_stages(config: RunConfig, workdir: Path, tasks: Sequence[Task], modality: Modality[Any, Any]) -> None:
     summary: dict[str, Any] = {}
+    if config.finetune and config.finetune.checkpoint:
+        checkpoint = resolve_path(config.finetune.checkpoint)
+        model_directory.check_modality(checkpoint, model_directory.read(checkpoint, [modality])[0], modality)
     labelled = _labelled(config, tasks, modality) if config.finetune else None
     if config.pretrain:
         reader, prepared = prepare_data(config, workdir, modality)

@@ -193,7 +193,7 @@ def _files_below(location: Path) -> Iterator[Path]:
 
     for folder, folders, files in os.walk(location, onerror=refuse, followlinks=True):
         # A link to a folder that contains it would never end.
-        above = {os.path.realpath(path) for path in (folder, *Path(folder).parents)}
+        above = {os.path.realpath(path) for path in (Path(folder), *Path(folder).parents)}
         folders[:] = [name for name in folders if not name.startswith(".") and os.path.realpath(Path(folder, name)) not in above]
         yield from (Path(folder, name) for name in files)
 
