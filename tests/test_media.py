@@ -279,7 +279,7 @@ def test_broken_files_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "skipped 1 files that cannot be read" in capsys.readouterr().err
     labelled = config(of_images, tmp_path / "files", "none", 3).finetune
     assert labelled is not None
-    with pytest.raises(InputError, match=r"broken\.png is not an image.*It is labeled, so it must be readable"):
+    with pytest.raises(InputError, match=r"broken\.png is not an image.*Repair it, or remove it from the labeled data"):
         run(RunConfig(encoder=ENCODER, corpus=skipping, vocabulary=codes, pretrain=SHORT, finetune=labelled), tmp_path / "labeled")
 
 
@@ -287,7 +287,7 @@ def test_other_configurations_of_a_model_are_refused(images: tuple[Path, Path], 
     table = tmp_path / "train.tsv"
     table.write_text("text\tlabel\n" + "".join(f"text {i}\t{i % 2}\n" for i in range(20)))
     stage = FinetuneConfig(data=LabelledConfig(train=str(table)), checkpoint=str(images[1] / "pretrain"), length=16)
-    with pytest.raises(InputError, match=r"reads image, but the corpus is text\. Set --config\.corpus=image"):
+    with pytest.raises(InputError, match=r"reads the modality 'image', but the corpus.*--config\.corpus=image"):
         run(RunConfig(finetune=stage), tmp_path / "run")
     with pytest.raises(InputError, match=r"has a codebook, not a vocabulary of wordpiece: set --config\.vocabulary=codebook"):
         run(RunConfig(encoder=ENCODER, corpus=of_images(str(images[0])), pretrain=SHORT), tmp_path / "other")

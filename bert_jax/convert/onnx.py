@@ -13,11 +13,11 @@ from jax.extend.core import jaxpr_as_fun
 
 from bert_jax.config import ComputeConfig
 from bert_jax.errors import InputError
+from bert_jax.model import directory as model_directory
 from bert_jax.model.batch import ENCODER_FIELDS, FIELDS
 from bert_jax.model.bert import BertModel
-from bert_jax.model.directory import check_tokens
 from bert_jax.storage.files import on_disk, resolve_path
-from bert_jax.tasks.stored import build, load_model
+from bert_jax.tasks.stored import build, stored_parameters
 
 
 def export_onnx(model: BertModel, params: Any, path: str | Path) -> None:
@@ -57,13 +57,14 @@ def export_model_to_onnx(directory: str | Path, path: str | Path) -> None:
     """Apply `export_onnx` to the model in a directory.
 
     Raises:
-        InputError: the directory has no model, the file already exists, or jax2onnx is not installed.
+        InputError: the directory has no model or one whose input is more than ids, the file already exists, or jax2onnx is not installed.
     """
     directory, path = resolve_path(directory), on_disk(path, "OUT")
     if path.exists():
         raise InputError(f"{path} already exists: choose another file name.")
-    description, tokenizer, params = load_model(directory, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
-    check_tokens(description, directory)
+    description, tokenizer = model_directory.read(directory)
+    model_directory.check_tokens(description, directory)
+    params = stored_parameters(directory, description, tokenizer, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
     export_onnx(build(description, tokenizer.vocab_size, ComputeConfig()), params, path)
 
 

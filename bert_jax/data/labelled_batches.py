@@ -52,7 +52,11 @@ class EncodedExamples:
 
 
 def encode_examples(examples: LabelledExamples, tokenizer: Encoder, length: int) -> EncodedExamples:
-    """Tokenize labelled examples and truncate them to `length` tokens; the longer text of a pair is truncated first, at its end."""
+    """Tokenize labelled examples and truncate them to `length` tokens; the longer text of a pair is truncated first, at its end.
+
+    Raises:
+        InputError: an input of a modality other than text cannot be read.
+    """
     tokens: list[np.ndarray] = [np.zeros(0, np.int32)]
     word_starts: list[np.ndarray] = [np.zeros(0, np.bool_)]
     units: list[np.ndarray] = []
@@ -60,9 +64,9 @@ def encode_examples(examples: LabelledExamples, tokenizer: Encoder, length: int)
     truncated = 0
     for start in range(0, len(examples), _TEXTS_PER_CALL):
         stop = start + _TEXTS_PER_CALL
-        firsts = _encode(examples.texts[start:stop], tokenizer)
+        firsts = _encoded(examples.texts[start:stop], tokenizer)
         pairs = examples.pairs
-        seconds: Sequence[EncodedQuery | None] = [None] * len(firsts) if pairs is None else _encode(pairs[start:stop], tokenizer)
+        seconds: Sequence[EncodedQuery | None] = [None] * len(firsts) if pairs is None else _encoded(pairs[start:stop], tokenizer)
         for first, second in zip(firsts, seconds, strict=True):
             a, b = len(first.ids), 0 if second is None else len(second.ids)
             capacity = length - 2 - (b > 0)
@@ -81,11 +85,11 @@ def encode_examples(examples: LabelledExamples, tokenizer: Encoder, length: int)
     return EncodedExamples(ranges, np.concatenate(tokens), np.concatenate(word_starts), truncated, joined)
 
 
-def _encode(inputs: Sequence[Any], tokenizer: Encoder) -> Sequence[EncodedQuery]:
+def _encoded(inputs: Sequence[Any], tokenizer: Encoder) -> Sequence[EncodedQuery]:
     try:
         return tokenizer.encode_batch(inputs)
     except TextError as error:
-        raise InputError(f"{inputs[error.index]} {error.problem} It is labeled, so it must be readable: repair it, or remove it.") from None
+        raise InputError(f"The {error.noun} {inputs[error.index]} {error.problem} Repair it, or remove it from the labeled data.") from None
 
 
 class LabelledBatches(Batches):

@@ -262,6 +262,10 @@ class Bert:
                 noun = self.tokenizer.noun
                 raise InputError(f"A single {noun} and a list cannot be paired: give two {noun}s, or two lists of the same length.")
             texts, pairs = (texts,), None if pairs is None else (pairs,)
+        for given in (texts, () if pairs is None else pairs):
+            if isinstance(given, bytes) or not isinstance(given, Iterable):
+                noun = self.tokenizer.noun
+                raise InputError(f"This model reads {noun}s, not {type(given).__name__}: pass one {noun}, or several.")
         try:
             answers = question.ask(self._model, ask, cast(Iterable[Any], texts), cast("Iterable[Any] | None", pairs), **options)
         finally:

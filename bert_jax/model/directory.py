@@ -192,6 +192,15 @@ def check_tokens(description: ModelDescription, directory: Path) -> None:
         )
 
 
+def check_modality(directory: Path, description: ModelDescription, modality: Modality[Any, Any]) -> None:
+    """Raise InputError if the model that training starts from does not read the corpus's modality."""
+    if description.input.modality != modality.name:
+        raise InputError(
+            f"The model in {directory} reads the modality {description.input.modality!r}, but the corpus of this configuration is of the "
+            f"modality {modality.name!r}. Name another checkpoint, or set --config.corpus={description.input.modality}."
+        )
+
+
 def identity(description: ModelDescription, reader: Reader) -> dict[str, Any]:
     """Return what the manifest of a checkpoint records about its model."""
     return {"description": description.stored(), "vocabulary": reader.fingerprint}
@@ -208,8 +217,9 @@ def check_identity(saved: Mapping[str, Any], now: Mapping[str, Any], checkpoint:
     directory = checkpoint.parent.parent
     if saved["vocabulary"] != now["vocabulary"]:
         raise InputError(
-            f"The vocabulary in {directory} is not the one that the checkpoint {checkpoint} was trained with: tokenizer.json or "
-            "tokenizer_config.json was edited or replaced. Restore them, for example from the folder `vocabulary` of the workdir."
+            f"The vocabulary in {directory} is not the one that the checkpoint {checkpoint} was trained with: its files "
+            "(tokenizer.json and tokenizer_config.json, or codebook.safetensors) were edited or replaced. Restore them, for example from "
+            "the folder `vocabulary` of the workdir."
         )
     # Compare parsed values, since a later version may add fields to the description of the same model.
     before, after = (from_dict(ModelDescription, model["description"]) for model in (saved, now))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -30,6 +30,9 @@ from bert_jax.training.sharding import make_mesh, place_batch, platform, replica
 from bert_jax.training.state import abstract_state, create_state
 
 PREDICTIONS = "predictions.jsonl"
+
+_Evaluation: TypeAlias = Sequence[tuple[HostBatch, np.ndarray]]
+"""Batches, and the example in each of their slots."""
 
 
 def finetune(
@@ -82,11 +85,13 @@ def finetune(
     )  # fmt: skip
     start = partial(_warm_start, pretrained, encoder, tokenizer, tasks) if pretrained else None
     job = _job(config, stage, task, directory, labelled, tokenizer, description, model, mesh, start, batches)
+    # Before training, so that an input that cannot be read is found now.
+    test = _evaluation(labelled.test, tokenizer, stage)
     try:
         train(job)
     finally:
         batches.close()
-    result = _score(job, task, model, labelled, tokenizer, stage)
+    result = _score(job, task, model, labelled, test, stage)
     result |= {"truncated_texts": batches.truncated, "duplicates_left_out": labelled.duplicates, "overlaps": labelled.overlaps}
     result |= task.data_fields(labelled)
     if jax.process_index() == 0:
@@ -156,7 +161,7 @@ def _warm_start(pretrained: Path, encoder: ModelDescription, tokenizer: Reader, 
     return params | load_parameters(pretrained, shared, identity, find(encoder.kind, tasks).best)
 
 
-def _evaluation(examples: LabelledExamples, tokenizer: Reader, stage: FinetuneConfig) -> Sequence[tuple[HostBatch, np.ndarray]]:
+def _evaluation(examples: LabelledExamples, tokenizer: Reader, stage: FinetuneConfig) -> _Evaluation:
     return labelled_evaluation(examples, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size)
 
 
@@ -167,14 +172,12 @@ def _own_rows(batch: HostBatch) -> HostBatch:
     return {name: value[start : start + rows] for name, value in batch.items()}
 
 
-def _score(
-    job: Job, task: FinetuningTask[Any], model: Any, labelled: Labelled, tokenizer: Reader, stage: FinetuneConfig
-) -> dict[str, Any]:
+def _score(job: Job, task: FinetuningTask[Any], model: Any, labelled: Labelled, test: _Evaluation, stage: FinetuneConfig) -> dict[str, Any]:
     state = abstract_state(create_state(job.init, job.optimizer, job.mesh))
     params = load_parameters(job.directory, state.params, job.model, task.best)
     scorer = task.scorer(labelled, stage.task)
     predict = jax.jit(partial(task.predict, model), out_shardings=replicated(job.mesh))
-    for batch, indices in _evaluation(labelled.test, tokenizer, stage):
+    for batch, indices in test:
         found = np.asarray(predict(params, place_batch(_own_rows(batch), job.mesh)))
         scorer.add(indices[indices >= 0], found[indices >= 0])
     if jax.process_index() == 0:

@@ -161,11 +161,7 @@ def pretrained_description(checkpoint: Path, stage: PretrainConfig, modality: Mo
             configuration trains.
     """
     description, _ = model_directory.read(checkpoint, [modality])
-    if description.input.modality != modality.name:
-        raise InputError(
-            f"The model in {checkpoint} reads {description.input.modality}, but the corpus is {modality.name}. Name another checkpoint or "
-            "another corpus."
-        )
+    model_directory.check_modality(checkpoint, description, modality)
     if description.kind != PRETRAINING.kind:
         raise InputError(f"The model in {checkpoint} is a {description.kind} model, but pretrain.checkpoint needs a pre-trained one.")
     untrained = ("pooler", "next_sentence") if stage.rows.next_sentence == "none" else ()

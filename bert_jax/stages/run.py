@@ -80,6 +80,9 @@ def run(
 
 def _run_stages(config: RunConfig, workdir: Path, tasks: Sequence[Task], modality: Modality[Any, Any]) -> None:
     summary: dict[str, Any] = {}
+    if config.finetune and config.finetune.checkpoint:
+        checkpoint = resolve_path(config.finetune.checkpoint)
+        model_directory.check_modality(checkpoint, model_directory.read(checkpoint, [modality])[0], modality)
     labelled = _labelled(config, tasks, modality) if config.finetune else None
     if config.pretrain:
         reader, prepared = prepare_data(config, workdir, modality)
@@ -108,11 +111,6 @@ def _finetune(
     else:
         encoder, reader = model_directory.read(pretrained, [modality])
         pretrained_or_none = None if stage.from_scratch else pretrained
-    if encoder.input.modality != modality.name:
-        raise InputError(
-            f"The model in {pretrained} reads {encoder.input.modality}, but the corpus is {modality.name}. Set "
-            f"--config.corpus={encoder.input.modality}, or name another checkpoint."
-        )
     result = finetune(config, workdir / "finetune", labelled, encoder, reader, pretrained_or_none, tasks)
     if stage.compare_from_scratch and not stage.from_scratch:
         scratch = finetune(config, workdir / "finetune_from_scratch", labelled, encoder, reader, None, tasks)
