@@ -1,13 +1,14 @@
 """Several fake devices mask, augment and train on units as one does, and units stay on their devices."""
 
 import json
+import os
 from typing import Any
 
 import children
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not os.environ.get("LONG_TESTS"), reason="takes a minute: LONG_TESTS=1")]
 
 
 @pytest.fixture(scope="module")
