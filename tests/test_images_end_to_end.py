@@ -485,7 +485,7 @@ def test_there_is_no_export(finished: Path, tmp_path: Path, capsys: pytest.Captu
         export_model(finished / stage, tmp_path / "out")
     with pytest.raises(InputError, match="reads image units, which other libraries have no equivalent for"):
         export_model_to_onnx(finished / stage, tmp_path / "out.onnx")
-    assert "reads images" in failure(capsys, "export", finished / stage, tmp_path / "out")
+    assert "reads image units" in failure(capsys, "export", finished / stage, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 

@@ -109,4 +109,4 @@ class MediaEncoder(Encoder[Item]):
             return []
         listed = [f"  {problem}" for problem in self.skipped]
         more = [f"  and {count - len(listed):,} more"] if count > len(listed) else []
-        return ["\n".join([f"Warning: skipped {count:,} files that cannot be read:", *listed, *more])]
+        return ["\n".join([f"Warning: skipped {count:,} file{'s' * (count != 1)} that cannot be read:", *listed, *more])]

@@ -83,6 +83,9 @@ class Half:
     input: Any
     index: Literal[0, 1]
 
+    def __str__(self) -> str:
+        return f"{'second' if self.index else 'first'} half of {self.input}"
+
 
 @dataclass(frozen=True)
 class Listed:
