@@ -21,6 +21,7 @@ from bert_jax.config import (
 from bert_jax.config.overrides import load_config
 from bert_jax.errors import InputError
 from bert_jax.stages.pretrain import stage_parts
+from bert_jax.tasks import choices
 from bert_jax.tasks.classification import ClassificationOptions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,7 +67,7 @@ def test_presets_are_the_published_sizes(name: str, layers: int, width: int, hea
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configurations_load_and_say_what_they_cost(path: Path) -> None:
-    config = load_config(path)
+    config = load_config(path, choices())
     assert config.pretrain or config.finetune
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     assert f"python train.py --config=configs/{path.name}" in docstring

@@ -83,9 +83,9 @@ def test_a_preset_sets_sizes_and_initializers_and_leaves_the_rest():
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "configs").glob("*.py")), ids=lambda path: path.stem)
 def test_a_preset_keeps_the_fused_attention_of_every_configuration(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = load_config(path.stem)
-    assert config == load_config(path), "a configuration that builds on another one finds it from any directory"
-    assert apply_overrides(config, ["encoder=base"]).encoder.attention_dropout == config.encoder.attention_dropout
+    config = load_config(path.stem, choices())
+    assert config == load_config(path, choices()), "a configuration that builds on another one finds it from any directory"
+    assert apply_overrides(config, ["encoder=base"], choices()).encoder.attention_dropout == config.encoder.attention_dropout
 
 
 def test_a_stage_can_be_left_out_and_the_last_value_counts():

@@ -246,7 +246,7 @@ def test_initializers_that_do_not_suit_images_are_refused() -> None:
     with pytest.raises(InputError, match=r"encoder\.width=34 must be a multiple of 4"):
         ModelDescription("pretraining", odd, 32, input=IMAGES)
     neighbours = dataclasses.replace(ENCODER, position_initializer="sinusoidal", attention_initializer="neighbours")
-    with pytest.raises(InputError, match=r"attention_initializer=neighbours .* set it to normal"):
+    with pytest.raises(InputError, match=r"attention_initializer=neighbours .* Set it to normal"):
         ModelDescription("pretraining", neighbours, 32, input=IMAGES)
     assert ModelDescription("pretraining", neighbours, 32) and ModelDescription("pretraining", odd, 32)
 
