@@ -200,7 +200,7 @@ class Codebook:
         if isinstance(queries, np.ndarray):
             return self.extractor.is_one(queries)
         if isinstance(queries, tuple):
-            return len(queries) == 2 and isinstance(queries[0], np.ndarray) and isinstance(queries[1], int)
+            return len(queries) == 2 and isinstance(queries[0], np.ndarray) and isinstance(queries[1], int | np.integer)
         return isinstance(queries, str | Path | bytes | Item | Masked | Half)
 
     def first_half(self, query: Any) -> Any:
