@@ -9,11 +9,17 @@ from bert_jax.tasks.base import Question
 
 
 def add_model_commands(add: Add) -> None:
-    """Add a command for every question of the registered tasks: fill-mask, score, next-sentence, classify and embed."""
+    """Add a command for every question of the registered tasks: such as fill-mask, classify and embed."""
+    named: dict[str, list[Question]] = {}
     for question in (*(question for _, question in questions()), *COMMON_QUESTIONS):
-        command = add(question.name.replace("_", "-"), _ask(question), question.help, *question.examples)
-        question.add_options(command)
-        _add_texts(command, question)
+        named.setdefault(question.name, []).append(question)
+    for name, group in named.items():
+        # Models of different tasks may answer a question each in its way.
+        examples = [example for question in group for example in question.examples]
+        command = add(name.replace("_", "-"), _ask(group), group[0].help, *examples)
+        for question in group:
+            question.add_options(command)
+        _add_texts(command, group[0])
 
 
 def _add_texts(command: argparse.ArgumentParser, question: Question) -> None:
@@ -41,10 +47,10 @@ def _add_texts(command: argparse.ArgumentParser, question: Question) -> None:
         command.add_argument("--text-pair", metavar="COLUMN", help="the column that holds the second text, for a model of pairs")
 
 
-def _ask(question: Question) -> Callable[[argparse.Namespace], None]:
+def _ask(group: list[Question]) -> Callable[[argparse.Namespace], None]:
     def run(flags: argparse.Namespace) -> None:
         from bert_jax.cli.predict import answer
 
-        answer(question, flags)
+        answer(group, flags)
 
     return run

@@ -5,7 +5,7 @@ import itertools
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,10 +49,16 @@ class _Texts:
         return read_texts(self.source, self.columns) if self.source else iter(self.given)
 
 
-def answer(question: Question, flags: argparse.Namespace) -> None:
-    """Answer a question about the texts given on the command line or in a file, and print the answers or write them to a file."""
+def answer(group: Sequence[Question], flags: argparse.Namespace) -> None:
+    """Answer a question about the texts given on the command line or in a file, and print the answers or write them to a file.
+
+    Args:
+        group: the questions of the command's name, each of models of another task.
+        flags: the parsed command line.
+    """
+    question = group[0]
     # The model has its own defaults for options that are not given.
-    options = {name: value for name in question.options if (value := getattr(flags, name)) is not None}
+    options = {name: value for one in group for name in one.options if (value := getattr(flags, name)) is not None}
     if flags.output:
         check_output(flags.output, question.vectors)
     texts = _texts(flags, question)
@@ -62,7 +68,7 @@ def answer(question: Question, flags: argparse.Namespace) -> None:
     bert = load(directory)
     # No progress line if the answers are printed to the terminal: they would overwrite each other.
     show_progress = bool(texts.source) and (bool(flags.output) or not sys.stdout.isatty())
-    request = _Request(bert, question, options)
+    request = _Request(bert, bert.question(question.name), options)
     with _output(flags, request, texts, {"command": command, "model": model}) as output:
         try:
             with WorkProgress(command, "texts", texts.count, show_progress, output.written.rows) as progress:

@@ -10,6 +10,8 @@ from bert_jax.families.base import Family
 # Larger than in any published encoder, yet small enough that nothing sized by them can exhaust memory.
 _MAX_VALUES = {"layers": 1 << 10, "max_positions": 1 << 20}
 _MAX_SIZE, _MAX_VOCABULARY = 1 << 17, 1 << 24
+_PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+"""Of the class ForSequenceClassification in transformers."""
 
 
 def encoder_config(family: Family, values: Mapping[str, Any], file: object) -> EncoderConfig:
@@ -70,6 +72,18 @@ def architectures(values: Mapping[str, Any], file: object) -> list[Any]:
     return names
 
 
+def problem_type(values: Mapping[str, Any], outputs: int, file: object) -> str:
+    """Return the `problem_type` of a head with so many outputs: as the configuration says, or as transformers infers it.
+
+    Raises:
+        InputError: transformers has no such type.
+    """
+    found = values.get("problem_type") or ("regression" if outputs == 1 else _PROBLEM_TYPES[0])
+    if found not in _PROBLEM_TYPES:
+        raise InputError(f"{file} has the problem_type {found!r}, which is none of {', '.join(_PROBLEM_TYPES)}. Correct it.")
+    return str(found)
+
+
 def class_names(values: Mapping[str, Any], classes: int, file: object, tensors: Iterable[str]) -> tuple[str, ...]:
     """Return the names of a classifier's classes in class order, or `LABEL_0`, `LABEL_1`, ... if the configuration names none.
 
@@ -77,13 +91,12 @@ def class_names(values: Mapping[str, Any], classes: int, file: object, tensors: 
         tensors: the names of the head's tensors, for the error message.
 
     Raises:
-        InputError: the head is a regression or multi-label head, or the names do not match the number of classes.
+        InputError: there is one class, or the names do not match the number of classes.
     """
-    problem = values.get("problem_type") or "single_label_classification"
-    if problem != "single_label_classification" or classes < 2:
+    if classes < 2:
         raise InputError(
-            f"{file} describes a {problem} head with {classes} output{'s' * (classes != 1)}. Only single-label classifiers with two or "
-            f"more classes are supported. To import the encoder only, remove the tensors {' and '.join(f'`{name}`' for name in tensors)}."
+            f"{file} describes a classifier with {classes} class{'es' * (classes != 1)}. To import the encoder only, remove the tensors "
+            f"{' and '.join(f'`{name}`' for name in tensors)}."
         )
     names = values.get("id2label") or {str(index): f"LABEL_{index}" for index in range(classes)}
     if not isinstance(names, Mapping) or sorted(names) != sorted(map(str, range(classes))):

@@ -55,6 +55,10 @@ def export_model(
         tensors = {name.removeprefix(family.base): tensor for name, tensor in tensors.items()}
     rows = tokenizer.vocab_size + description.spare_rows
     values = {"architectures": [architecture], **config_values(family, description.encoder, rows, tokenizer.pad_id)}
+    if published.problem_type:
+        values["problem_type"] = published.problem_type
+    if published.outputs and not published.labeled:
+        values["num_labels"] = 1
     if description.labels:
         values["id2label"] = {str(index): label for index, label in enumerate(description.labels)}
         values["label2id"] = {label: index for index, label in enumerate(description.labels)}

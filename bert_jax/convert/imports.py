@@ -12,7 +12,7 @@ import numpy as np
 
 from bert_jax.config import ComputeConfig, EncoderConfig
 from bert_jax.convert import google, hub
-from bert_jax.convert.configuration import architectures, class_names, encoder_config, vocabulary_size
+from bert_jax.convert.configuration import architectures, class_names, encoder_config, problem_type, vocabulary_size
 from bert_jax.convert.layouts import laid_out, tensor_shapes, to_parameters
 from bert_jax.convert.sentence_transformers import MODULES, embedding_config, encoder_directory, lowers_case
 from bert_jax.convert.tensor_files import INDEX, PICKLES, SINGLE, TensorFiles
@@ -167,7 +167,7 @@ def _assemble(source: _Source, initialize_missing: bool) -> Imported:
         config,
         config.max_positions,
         next_sentence="nsp" if "next_sentence" in (all_parts if initialize_missing else parts) else "none",
-        labels=_labels(source, task.published[0], entries),
+        labels=_labels(source, task.published[0], family.parts(config)),
         spare_rows=vocab_size - tokenizer.vocab_size,
         tokenizer_length=tokenizer_length(source.directory, config.max_positions),
     )
@@ -195,20 +195,32 @@ def _task_and_parts(source: _Source) -> tuple[Task, tuple[str, ...]]:
     def is_named(rows: Iterable[Published]) -> bool:
         return any(source.family.prefix + row.suffix in named for row in rows)
 
+    def has_type(row: Published) -> bool:
+        return not row.problem_type or row.problem_type == problem_type(source.values, _outputs(source, row, all_parts), source.file)
+
     first, *others = (task for task in TASKS if task.published)
     any_task = not named or is_named([BARE])
-    candidates = (task for task in others if any_task or is_named(task.published))
+    candidates = (task for task in others if has_type(task.published[0]) and (any_task or is_named(task.published)))
     task = next((task for task in candidates if present & set(task.published[0].parts) - set(BARE.parts)), first)
     return task, tuple(part for part in task.published[0].parts if part in (*ENCODER, *present))
 
 
-def _labels(source: _Source, published: Published, entries: Iterable[Entry]) -> tuple[str, ...]:
-    """Return the names of the classes; their number is read from the head's tensor."""
-    head = [entry for entry in entries if entry.path[:1] == published.labels[:1]]
-    if not head:
-        return ()
-    shape = next(laid_out(source.tensors.shapes[entry.name], entry.layout.to_ours) for entry in head if entry.path == published.labels)
-    return class_names(source.values, math.prod(shape[-1:]), source.file, [entry.name for entry in head])
+def _outputs(source: _Source, published: Published, parts: Mapping[str, Sequence[Entry]]) -> int:
+    """Return the number of outputs of the published class's head, by its tensor; 0 if the source has none."""
+    entries = [entry for own in parts.values() for entry in own if entry.path == published.outputs and entry.name in source.tensors.shapes]
+    return math.prod(laid_out(source.tensors.shapes[entries[0].name], entries[0].layout.to_ours)[-1:]) if entries else 0
+
+
+def _labels(source: _Source, published: Published, parts: Mapping[str, Sequence[Entry]]) -> tuple[str, ...]:
+    """Return the names of the outputs."""
+    outputs = _outputs(source, published, parts)
+    tensors = [entry.name for own in parts.values() for entry in own if entry.path[:1] == published.outputs[:1]]
+    if outputs and not published.labeled and outputs != 1:
+        raise InputError(
+            f"{source.file} describes a {published.problem_type} head with {outputs} outputs, but only one output is supported. To import "
+            f"the encoder only, remove the tensors {' and '.join(f'`{name}`' for name in tensors)}."
+        )
+    return class_names(source.values, outputs, source.file, tensors) if outputs and published.labeled else ()
 
 
 class _Reader(Mapping[str, np.ndarray]):

@@ -57,6 +57,10 @@ class BadRow(NamedTuple):
     problem: str
 
 
+class ListColumn(str):
+    """The name of a column whose values may be lists; their text is JSON."""
+
+
 def file_format(path: Path) -> str:
     """Return the suffix that identifies the file format, ignoring compression: `.tsv` for `reviews.tsv.gz`."""
     return Path(path.stem).suffix if path.suffix in PACKED else path.suffix
@@ -76,7 +80,7 @@ def read_rows(source: str, columns: Mapping[str, str], split: str) -> Iterator[R
 
     Raises:
         InputError: the file is missing, damaged, empty, not UTF-8 or of an unsupported format; a column is missing or appears
-            twice in the header; or a value is a list, an object or a non-finite number.
+            twice in the header; or a value is an object, a non-finite number or, except in a `ListColumn`, a list.
     """
     if source.startswith("tfds:"):
         return _checked(source, _select(source, _tfds(source.removeprefix("tfds:"), split, columns), columns))
@@ -183,6 +187,8 @@ def _value_problem(record: Mapping[str, Any], columns: Mapping[str, str]) -> str
             continue
         if isinstance(value, float | np.floating) and not math.isfinite(value):
             return f"has the non-finite number {value} in column {column!r}: use text or a finite number."
+        if isinstance(column, ListColumn) and not isinstance(value, dict):
+            continue
         if isinstance(value, list | dict) or (isinstance(value, np.ndarray) and value.ndim):
             kind = "an object" if isinstance(value, dict) else "a list"
             return f"has {kind} in column {column!r}: use a single string, number or boolean."
@@ -300,7 +306,10 @@ def _json_object(text: str, columns: Mapping[str, str]) -> dict[str, str] | str:
         return "is not a JSON object with the columns as its keys."
     if problem := _value_problem(record, columns):
         return problem
-    values = {name: value or "" if isinstance(value, str | None) else json.dumps(value) for name, value in record.items()}
+    values = {
+        name: value or "" if isinstance(value, str | None) else json.dumps(value, ensure_ascii=not isinstance(value, list))
+        for name, value in record.items()
+    }
     return _text_problem("".join(values.values())) or values
 
 
@@ -368,6 +377,8 @@ def _text(value: Any, feature: Any) -> str:
     """Return a value of a TFDS example as text: the name of a class, or "" for class -1 (as in test sets without labels)."""
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
+    if isinstance(value, np.ndarray) and value.ndim:
+        return json.dumps([_text(one, feature.feature) for one in value], ensure_ascii=False)
     if hasattr(feature, "int2str"):
         return str(feature.int2str(int(value))) if value >= 0 else ""
     return str(value)

@@ -8,8 +8,9 @@ on the other texts.
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar, cast, overload
 
 import jax
@@ -24,12 +25,13 @@ from bert_jax.errors import InputError, TextError
 from bert_jax.inference.forward import Forward
 from bert_jax.modalities.base import Modality
 from bert_jax.modalities.media.items import Half, Item, Masked
-from bert_jax.model.directory import ModelDescription
+from bert_jax.model.directory import ModelDescription, finished
 from bert_jax.runtime.ahead import Finish, one_ahead
 from bert_jax.storage.files import resolve_path
 from bert_jax.tasks import COMMON_QUESTIONS, embedding, find, questions
 from bert_jax.tasks.base import ONE_SEGMENT_TYPE, Answers, Loaded, Question, Task
 from bert_jax.tasks.classification import Classification
+from bert_jax.tasks.multilabel import LabelSet
 from bert_jax.tasks.pretraining import Prediction
 from bert_jax.tasks.stored import build, load_model
 
@@ -77,18 +79,20 @@ def load(
             names = ", ".join(sorted(imported.unused))
             warnings.warn(f"{path} has tensors that are not used: {names}.", UnusedTensorsWarning, stacklevel=3)
         description, tokenizer, params = imported.description, imported.tokenizer, jax.device_put(imported.params, on_every_device)
+        result: Mapping[str, Any] = {}
     else:
         description, tokenizer, params = load_model(resolve_path(path), on_every_device, tasks, modalities)
+        result = finished(resolve_path(path)) or {}
     model = build(description, tokenizer.vocab_size, compute or ComputeConfig(), others=tasks)
-    return Bert(description, tokenizer, model, params, mesh, tasks)
+    return Bert(description, tokenizer, model, params, mesh, tasks, result)
 
 
 class Bert:
     """A trained model, as returned by `bert_jax.load`.
 
-    A pre-trained model supports `fill_mask`, `score` and, if it was trained for it, `next_sentence`; a classifier supports
-    `classify`; both support `embed`. A method that the model does not support raises InputError. A text that is too long for
-    the model is truncated, with a `TruncationWarning`.
+    A pre-trained model supports `fill_mask`, `score` and, if it was trained for it, `next_sentence`; a classifier, of one or several
+    labels, supports `classify`, and a regression model `regress`; all support `embed`. A method that the model does not support raises
+    InputError. A text that is too long for the model is truncated, with a `TruncationWarning`.
 
     Attributes:
         config: the encoder's architecture.
@@ -98,7 +102,14 @@ class Bert:
     """
 
     def __init__(
-        self, description: ModelDescription, tokenizer: Any, model: Any, params: Any, mesh: Mesh, tasks: Sequence[Task] = ()
+        self,
+        description: ModelDescription,
+        tokenizer: Any,
+        model: Any,
+        params: Any,
+        mesh: Mesh,
+        tasks: Sequence[Task] = (),
+        result: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Wrap a model; use `load` to create one. Rows are sharded along the single axis of the mesh."""
         self.config: EncoderConfig = description.encoder
@@ -106,7 +117,7 @@ class Bert:
         self.labels = description.labels
         self.truncated = 0
         self._tasks = tasks
-        self._model = Loaded(Forward(model, params, tokenizer, mesh), tokenizer, description)
+        self._model = Loaded(Forward(model, params, tokenizer, mesh), tokenizer, description, result)
 
     @property
     def params(self) -> Any:
@@ -213,19 +224,42 @@ class Bert:
         return self._unwrap(texts, self._answer("embed", texts, None, **options))
 
     @overload
-    def classify(self, texts: Single, pairs: Single | None = None) -> Classification: ...
-    @overload
-    def classify(self, texts: Iterable[Any], pairs: Iterable[Any] | None = None) -> list[Classification]: ...
     def classify(
-        self, texts: Single | Iterable[Any], pairs: Single | Iterable[Any] | None = None
-    ) -> Classification | list[Classification]:
-        """Return the predicted class of each text, or of each pair of texts.
+        self, texts: Single, pairs: Single | None = None, threshold: float | None = None
+    ) -> Classification | LabelSet: ...
+    @overload
+    def classify(
+        self, texts: Iterable[Any], pairs: Iterable[Any] | None = None, threshold: float | None = None
+    ) -> list[Classification] | list[LabelSet]: ...
+    def classify(
+        self, texts: Single | Iterable[Any], pairs: Single | Iterable[Any] | None = None, threshold: float | None = None
+    ) -> Classification | LabelSet | list[Classification] | list[LabelSet]:
+        """Return the predicted class of each text, or of each pair of texts; for a multi-label classifier, all their labels.
+
+        Args:
+            texts: one text or several.
+            pairs: the second text of each pair.
+            threshold: for a multi-label classifier, the probability from which a label counts; None for that which was tuned on the dev
+                set.
 
         Raises:
-            InputError: the model is not a classifier, pairs are given to a model with one segment type, a text is empty, or the lists
-                differ in length.
+            InputError: the model is not a classifier, it has one label per text and a threshold is given, pairs are given to a model
+                with one segment type, a text is empty, or the lists differ in length.
         """
-        return self._unwrap(texts, self._answer("classify", texts, pairs))
+        options = {} if threshold is None else {"threshold": threshold}
+        return self._unwrap(texts, self._answer("classify", texts, pairs, **options))
+
+    @overload
+    def regress(self, texts: Single, pairs: Single | None = None) -> float: ...
+    @overload
+    def regress(self, texts: Iterable[Any], pairs: Iterable[Any] | None = None) -> list[float]: ...
+    def regress(self, texts: Single | Iterable[Any], pairs: Single | Iterable[Any] | None = None) -> float | list[float]:
+        """Return the predicted number of each text, or of each pair of texts.
+
+        Raises:
+            InputError: the model is not a regression model; see also `classify`.
+        """
+        return self._unwrap(texts, self._answer("regress", texts, pairs))
 
     def answer(self, name: str, texts: Iterable[Any], pairs: Iterable[Any] | None = None, **options: Any) -> Answers:
         """Answer a question about each text.
@@ -256,7 +290,10 @@ class Bert:
         return self.questions[name].max_tokens(self._model)
 
     def _answer(self, name: str, texts: Single | Iterable[Any], pairs: Single | Iterable[Any] | None, **options: Any) -> Answers:
-        question, ask = self._question(name), _ChunkedAsk(self._model)
+        question, ask = self.question(name), _ChunkedAsk(self._model)
+        if unknown := [option for option in options if option not in question.options]:
+            task = find(self._model.description.kind, self._tasks)
+            raise InputError(f"{name} has no option {unknown[0]!r} with this model, {task.noun}.")
         if self._is_one(texts) or (pairs is not None and self._is_one(pairs)):
             if not (self._is_one(texts) and (pairs is None or self._is_one(pairs))):
                 noun = self.tokenizer.noun
@@ -286,7 +323,12 @@ class Bert:
         """Return the answers, or for a single input its answer."""
         return answers[0] if self._is_one(inputs) else answers
 
-    def _question(self, name: str) -> Question:
+    def question(self, name: str) -> Question:
+        """Return the question of this name.
+
+        Raises:
+            InputError: the model cannot answer it.
+        """
         own = {question.name: question for question in (*find(self._model.description.kind, self._tasks).questions, *COMMON_QUESTIONS)}
         if name not in own:
             task = next((task for task, question in questions(self._tasks) if question.name == name), None)

@@ -6,7 +6,7 @@ from html import escape
 
 from bert_jax.report import svg
 from bert_jax.report.svg import Chart, Series
-from bert_jax.tasks.display import Curve, Example, Figure, Guess, Json, Matrix, Panel, Table, integer
+from bert_jax.tasks.display import Bars, Curve, Example, Figure, Guess, Json, Matrix, Panel, Scatter, Shown, Table, integer
 
 Lines = Sequence[Json]
 
@@ -89,8 +89,13 @@ def _training_chart(lines: Lines, metric: str, title: str, percent: bool = False
     return Chart(title, [Series("training", _points(lines, "train", metric))], percent, from_zero=True)
 
 
-def table(shown: Table | Matrix) -> str:
-    """Return a table, or a matrix whose cells also show their percentage of the row."""
+def table(shown: Shown) -> str:
+    """Return a table, a matrix whose cells also show their percentage of the row, a chart of points, or bars."""
+    if isinstance(shown, Scatter):
+        return f'<h3>{escape(shown.title)}</h3>\n<div class="charts">{svg.scatter(shown.title, shown.x, shown.y, shown.points)}</div>\n'
+    if isinstance(shown, Bars):
+        rows = "".join(_guess(Guess(name, share)) for name, share in shown.bars)
+        return f'<h3>{escape(shown.title)}</h3>\n<div class="examples"><article><ol>{rows}</ol></article></div>\n'
     return _matrix(shown) if isinstance(shown, Matrix) else _table(shown)
 
 

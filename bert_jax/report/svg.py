@@ -1,5 +1,6 @@
 """Line charts as SVG: downsampled, with round tick values, and colored by the style sheet of the page that contains them."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -80,6 +81,23 @@ def draw(chart: Chart) -> str:
 """
 
 
+def scatter(title: str, x_title: str, y_title: str, points: Sequence[Point]) -> str:
+    """Return a `<figure>` with points, on axes of the same range, and the diagonal. All names are escaped."""
+    values = [value for point in points for value in point]
+    y = _values_axis(min(values), max(values))
+    x = dataclasses.replace(y, start=LEFT, end=WIDTH - RIGHT)
+    diagonal = f'<line class="level" x1="{x(x.low)}" x2="{x(x.high)}" y1="{y(y.low)}" y2="{y(y.high)}"/>'
+    marks = "".join(f'<circle class="point" cx="{x(a)}" cy="{y(b)}" r="2.5"/>' for a, b in points)
+    return f"""<figure class="points">
+<figcaption>{escape(y_title)} against {escape(x_title)}</figcaption>
+<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">
+{_grid(x, y, False, x_title)}
+{diagonal}{marks}
+</svg>
+</figure>
+"""
+
+
 def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[tuple[float, float, float, float]]:
     """Downsample to at most `most` points (step, mean, lowest, highest), by grouping all but the first and last point equally."""
     if len(points) <= most:
@@ -118,7 +136,7 @@ def _steps_axis(low: float, high: float) -> _Axis:
     return _Axis(tuple(tick for tick in ticks(low, high, 6) if tick <= high and tick == int(tick)), low, high, LEFT, WIDTH - RIGHT)
 
 
-def _grid(x: _Axis, y: _Axis, percent: bool) -> str:
+def _grid(x: _Axis, y: _Axis, percent: bool, title: str = "step") -> str:
     bottom = HEIGHT - BOTTOM
     lines = [
         f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick)}" y2="{y(tick)}"/>'
@@ -132,7 +150,7 @@ def _grid(x: _Axis, y: _Axis, percent: bool) -> str:
     ]
     lines += [
         f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>',
-        f'<text class="tick" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{bottom + 33}" text-anchor="middle">step</text>',
+        f'<text class="tick" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{bottom + 33}" text-anchor="middle">{escape(title)}</text>',
     ]
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 """Fine-tuning: trains a task's model on labeled texts, starting from a pre-trained encoder, and predicts the test set."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,7 +20,7 @@ from bert_jax.model.attention import resolve_attention
 from bert_jax.model.bert import SHARED_PARAMETERS
 from bert_jax.model.directory import ModelDescription
 from bert_jax.tasks import find
-from bert_jax.tasks.base import FinetuningTask, Scorer, Task
+from bert_jax.tasks.base import FinetuningTask, Scorer, Task, Tuned
 from bert_jax.tasks.stored import build
 from bert_jax.training.augmentation import make_augmentation
 from bert_jax.training.checkpoints.loading import load_parameters
@@ -91,7 +91,7 @@ def finetune(
         train(job)
     finally:
         batches.close()
-    result = _score(job, task, model, labelled, test, stage)
+    result = _score(job, task, model, labelled, tokenizer, test, stage)
     result |= {"truncated_texts": batches.truncated, "duplicates_left_out": labelled.duplicates, "overlaps": labelled.overlaps}
     result |= task.data_fields(labelled)
     if jax.process_index() == 0:
@@ -172,14 +172,24 @@ def _own_rows(batch: HostBatch) -> HostBatch:
     return {name: value[start : start + rows] for name, value in batch.items()}
 
 
-def _score(job: Job, task: FinetuningTask[Any], model: Any, labelled: Labelled, test: _Evaluation, stage: FinetuneConfig) -> dict[str, Any]:
+def _score(
+    job: Job, task: FinetuningTask[Any], model: Any, labelled: Labelled, tokenizer: Reader, test: _Evaluation, stage: FinetuneConfig
+) -> dict[str, Any]:
     state = abstract_state(create_state(job.init, job.optimizer, job.mesh))
     params = load_parameters(job.directory, state.params, job.model, task.best)
     scorer = task.scorer(labelled, stage.task)
     predict = jax.jit(partial(task.predict, model), out_shardings=replicated(job.mesh))
-    for batch, indices in test:
-        found = np.asarray(predict(params, place_batch(_own_rows(batch), job.mesh)))
-        scorer.add(indices[indices >= 0], found[indices >= 0])
+
+    def predicted(batches: _Evaluation) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for batch, indices in batches:
+            found = np.asarray(predict(params, place_batch(_own_rows(batch), job.mesh)))
+            yield indices[indices >= 0], found[indices >= 0]
+
+    if isinstance(scorer, Tuned):
+        examples, found = map(np.concatenate, zip(*predicted(_evaluation(labelled.dev, tokenizer, stage)), strict=True))
+        scorer.tune(labelled.dev.targets[examples], found)
+    for examples, found in predicted(test):
+        scorer.add(examples, found)
     if jax.process_index() == 0:
         _write_predictions(job.directory / PREDICTIONS, labelled.test, scorer)
     return {"train_examples": len(labelled.train), "test_examples": len(labelled.test), **scorer.result(), "steps": job.steps}

@@ -11,12 +11,14 @@ from bert_jax.errors import InputError
 from bert_jax.tasks.base import FinetuningTask, Question, Task
 from bert_jax.tasks.classification import CLASSIFICATION
 from bert_jax.tasks.embedding import Embed
+from bert_jax.tasks.multilabel import MULTILABEL
 from bert_jax.tasks.pretraining import PRETRAINING
+from bert_jax.tasks.regression import REGRESSION
 
 if TYPE_CHECKING:
     from bert_jax.modalities.base import Modality
 
-TASKS: tuple[Task, ...] = (PRETRAINING, CLASSIFICATION)
+TASKS: tuple[Task, ...] = (PRETRAINING, CLASSIFICATION, MULTILABEL, REGRESSION)
 COMMON_QUESTIONS: tuple[Question, ...] = (Embed(),)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from bert_jax.config import FinetuneConfig, TaskOptions
 from bert_jax.runtime.ahead import Finish
-from bert_jax.tasks.display import Curve, Figure, Json, Matrix, Panel, Table, integer, number, shortened
+from bert_jax.tasks.display import Curve, Figure, Json, Panel, Shown, integer, number, shortened
 from bert_jax.tasks.published import Published
 
 if TYPE_CHECKING:
@@ -62,11 +63,12 @@ class Forward(Protocol):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A trained model, as passed to a question."""
+    """A trained model, as passed to a question; `result` is that of the stage that trained it, empty for others."""
 
     forward: Forward
     tokenizer: Reader
     description: ModelDescription
+    result: Json = field(default_factory=dict)
 
 
 class Ask(Protocol):
@@ -181,7 +183,7 @@ class Task(ABC):
         del result
         return [Curve("Loss", "loss")]
 
-    def tables(self, result: Json) -> list[Table | Matrix]:
+    def tables(self, result: Json) -> list[Shown]:
         """Return the tables shown below the curves."""
         del result
         return []
@@ -215,6 +217,14 @@ class Scorer(Protocol):
         """Return the fields of an example's line in `predictions.jsonl`, other than its text."""
 
 
+@runtime_checkable
+class Tuned(Protocol):
+    """A scorer that first chooses something on the held-out examples, such as a threshold."""
+
+    def tune(self, targets: np.ndarray, found: np.ndarray) -> None:
+        """Choose it by the predictions `found` [n, ...] for held-out examples with these `targets` [n, ...]; called before `add`."""
+
+
 class Need(NamedTuple):
     """A required head of the pre-trained model, the option that requires it, and an override that avoids it."""
 
@@ -230,12 +240,14 @@ class FinetuningTask(Task, Generic[O]):
         name: the task's name on the command line (`finetune.task=NAME`).
         options: the class of the task's options.
         scores: names of the scores that are compared with training from scratch; the first is the primary score.
+        titles: titles of scores in the report; by default, their names.
         metric: the held-out metric that selects the best checkpoint, unless `score` is overridden.
     """
 
     name: ClassVar[str]
     options: type[O]
     scores: ClassVar[tuple[str, ...]]
+    titles: ClassVar[Mapping[str, str]] = MappingProxyType({})
     metric: ClassVar[str]
     stage = "finetune"
     best = True
@@ -297,12 +309,13 @@ class FinetuningTask(Task, Generic[O]):
         return {}
 
     def figures(self, result: Json) -> list[Figure]:
-        """Return every score, compared with training from scratch, and the number of examples."""
+        """Return every score, compared with training from scratch and with a linear model, and the number of examples."""
         figures = []
         for name in self.scores:
-            score, scratch = number(result, name), number(result, f"from_scratch_{name}")
-            comparison = "" if score is None or scratch is None else f"from scratch {scratch:.3f}"
-            figures.append(Figure(f"Test {name.replace('_', ' ')}", "" if score is None else f"{score:.3f}", comparison))
+            score, others = number(result, name), {"from scratch": f"from_scratch_{name}", "linear model": f"linear_{name}"}
+            compared = [f"{other} {found:.3f}" for other, key in others.items() if (found := number(result, key)) is not None]
+            title = self.titles.get(name, f"Test {name.replace('_', ' ')}")
+            figures.append(Figure(title, "" if score is None else f"{score:.3f}", ", ".join(compared)))
         examples = integer(number(result, "train_examples"))
         return [*figures, Figure("Labeled examples", examples, f"tested on {integer(number(result, 'test_examples'))}")]
 

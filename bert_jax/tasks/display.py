@@ -76,6 +76,28 @@ class Matrix:
     counts: Sequence[Sequence[float]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Scatter:
+    """Points (x, y) with a diagonal, on which x and y are equal, and the titles of both axes."""
+
+    title: str
+    x: str
+    y: str
+    points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Named fractions from 0 to 1."""
+
+    title: str
+    bars: Sequence[tuple[str, float]]
+
+
+Shown = Table | Matrix | Scatter | Bars
+"""What is shown below the curves of a stage."""
+
+
 def number(values: Json, key: str) -> float | None:
     """Return `values[key]` as a float, or None if it is missing or not a finite number."""
     value = values.get(key)

@@ -14,13 +14,17 @@ class Published:
         suffix: the end of the class name.
         parts: the parts of the model (top-level names of its parameters) that the class has.
         pipeline_tag: the `transformers` pipeline that runs the class; empty if there is none.
-        labels: the path of the parameter whose last axis has one entry per label of the model; empty if it has no labels.
+        outputs: the path of the parameter whose last axis has one entry per output; empty if their number is fixed.
+        labeled: whether the outputs have names, the labels of the model.
+        problem_type: the value in the configuration that distinguishes tasks with the same class; empty if no other task has it.
     """
 
     suffix: str
     parts: tuple[str, ...]
     pipeline_tag: str = ""
-    labels: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    labeled: bool = False
+    problem_type: str = ""
 
 
 ENCODER = ("embeddings", "encoder")

@@ -8,29 +8,25 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from bert_jax.config import FinetuneConfig, TaskOptions
 from bert_jax.config.checks import require
 from bert_jax.runtime.ahead import Finish
 from bert_jax.runtime.terminal import padded, percent, width
 from bert_jax.tasks import display
-from bert_jax.tasks.base import FinetuningTask, Loaded, Need, Question
-from bert_jax.tasks.display import Curve, Example, Figure, Guess, Json, Matrix, Panel, Table
-from bert_jax.tasks.published import ENCODER, Published
+from bert_jax.tasks.base import Loaded, Question
+from bert_jax.tasks.display import Curve, Example, Figure, Guess, Json, Matrix, Panel, Shown, Table
+from bert_jax.tasks.pooled import PARTS, PooledOptions, PooledTask, published, text_of
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from bert_jax.config import ComputeConfig
     from bert_jax.data.labelled import Labelled
     from bert_jax.data.queries import Queries
-    from bert_jax.model.bert import ClassificationModel
-    from bert_jax.model.directory import ModelDescription
     from bert_jax.tasks.classification.labels import ClassLabels
     from bert_jax.tasks.classification.scores import ClassScorer
 
 
 @dataclass(frozen=True)
-class ClassificationOptions(TaskOptions):
+class ClassificationOptions(PooledOptions):
     """Options of single-label classification: each example has exactly one of several classes."""
 
     name: Literal["classification"] = field(default="classification", init=False)
@@ -39,8 +35,6 @@ class ClassificationOptions(TaskOptions):
     labels: tuple[str, ...] = ()
     """The values of the label column, in class order. If empty, they are taken from the training file and sorted; labels such as `1` and
     `1.0` in the same file are then rejected as two spellings of one label. In a .jsonl file, `true` and `"true"` are the same label."""
-    pooling: Literal["cls", "mean"] = "cls"
-    """Input of the classifier: [CLS] through the pooler, or the mean over all tokens."""
 
     def __post_init__(self) -> None:
         require(len(self.labels) != 1, "labels", self.labels, "name at least two labels, or none to use those in the file.")
@@ -73,7 +67,7 @@ class Classify(Question):
         "runs/demo/finetune '房间很干净' '再也不来了'",
         "runs/demo/finetune reviews.tsv --text text --output classified.jsonl",
     )
-    parts = ("pooler", "classifier")
+    parts = PARTS
     pairs = "optional"
 
     def start(self, model: Loaded, **options: Any) -> Callable[[Queries], Finish[list[Classification]]]:
@@ -101,44 +95,18 @@ class Classify(Question):
         """Return the class, its probability and the text, one line per record."""
         columns = max(width(label) for label in records[0]["probabilities"])
         return [
-            f"{padded(one['label'], columns)}  {percent(one['probabilities'][one['label']])}  {one['text']}"
-            + (f" | {one['text_pair']}" if "text_pair" in one else "")
-            for one in records
+            f"{padded(one['label'], columns)}  {percent(one['probabilities'][one['label']])}  {text_of(one)}" for one in records
         ]
 
 
-class ClassificationTask(FinetuningTask[ClassificationOptions]):
+class ClassificationTask(PooledTask[ClassificationOptions]):
     """Classification with cross-entropy loss (Devlin et al. 2019, section 4.1)."""
 
     name, kind, noun = "classify", "classification", "a classifier"
     options = ClassificationOptions
     metric, scores = "accuracy", ("accuracy", "macro_f1")
     questions = (Classify(),)
-    published = (
-        Published(
-            "ForSequenceClassification", (*ENCODER, "pooler", "classifier"), "text-classification", ("classifier", "dense", "kernel")
-        ),
-    )
-
-    def model(
-        self, description: ModelDescription, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0
-    ) -> ClassificationModel:
-        """Return an encoder with a linear layer over [CLS] or the mean over the tokens of each example."""
-        from bert_jax.model.bert import ClassificationModel
-
-        return ClassificationModel(
-            vocab_size, description.encoder, compute, len(description.labels), description.pooling, head_dropout,
-            input=description.input,
-        )  # fmt: skip
-
-    def why_not_exportable(self, description: ModelDescription) -> str:
-        """Return the reason if the model pools by the mean, which `transformers` classifiers do not support."""
-        if description.pooling == "cls":
-            return ""
-        return (
-            f"classifies the mean of all tokens (finetune.task.pooling={description.pooling}), but transformers classifiers use [CLS] "
-            "only, so it cannot be exported. Fine-tune with --config.finetune.task.pooling=cls."
-        )
+    published = (published("single_label_classification"),)
 
     def labels(self, options: ClassificationOptions) -> ClassLabels:
         """Return the reader that extracts classes from the label column."""
@@ -149,11 +117,6 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
     def describe(self, options: ClassificationOptions, labels: Sequence[str]) -> dict[str, Any]:
         """Return the class names and the pooling."""
         return {"labels": tuple(labels), "pooling": options.pooling}
-
-    def needs(self, options: ClassificationOptions) -> tuple[Need, ...]:
-        """Return the pooler, which is needed for pooling by [CLS]."""
-        need = Need("pooler", "finetune.task.pooling=cls", "--config.finetune.task.pooling=mean")
-        return (need,) if options.pooling == "cls" else ()
 
     def measure(self, predictions: Any, batch: Any) -> Any:
         """Return cross-entropy loss and accuracy."""
@@ -172,15 +135,6 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
         from bert_jax.tasks.classification.scores import ClassScorer
 
         return ClassScorer(labelled.test.targets, labelled.label_names)
-
-    def flops(self, description: ModelDescription, stage: FinetuneConfig) -> int:
-        """Return the FLOPs of a training step of the encoder and the classifier."""
-        from bert_jax.model.flops import classification_flops
-
-        return classification_flops(
-            description.encoder, len(description.labels), stage.batch_size, stage.length, stage.examples_per_row, description.pooling,
-            description.input.units,
-        )  # fmt: skip
 
     def linear_scores(self, labelled: Labelled, train: Any, test: Any) -> dict[str, float]:
         """Return the accuracy of logistic regression."""
@@ -222,7 +176,7 @@ class ClassificationTask(FinetuningTask[ClassificationOptions]):
         """Return accuracy and loss."""
         return [Curve("Accuracy", "accuracy", percent=True), Curve("Loss", "loss")]
 
-    def tables(self, result: Json) -> list[Table | Matrix]:
+    def tables(self, result: Json) -> list[Shown]:
         """Return the confusion matrix or, if there are many classes, the largest confusions."""
         from bert_jax.tasks.classification.scores import FEW_CLASSES, confusions_of_matrix
 

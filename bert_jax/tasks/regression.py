@@ -1,0 +1,247 @@
+"""Regression: a number for a text or a pair of texts, such as how similar two sentences are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from bert_jax.errors import InputError
+from bert_jax.runtime.ahead import Finish
+from bert_jax.tasks.base import Loaded, Question
+from bert_jax.tasks.display import Curve, Json, Scatter, Shown
+from bert_jax.tasks.pooled import PARTS, PooledOptions, PooledTask, published, text_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bert_jax.data.labelled import Labelled, Parsed
+    from bert_jax.data.queries import Queries
+    from bert_jax.model.directory import ModelDescription
+
+_LARGEST_DEVIATION = 20.0
+"""With targets that spread more than this, training takes long: the last layer starts with outputs around 0 and moves by small steps."""
+_MOST_POINTS = 1000
+"""Test examples in the chart of the report."""
+
+
+@dataclass(frozen=True)
+class RegressionOptions(PooledOptions):
+    """Options of regression: each example has a number."""
+
+    name: Literal["regression"] = field(default="regression", init=False)
+    target: str = "score"
+    """Name of the column that contains the number."""
+
+    def columns(self) -> Mapping[str, str]:
+        """Return the column of the number."""
+        return {"target": self.target}
+
+
+class Numbers:
+    """Reads numbers from a column; see `bert_jax.data.labelled.LabelReader`.
+
+    Args:
+        column: the name of the column.
+    """
+
+    def __init__(self, column: str) -> None:
+        self._column = column
+
+    def columns(self) -> Mapping[str, str]:
+        """Return the column, by the option that names it."""
+        return {"finetune.task.target": self._column}
+
+    def parse(self, values: Sequence[str], where: str) -> float:
+        """Return the number of a row.
+
+        Raises:
+            InputError: it is missing, not a number, or not finite.
+        """
+        text = values[0].strip()
+        try:
+            # float() would accept digits of other scripts and underscores, which are more likely mistakes than numbers.
+            value = float(text) if text.isascii() and "_" not in text else math.nan
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or abs(value) > 1e30:
+            problem = f"has {text!r}" if text else "has nothing"
+            raise InputError(
+                f"{where} {problem} in the column {self._column!r}, which must be a finite number: correct or remove the line."
+            )
+        return value
+
+    def targets(self, parsed: Mapping[str, Parsed]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+        """Return the numbers, float32 [n], and no label names.
+
+        Raises:
+            InputError: all training examples have the same number.
+        """
+        import numpy as np
+
+        train = parsed["train"]
+        if len(set(train.values)) < 2:
+            raise InputError(
+                f"Every example of {train.source} has the number {train.values[0]:g}: there is nothing to learn. Check "
+                "finetune.task.target."
+            )
+        return {role: np.array(part.values, np.float32) for role, part in parsed.items()}, ()
+
+    def keep(self, kept: np.ndarray, rest: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sample unchanged."""
+        return kept, rest
+
+
+class Regress(Question):
+    """A number for each text, or each pair of texts."""
+
+    name = "regress"
+    help = "predict a number for texts or pairs of texts"
+    examples = (
+        "runs/similarity/finetune pairs.tsv --text sentence1 --text-pair sentence2 --output predicted.jsonl",
+        "runs/stars/finetune '房间很干净' '再也不来了'",
+    )
+    parts = PARTS
+    pairs = "optional"
+
+    def start(self, model: Loaded, **options: Any) -> Callable[[Queries], Finish[list[float]]]:
+        """Return a function that predicts the numbers of a chunk of texts."""
+        from bert_jax.tasks.scores import outputs
+
+        forward = model.forward
+
+        def start(queries: Queries) -> Finish[list[float]]:
+            finish = forward.per_example(queries, lambda batch: outputs(forward.model, forward.params, batch))
+            return lambda: [float(row[0]) for row in finish()]
+
+        return start
+
+    def record(self, answer: float) -> dict[str, Any]:
+        """Return a record with `value`."""
+        return {"value": float(f"{answer:.6g}")}
+
+    def show(self, records: Sequence[dict[str, Any]]) -> list[str]:
+        """Return the number and the text, one line per record."""
+        return [f"{one['value']:10.4g}  {text_of(one)}" for one in records]
+
+
+class NumberScorer:
+    """Compares predicted with true numbers.
+
+    Args:
+        targets: float32 [n], the true numbers.
+    """
+
+    def __init__(self, targets: np.ndarray) -> None:
+        import numpy as np
+
+        self._targets, self._found = targets, np.zeros(len(targets), np.float32)
+
+    def add(self, examples: np.ndarray, found: np.ndarray) -> None:
+        """Add the predictions `found`, float32 [k, 1], for the examples with indices `examples`, int64 [k]."""
+        self._found[examples] = found[:, 0]
+
+    def result(self) -> dict[str, Any]:
+        """Return the scores, and the true and predicted numbers of the first examples."""
+        points = [[float(f"{value:.6g}") for value in pair] for pair in zip(self._targets, self._found, strict=True)]
+        return correlations(self._targets, self._found) | {"points": points[:_MOST_POINTS]}
+
+    def line(self, example: int) -> dict[str, Any]:
+        """Return the true and the predicted number of an example."""
+        target, found = (float(f"{values[example]:.6g}") for values in (self._targets, self._found))
+        return {"value": target, "predicted": found}
+
+
+def correlations(targets: np.ndarray, found: np.ndarray) -> dict[str, float | None]:
+    """Return `spearman` and `pearson`, the correlations of two arrays [n], None if one of them is constant; and `mae`, the mean absolute
+    error."""
+    import numpy as np
+    from scipy.stats import pearsonr, spearmanr
+
+    errors = {"mae": float(np.abs(targets.astype(np.float64) - found).mean())}
+    if len(targets) < 2 or np.ptp(targets) == 0 or np.ptp(found) == 0:
+        return {"spearman": None, "pearson": None, **errors}
+    pair = targets.astype(np.float64), found.astype(np.float64)
+    return {"spearman": float(spearmanr(*pair).statistic), "pearson": float(pearsonr(*pair).statistic), **errors}
+
+
+class RegressionTask(PooledTask[RegressionOptions]):
+    """Regression with mean squared error, as BERT is fine-tuned for STS-B (Devlin et al. 2019, section 4.1)."""
+
+    name, kind, noun = "regress", "regression", "a regression model"
+    options = RegressionOptions
+    metric, scores = "loss", ("spearman", "pearson", "mae")
+    titles: ClassVar[Mapping[str, str]] = {
+        "spearman": "Test Spearman correlation",
+        "pearson": "Test Pearson correlation",
+        "mae": "Test mean absolute error",
+    }
+    questions = (Regress(),)
+    published = (published("regression", labeled=False),)
+
+    def outputs(self, description: ModelDescription) -> int:
+        """Return one output per example."""
+        return 1
+
+    def labels(self, options: RegressionOptions) -> Numbers:
+        """Return the reader that extracts the numbers."""
+        return Numbers(options.target)
+
+    def describe(self, options: RegressionOptions, labels: Sequence[str]) -> dict[str, Any]:
+        """Return the pooling."""
+        return {"pooling": options.pooling}
+
+    def measure(self, predictions: Any, batch: Any) -> Any:
+        """Return the mean squared and the mean absolute error."""
+        import jax.numpy as jnp
+
+        from bert_jax.training.losses import weighted_mean
+
+        # [B, E]: without the index, [B, E, 1] and [B, E] would broadcast to [B, E, E].
+        errors = predictions[..., 0] - batch["labels"]
+        weights = batch["example_weights"]
+        return {"loss": weighted_mean(jnp.square(errors), weights), "mae": weighted_mean(jnp.abs(errors), weights)}
+
+    def score(self, held_out: Mapping[str, float]) -> float:
+        """Return the negative mean squared error."""
+        return -held_out[self.metric]
+
+    def scorer(self, labelled: Labelled, options: RegressionOptions) -> NumberScorer:
+        """Return a scorer for correlations and the mean absolute error."""
+        return NumberScorer(labelled.test.targets)
+
+    def linear_scores(self, labelled: Labelled, train: Any, test: Any) -> dict[str, float]:
+        """Return the correlations of ridge regression."""
+        from sklearn.linear_model import Ridge
+        from sklearn.model_selection import GridSearchCV
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import MaxAbsScaler
+
+        search = GridSearchCV(make_pipeline(MaxAbsScaler(), Ridge()), {"ridge__alpha": [10.0**power for power in range(-2, 4)]}, cv=3)
+        found = search.fit(train, labelled.train.targets).predict(test)
+        return {name: value for name, value in correlations(labelled.test.targets, found).items() if value is not None}
+
+    def remarks(self, labelled: Labelled) -> tuple[str, ...]:
+        """Report numbers that are spread too widely, or not enough, to be learned well."""
+        mean, deviation = (float(getattr(labelled.train.targets, name)()) for name in ("mean", "std"))
+        if deviation <= _LARGEST_DEVIATION and abs(mean) <= _LARGEST_DEVIATION and deviation >= 1 / _LARGEST_DEVIATION:
+            return ()
+        return (
+            f"the numbers have the mean {mean:.4g} and the standard deviation {deviation:.4g}; numbers of about 0 to 5 are learned "
+            "faster, so it may be worth scaling the column.",
+        )
+
+    # --- Display ---
+
+    def curves(self, result: Json) -> list[Curve]:
+        """Return both errors."""
+        return [Curve("Mean squared error", "loss"), Curve("Mean absolute error", "mae")]
+
+    def tables(self, result: Json) -> list[Shown]:
+        """Return the chart of true and predicted numbers."""
+        points = [(float(true), float(found)) for true, found in result.get("points") or []]
+        return [Scatter("True and predicted numbers", "true", "predicted", points)] if points else []
+
+
+REGRESSION = RegressionTask()
