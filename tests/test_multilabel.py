@@ -68,7 +68,7 @@ def test_a_loaded_model_uses_the_tuned_threshold_or_the_given_one(workdir: Path)
     one = model.classify(lines[0]["text"], threshold=0.0)
     assert set(one.labels) == set(MARKS.values()) and set(one.probabilities) == set(MARKS.values())
     assert model.classify(lines[0]["text"], threshold=1.0).labels == ()
-    with pytest.raises(InputError, match="threshold=1.5 is not a probability"):
+    with pytest.raises(InputError, match=r"threshold=1\.5 is not a probability"):
         model.classify("好", threshold=1.5)
 
 

@@ -377,7 +377,7 @@ def _text(value: Any, feature: Any) -> str:
     """Return a value of a TFDS example as text: the name of a class, or "" for class -1 (as in test sets without labels)."""
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
-    if isinstance(value, np.ndarray) and value.ndim:
+    if isinstance(value, np.ndarray) and value.ndim and hasattr(feature, "feature"):
         return json.dumps([_text(one, feature.feature) for one in value], ensure_ascii=False)
     if hasattr(feature, "int2str"):
         return str(feature.int2str(int(value))) if value >= 0 else ""

@@ -1,7 +1,8 @@
 """Using trained models from Python: fill masks, score texts, predict next sentences, embed and classify."""
 
 from bert_jax.errors import TextError
-from bert_jax.inference.bert import CHUNK, Bert, TruncationWarning, UnusedTensorsWarning, load
+from bert_jax.inference.bert import Bert, TruncationWarning, UnusedTensorsWarning, load
+from bert_jax.inference.chunks import CHUNK
 from bert_jax.tasks.classification import Classification
 from bert_jax.tasks.pretraining import Prediction
 

@@ -6,12 +6,11 @@ lengths need only a handful of compiled programs. Answers are returned in the or
 on the other texts.
 """
 
-import itertools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar, cast, overload
+from typing import Any, TypeAlias, cast, overload
 
 import jax
 import numpy as np
@@ -20,28 +19,22 @@ from numpy.typing import NDArray
 
 from bert_jax.config import ComputeConfig, EncoderConfig
 from bert_jax.convert.imports import is_foreign, read_source
-from bert_jax.data.queries import Queries, encode_queries
-from bert_jax.errors import InputError, TextError
+from bert_jax.errors import InputError
+from bert_jax.inference.chunks import ChunkedAsk
 from bert_jax.inference.forward import Forward
 from bert_jax.modalities.base import Modality
 from bert_jax.modalities.media.items import Half, Item, Masked
 from bert_jax.model.directory import ModelDescription, finished
-from bert_jax.runtime.ahead import Finish, one_ahead
 from bert_jax.storage.files import resolve_path
 from bert_jax.tasks import COMMON_QUESTIONS, embedding, find, questions
-from bert_jax.tasks.base import ONE_SEGMENT_TYPE, Answers, Loaded, Question, Task
+from bert_jax.tasks.base import Answers, Loaded, Question, Task
 from bert_jax.tasks.classification import Classification
 from bert_jax.tasks.multilabel import LabelSet
 from bert_jax.tasks.pretraining import Prediction
 from bert_jax.tasks.stored import build, load_model
 
-T = TypeVar("T")
-
 Single: TypeAlias = str | bytes | Path | tuple[NDArray[Any], int] | Item | Masked | Half
 """A text; or a path, the bytes of a file, samples with their rate, or one of these with masked units. An array is one input or many."""
-
-CHUNK = 2048
-"""Number of texts that are packed and sent to the devices together."""
 
 
 class TruncationWarning(UserWarning):
@@ -290,7 +283,7 @@ class Bert:
         return self.questions[name].max_tokens(self._model)
 
     def _answer(self, name: str, texts: Single | Iterable[Any], pairs: Single | Iterable[Any] | None, **options: Any) -> Answers:
-        question, ask = self.question(name), _ChunkedAsk(self._model)
+        question, ask = self.question(name), ChunkedAsk(self._model)
         if unknown := [option for option in options if option not in question.options]:
             task = find(self._model.description.kind, self._tasks)
             raise InputError(f"{name} has no option {unknown[0]!r} with this model, {task.noun}.")
@@ -349,67 +342,3 @@ class Bert:
                 "--initialize-missing to initialize the head randomly, then train it."
             )
         return question.why_not(self._model.description)
-
-
-class _ChunkedAsk:
-    """Processes texts chunk by chunk (see `bert_jax.tasks.base.Ask`) and counts those that are truncated.
-
-    Attributes:
-        truncated: the number of texts that were truncated.
-        count: the number of texts processed so far.
-        positions: the number of tokens to which texts are truncated.
-    """
-
-    def __init__(self, model: Loaded) -> None:
-        self._model = model
-        self.truncated, self.count, self.positions = 0, 0, model.description.encoder.max_positions
-
-    def __call__(
-        self,
-        texts: Iterable[Any],
-        pairs: Iterable[Any] | None,
-        start: Callable[[Queries], Finish[T]],
-        masked: bool = False,
-        max_tokens: int = 0,
-    ) -> list[T]:
-        """Return the result of `start` for each chunk of texts. The next chunk is dispatched before the results of a chunk are awaited.
-
-        Args:
-            texts: the texts.
-            pairs: the second text of each pair, or None.
-            start: dispatches a chunk to the devices.
-            masked: the question is about the [MASK]s of a text, so long texts are truncated around them.
-            max_tokens: truncate texts to this many tokens, if fewer than the model's maximum length; 0 for no further limit.
-        """
-        encoder = self._model.description.encoder
-        if pairs is not None and encoder.segment_types == 1:
-            # The lookup of segment 1 would silently use row 0, and the answer would be meaningless.
-            raise InputError(ONE_SEGMENT_TYPE)
-        self.positions = min(encoder.max_positions, max_tokens or encoder.max_positions)
-
-        def started() -> Iterator[Finish[T]]:
-            for first, (left, right) in _chunks(texts, pairs):
-                try:
-                    queries = encode_queries(left, right, self._model.tokenizer, self.positions, masked)
-                except TextError as error:
-                    raise error.moved(lambda index, first=first: first + index) from None  # type: ignore[misc]
-                self.truncated += queries.truncated
-                self.count = first + len(left)
-                yield start(queries)
-
-        return list(one_ahead(started()))
-
-
-def _chunks(texts: Iterable[Any], pairs: Iterable[Any] | None) -> Iterator[tuple[int, tuple[list[Any], list[Any] | None]]]:
-    """Yield the index of the first text of each chunk, the chunk's texts and their pairs."""
-    rest, rest_of_pairs = iter(texts), None if pairs is None else iter(pairs)
-    for first in itertools.count(0, CHUNK):
-        left = list(itertools.islice(rest, CHUNK))
-        right = None if rest_of_pairs is None else list(itertools.islice(rest_of_pairs, CHUNK))
-        if right is not None and len(right) != len(left):
-            raise InputError(
-                f"There are {first + min(len(left), len(right))} texts on one side and more on the other: give each text its pair."
-            )
-        if not left:
-            return
-        yield first, (left, right)

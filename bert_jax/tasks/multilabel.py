@@ -261,7 +261,7 @@ class MultilabelTask(PooledTask[MultilabelOptions]):
 
     name, kind, noun = "multilabel", "multilabel", "a multi-label classifier"
     options = MultilabelOptions
-    metric, scores = "micro_f1", ("micro_f1", "macro_f1", "subset_accuracy")
+    metric, scores = "loss", ("micro_f1", "macro_f1", "subset_accuracy")
     titles: ClassVar[Mapping[str, str]] = {
         "micro_f1": "Test micro F1",
         "macro_f1": "Test macro F1",
@@ -297,6 +297,10 @@ class MultilabelTask(PooledTask[MultilabelOptions]):
         from bert_jax.tasks.scores import probabilities
 
         return probabilities(model, params, batch)
+
+    def score(self, held_out: Mapping[str, float]) -> float:
+        """Return the negative loss: F1 at a threshold of 1/2 is 0 as long as every label is improbable."""
+        return -held_out[self.metric]
 
     def scorer(self, labelled: Labelled, options: MultilabelOptions) -> LabelSetScorer:
         """Return a scorer for F1 and subset accuracy."""

@@ -1,0 +1,79 @@
+"""Processes any number of texts chunk by chunk, in bounded memory."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from bert_jax.data.queries import Queries, encode_queries
+from bert_jax.errors import InputError, TextError
+from bert_jax.runtime.ahead import Finish, one_ahead
+from bert_jax.tasks.base import ONE_SEGMENT_TYPE, Loaded
+
+T = TypeVar("T")
+
+CHUNK = 2048
+"""Number of texts that are packed and sent to the devices together."""
+
+
+class ChunkedAsk:
+    """Processes texts chunk by chunk (see `bert_jax.tasks.base.Ask`) and counts those that are truncated.
+
+    Attributes:
+        truncated: the number of texts that were truncated.
+        count: the number of texts processed so far.
+        positions: the number of tokens to which texts are truncated.
+    """
+
+    def __init__(self, model: Loaded) -> None:
+        self._model = model
+        self.truncated, self.count, self.positions = 0, 0, model.description.encoder.max_positions
+
+    def __call__(
+        self,
+        texts: Iterable[Any],
+        pairs: Iterable[Any] | None,
+        start: Callable[[Queries], Finish[T]],
+        masked: bool = False,
+        max_tokens: int = 0,
+    ) -> list[T]:
+        """Return the result of `start` for each chunk of texts. The next chunk is dispatched before the results of a chunk are awaited.
+
+        Args:
+            texts: the texts.
+            pairs: the second text of each pair, or None.
+            start: dispatches a chunk to the devices.
+            masked: the question is about the [MASK]s of a text, so long texts are truncated around them.
+            max_tokens: truncate texts to this many tokens, if fewer than the model's maximum length; 0 for no further limit.
+        """
+        encoder = self._model.description.encoder
+        if pairs is not None and encoder.segment_types == 1:
+            # The lookup of segment 1 would silently use row 0, and the answer would be meaningless.
+            raise InputError(ONE_SEGMENT_TYPE)
+        self.positions = min(encoder.max_positions, max_tokens or encoder.max_positions)
+
+        def started() -> Iterator[Finish[T]]:
+            for first, (left, right) in _chunks(texts, pairs):
+                try:
+                    queries = encode_queries(left, right, self._model.tokenizer, self.positions, masked)
+                except TextError as error:
+                    raise error.moved(lambda index, first=first: first + index) from None  # type: ignore[misc]
+                self.truncated += queries.truncated
+                self.count = first + len(left)
+                yield start(queries)
+
+        return list(one_ahead(started()))
+
+
+def _chunks(texts: Iterable[Any], pairs: Iterable[Any] | None) -> Iterator[tuple[int, tuple[list[Any], list[Any] | None]]]:
+    """Yield the index of the first text of each chunk, the chunk's texts and their pairs."""
+    rest, rest_of_pairs = iter(texts), None if pairs is None else iter(pairs)
+    for first in itertools.count(0, CHUNK):
+        left = list(itertools.islice(rest, CHUNK))
+        right = None if rest_of_pairs is None else list(itertools.islice(rest_of_pairs, CHUNK))
+        if right is not None and len(right) != len(left):
+            raise InputError(
+                f"There are {first + min(len(left), len(right))} texts on one side and more on the other: give each text its pair."
+            )
+        if not left:
+            return
+        yield first, (left, right)
