@@ -289,7 +289,7 @@ def test_faults() -> None:
     assert next(stream(2, source=lone_sentences, rows=RowsConfig(next_sentence="none")))["example_ids"].any()
     with pytest.raises(InputError, match="is a single document"):
         stream(source=MemorySource([[5, 6, 7]]))
-    with pytest.raises(InputError, match="no text"):
+    with pytest.raises(InputError, match="is empty"):
         evaluation_batches(MemorySource([]), Special(), ROWS, 4, 0, count=1)
     with pytest.raises(InputError, match="batch_size=16 is not divisible by 3 processes"):
         evaluation_batches(SOURCE, Special(), ROWS, 16, 0, 0, 3, count=1)

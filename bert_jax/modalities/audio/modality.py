@@ -53,7 +53,7 @@ class Audio(Media[AudioConfig]):
 
     name = "audio"
     options = AudioConfig
-    extractor = Slices
+    extractor, nouns = Slices, Slices.nouns()
     feature = "audio"
     tables: Mapping[str, Table] = MappingProxyType({"demo": demo_rows(_examples)})
 

@@ -52,7 +52,7 @@ class Image(Media[ImagesConfig]):
 
     name = "image"
     options = ImagesConfig
-    extractor = Patches
+    extractor, nouns = Patches, Patches.nouns()
     feature = "image"
     tables: Mapping[str, Table] = MappingProxyType({"demo": demo_rows(_examples)})
 

@@ -80,7 +80,7 @@ class Codebook:
         self.normalize = normalize
         self.vocab_size = len(SPECIAL_TOKENS) + len(centroids)
         self.ordinary_ids = np.arange(len(SPECIAL_TOKENS), self.vocab_size, dtype=np.int32)
-        self.noun = extractor.noun
+        self.nouns = extractor.nouns()
         self.mask_hint = f"say what to mask at the end of its path, as in FILE#{extractor.fragment}"
 
     @property
@@ -139,8 +139,8 @@ class Codebook:
         Raises:
             Unreadable: the input cannot be read, or what it should be masked at is not in it.
         """
-        article = "an" if self.noun[0] in "aeiou" else "a"
-        item, where, half = as_item(query, f"{article} {self.noun}")
+        noun = self.extractor.noun
+        item, where, half = as_item(query, f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}")
         content = item.read()
         units = self.extractor.extract(content)
         ids, starts = self.codes(units), self.extractor.word_starts(len(units))
@@ -181,7 +181,7 @@ class Codebook:
         problems = {index: f"{found}." for index, found in enumerate(encoded) if isinstance(found, Unreadable)}
         if problems:
             first = min(problems)
-            raise TextError(first, problems[first], self.noun, problems)
+            raise TextError(first, problems[first], self.extractor.noun, problems)
         return [found for found in encoded if not isinstance(found, Unreadable)]
 
     def encode_flat(self, queries: Sequence[Any]) -> EncodedInputs:
@@ -289,7 +289,7 @@ class Codebook:
         return {"centroids": self.centroids, "deviation": self.deviation, "mean": self.mean}
 
     def _settings(self) -> str:
-        settings = {"of": self.noun, "normalize": self.normalize, "extractor": dataclasses.asdict(self.extractor)}  # type: ignore[call-overload]
+        settings = {"of": self.extractor.noun, "normalize": self.normalize, "extractor": dataclasses.asdict(self.extractor)}  # type: ignore[call-overload]
         return json.dumps(settings, sort_keys=True)
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from bert_jax.data.nouns import Nouns
 from bert_jax.data.reader import Grid, Units
 
 Content: TypeAlias = bytes | NDArray[Any] | tuple[NDArray[Any], int]
@@ -33,6 +34,11 @@ class Extractor(ABC):
     suffixes: ClassVar[tuple[str, ...]]
     fragment: ClassVar[str]
     halves: ClassVar[bool] = False
+
+    @classmethod
+    def nouns(cls) -> Nouns:
+        """Return what the inputs and their parts are called."""
+        return Nouns(cls.noun, "unit", "code", "part")
 
     @property
     @abstractmethod
