@@ -30,6 +30,8 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 _ROWS_AT_ONCE = 1 << 14
 _SMALLEST_DEVIATION = 1e-6
+_LARGEST = 1e12
+"""Larger numbers in a file are refused: their squares could overflow."""
 
 
 class EncodedInput(NamedTuple):
@@ -96,10 +98,7 @@ class Codebook:
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of the settings and the centroids."""
-        digest = hashlib.sha256(self._settings().encode())
-        for array in self._arrays().values():
-            digest.update(array.tobytes())
-        return digest.hexdigest()
+        return self._hash(json.dumps(self._settings(), sort_keys=True).encode())
 
     @classmethod
     def learn(cls, extractor: Extractor, sample: NDArray[Any], config: CodebookConfig) -> Self:
@@ -223,7 +222,8 @@ class Codebook:
         """
         if token in SPECIAL_TOKENS:
             return SPECIAL_TOKENS.index(token)
-        code = int(token) if token.isascii() and token.isdigit() else -1
+        is_number = token.isascii() and token.isdigit() and len(token) <= len(str(MOST_CODES))
+        code = int(token) if is_number else -1
         if not 0 <= code < len(self.centroids):
             raise InputError(f"There is no code {token!r}: the codes are 0 to {len(self.centroids) - 1}.")
         return code + len(SPECIAL_TOKENS)
@@ -240,12 +240,14 @@ class Codebook:
         return units
 
     def save(self, directory: str | Path) -> None:
-        """Write `codebook.safetensors`: the arrays, and the settings as metadata."""
+        """Write `codebook.safetensors`: the arrays, and the settings with a checksum of the arrays as metadata."""
         from safetensors.numpy import save
 
         directory = Path(directory) if isinstance(directory, str) else directory
         make_directory(directory)
-        (directory / FILE).write_bytes(save(self._arrays(), {"settings": self._settings()}))
+        # One entry, because safetensors writes several in random order.
+        metadata = {"settings": json.dumps(self._settings() | {"sha256": self._hash()}, sort_keys=True)}
+        (directory / FILE).write_bytes(save(self._arrays(), metadata))
 
     @classmethod
     def load(cls, directory: Path, extractor: type[Extractor]) -> Self:
@@ -264,11 +266,14 @@ class Codebook:
             if noun != extractor.noun:
                 raise InputError(f"The codebook {path} is of {noun}s, not of {extractor.noun}s. Name another.")
             found = cls(from_dict(extractor, settings["extractor"]), arrays["centroids"], arrays["mean"], arrays["deviation"], normalize)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             if isinstance(error, InputError) and "codebook" in str(error):
                 raise
             raise InputError(f"{path} is damaged or incomplete ({error}). Restore it.") from error
         found.check(path)
+        # The first codebooks were written without a checksum.
+        if settings.get("sha256", found._hash()) != found._hash():
+            raise InputError(f"The codebook {path} does not match its checksum: it was damaged. Restore it.")
         return found
 
     def check(self, path: Path) -> None:
@@ -280,17 +285,24 @@ class Codebook:
                 f"The codebook {path} has centroids of the shape {list(self.centroids.shape)}, but its units have {size} numbers: it was "
                 "damaged or belongs to other units. Restore it."
             )
-        if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in self._arrays().values()):
-            raise InputError(f"The codebook {path} holds numbers that are not finite float32: it was damaged. Restore it.")
+        # NaN fails the comparison.
+        if not all(array.dtype == np.float32 and (np.abs(array) < _LARGEST).all() for array in self._arrays().values()):
+            raise InputError(f"The codebook {path} holds numbers that are not finite float32, or too large: it was damaged. Restore it.")
         if not (self.deviation > 0).all():
             raise InputError(f"The codebook {path} has a standard deviation that is not positive: it was damaged. Restore it.")
 
     def _arrays(self) -> dict[str, NDArray[np.float32]]:
         return {"centroids": self.centroids, "deviation": self.deviation, "mean": self.mean}
 
-    def _settings(self) -> str:
-        settings = {"of": self.extractor.noun, "normalize": self.normalize, "extractor": dataclasses.asdict(self.extractor)}  # type: ignore[call-overload]
-        return json.dumps(settings, sort_keys=True)
+    def _settings(self) -> dict[str, Any]:
+        return {"of": self.extractor.noun, "normalize": self.normalize, "extractor": dataclasses.asdict(self.extractor)}  # type: ignore[call-overload]
+
+    def _hash(self, prefix: bytes = b"") -> str:
+        """Return a hash of the arrays, after a prefix."""
+        digest = hashlib.sha256(prefix)
+        for array in self._arrays().values():
+            digest.update(array.tobytes())
+        return digest.hexdigest()
 
 
 def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
