@@ -280,6 +280,7 @@ def test_the_lower_half_that_follows(files: Path, pretrained: Bert) -> None:
         ("", "is not the path of an image: A path is empty"),
         (["x" * 5000], "Image 0 .*File name too long"),
         (["a\0b"], "Image 0 .*NUL"),
+        ("gs://bucket/a.png", "Image 0 .*is not the path of an image: The file .* cannot be in a bucket: use a path on disk"),
         ("https://example.com/a.png", "Image 0 .*is not the path of an image: .*Use a local path"),
         (b"", r"Image 0 \(counted from 0\) is empty"),
         (b"GIF89a", r"Image 0 .*is not an image in one of the formats PNG, JPEG"),

@@ -14,6 +14,7 @@ from bert_jax.data.labelled import Labelled, load_labelled
 from bert_jax.data.tables import Row
 from bert_jax.errors import InputError
 from bert_jax.modalities.image.modality import Image, ImagesConfig
+from bert_jax.modalities.inspection import Asked
 from bert_jax.modalities.media import sources
 from bert_jax.modalities.media.items import Item
 from bert_jax.tasks.classification import CLASSIFICATION, ClassificationOptions
@@ -63,6 +64,7 @@ def test_a_folder_of_any_depth(folder: Path) -> None:
         ("*.png", ["b.png", "train.png"]),
         ("[bt]*.png", ["b.png", "train.png"]),
         ("test/**/*", ALL[2:4]),
+        ("**/*", ALL),
         ("t*/*", ["test/train_1.jpg"]),
         ("train.png", ["train.png"]),
         (ALL[0], ALL[:1]),
@@ -330,15 +332,20 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> None:
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self) -> Any:
-            columns = {"image": tfds.features.Image(shape=(8, 8, 3)), "label": tfds.features.ClassLabel(names=["cat", "dog"])}
+            columns = {
+                "image": tfds.features.Image(shape=(8, 8, 3)),
+                "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+                "owner": tfds.features.Text(),
+            }
             return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(columns), disable_shuffling=True)
 
         def _split_generators(self, dl_manager: Any) -> Any:
-            return {"train": self._examples(0, 12), "test": self._examples(12, 16)}
+            return {"train": self._examples(0, 12), "test": self._examples(12, 16), "unlabeled": self._examples(16, 18, -1)}
 
-        def _examples(self, start: int, end: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        def _examples(self, start: int, end: int, label: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
             for i in range(start, end):
-                yield i, {"image": np.full((8, 8, 3), 10 * i, np.uint8), "label": i % 2}
+                image = np.full((8, 8, 3), 10 * i, np.uint8)
+                yield i, {"image": image, "label": i % 2 if label is None else label, "owner": "Ada Bo Cy".split()[i % 3]}
 
         def _generate_examples(self) -> Any:
             raise NotImplementedError
@@ -369,6 +376,12 @@ def test_labelled_images_of_tfds(stock: None) -> None:
     assert [len(part) for part in (whole.train, whole.dev, whole.test)] == [12, 2, 4]
     assert whole.train.targets.tolist() == [0, 1] * 6 and whole.overlaps == {"dev": 2, "test": 0}
     assert all(isinstance(item, Item) for item in whole.test.texts)
+    assert labelled(config, label="owner").label_names == ("Ada", "Bo", "Cy"), "labels that are text"
+    test_set = LabelledConfig(train="tfds:tiny_pets", dev="tfds:tiny_pets[unlabeled]", text="image")
+    with pytest.raises(InputError, match=r"tfds:tiny_pets\[unlabeled\] line 0 has no label in the column 'label'"):
+        labelled(test_set, label="label")
+    for split, counts in (("test", {"cat": 2, "dog": 2}), ("unlabeled", {})):
+        assert MODALITY.inspect(Asked(f"tfds:tiny_pets[{split}]", label="label", show_progress=False)).classes == counts
 
 
 @pytest.mark.parametrize(

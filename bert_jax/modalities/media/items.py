@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bert_jax.errors import InputError
 from bert_jax.modalities.media.extractor import Content, Unreadable
-from bert_jax.storage.files import resolve_path
+from bert_jax.storage.files import on_disk
 
 MOST_BYTES = 4 << 30
 """Maximum size of a file, so that a wrong one cannot fill the memory."""
@@ -124,7 +124,7 @@ def as_item(query: Any, noun: str) -> tuple[Item, "str | NDArray[np.bool_] | Non
         found = _FRAGMENT.fullmatch(typed)
         path = found["path"] if found else typed
         try:
-            item = Item(typed, below(query.folder, path) if isinstance(query, Listed) else resolve_path(path))
+            item = Item(typed, below(query.folder, path) if isinstance(query, Listed) else on_disk(path, "The file"))
         except InputError as error:
             raise Unreadable(f"is not the path of {noun}: {error}") from None
         return item, found["fragment"] if found else None, None

@@ -1,5 +1,6 @@
 """Media files and TFDS data sets as streams of items, and the labeled examples in folders, tables and TFDS data sets."""
 
+import functools
 import glob
 import hashlib
 import os
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.data.records import source
-from bert_jax.data.tables import TABLES, Row, file_format, read_rows
+from bert_jax.data.tables import TABLES, Row, file_format, read_rows, tfds_text
 from bert_jax.data.tfds import prepared_tfds, tfds_examples
 from bert_jax.errors import InputError
 from bert_jax.modalities.media.extractor import Content, Unreadable
@@ -107,13 +108,12 @@ class Tfds:
         return [Tfds(f"{self.name.partition('[')[0]}[{piece}]", self.column) for piece in slices]
 
     def class_names(self, column: str) -> Callable[[Any], str]:
-        """Return a function from a value of a label column to the name of the class.
+        """Return a function from a value of a label column to the name of the class, "" for class -1 (no label).
 
         Raises:
             InputError: there is no such column.
         """
-        feature = self._feature(self._open()[0], column)
-        return feature.int2str if hasattr(feature, "int2str") else str
+        return functools.partial(tfds_text, feature=self._feature(self._open()[0], column))
 
     def _open(self) -> tuple[Any, str]:
         name, _, split = self.name.partition("[")
@@ -157,7 +157,9 @@ class InMemory:
 
 
 def list_files(location: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Return the files that a file name, a folder (searched recursively) or a glob refers to, sorted; hidden ones are left out.
+    """Return the files that a file name, a folder (searched recursively) or a glob refers to, sorted.
+
+    Hidden files and folders are left out, such as the copies in `.ipynb_checkpoints`.
 
     Raises:
         InputError: there is no such file or folder, or it contains no file with one of the suffixes.
@@ -172,7 +174,8 @@ def list_files(location: Path, suffixes: tuple[str, ...]) -> list[Path]:
     elif glob.has_magic(str(location)):
         # Brackets in the names of existing folders are not part of a pattern.
         folder = next(parent for parent in location.parents if parent.is_dir())
-        found = folder.glob(str(location.relative_to(folder)))
+        matches = folder.glob(str(location.relative_to(folder)))
+        found = (path for path in matches if not any(part.startswith(".") for part in path.relative_to(folder).parts[:-1]))
     else:
         raise InputError(f"The data {location} does not exist: name a file, a folder, a glob, a tfds: data set or demo.")
     files = sorted(path for path in found if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file())
