@@ -276,9 +276,9 @@ def test_tables_of_paths(tmp_path: Path, suffix: str, monkeypatch: pytest.Monkey
     ("typed", "problem"),
     [
         ("gone.png", "does not exist"),
-        ("../secret.png", "leads out of .*, the folder of the table: paths are relative to it, without `..`"),
+        ("../secret.png", "leads out of .*, the folder of the table or list: write paths relative to it, without `..`"),
         ("sub/../cat.png", "leads out of .*, the folder of the table"),
-        ("{root}/data/cat.png", "leads out of .*, the folder of the table"),
+        ("{root}/data/cat.png", "is absolute: write it relative to .*/data, the folder of the table or list"),
         ("link.png", "is a link out of .*, the folder of the table"),
         ("linked/secret.png", "is a link out of .*, the folder of the table"),
         ("sub", "is not a regular file"),

@@ -89,7 +89,7 @@ class Half:
 
 @dataclass(frozen=True)
 class Listed:
-    """A path in a file in `folder`, which it must not leave."""
+    """A path in a table or list in `folder`, which it must not leave."""
 
     typed: str
     folder: Path
@@ -145,17 +145,19 @@ def require_file(path: Path) -> None:
 
 
 def below(folder: Path, typed: str) -> Path:
-    """Return the path of a file that a table in `folder` names.
+    """Return the path of a file that a table or list in `folder` names.
 
     Raises:
         Unreadable: the path is empty or absolute, or leads out of the folder.
     """
     if not typed.strip() or "\0" in typed:
         raise Unreadable("is not a path: it is empty or has a NUL character")
-    if Path(typed).is_absolute() or ".." in Path(typed).parts:
-        raise Unreadable(f"leads out of {folder}, the folder of the table: paths are relative to it, without `..`")
+    if Path(typed).is_absolute():
+        raise Unreadable(f"is absolute: write it relative to {folder}, the folder of the table or list, which paths may not leave")
+    if ".." in Path(typed).parts:
+        raise Unreadable(f"leads out of {folder}, the folder of the table or list: write paths relative to it, without `..`")
     path = folder / typed
     # Unlike Path.resolve, realpath accepts links in a circle.
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-        raise Unreadable(f"is a link out of {folder}, the folder of the table")
+        raise Unreadable(f"is a link out of {folder}, the folder of the table or list")
     return path
