@@ -16,7 +16,7 @@ from bert_jax.errors import InputError
 from bert_jax.modalities.image.modality import Image, ImagesConfig
 from bert_jax.modalities.inspection import Asked
 from bert_jax.modalities.media import sources
-from bert_jax.modalities.media.items import Item
+from bert_jax.modalities.media.items import Half, Item, Masked
 from bert_jax.tasks.classification import CLASSIFICATION, ClassificationOptions
 
 pillow = pytest.importorskip("PIL.Image")
@@ -128,8 +128,9 @@ def test_parts_are_the_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     source = opened(folder)
     parts = source.parts()
     assert [len(list(part.documents())) for part in parts] == [2, 2, 1]
-    assert [item for part in parts for item in part.documents()] == list(source.documents())
-    assert [item for part in parts for again in part.parts() for item in again.documents()] == list(source.documents())
+    whole = [item.content for item in source.documents()]
+    assert [item.content for part in parts for item in part.documents()] == whole
+    assert [item.content for part in parts for again in part.parts() for item in again.documents()] == whole
     read: list[int] = []
     list(source.documents(read.append))
     assert sum(read) == source.stored_bytes == sum((folder / name).stat().st_size for name in ALL)
@@ -318,6 +319,15 @@ def test_a_table_of_pairs(tmp_path: Path) -> None:
     assert whole.duplicates == 1
     given = [(a.name, b.name) for part in (whole.train, whole.dev) for a, b in zip(part.texts, part.pairs or (), strict=True)]
     assert sorted(given) == [("0.png", "1.png"), ("0.png", "2.png"), ("1.png", "3.png"), ("2.png", "3.png")]
+
+
+def test_items_with_arrays_can_be_compared_and_put_in_sets() -> None:
+    item, copy = (Item("a", np.zeros((8, 8), np.uint8)) for _ in range(2))
+    mask = np.ones(4, np.bool_)
+    pairs: list[tuple[Any, Any]] = [(item, copy), (Masked(item, mask), Masked(item, mask)), (Half(item, 0), Half(copy, 0))]
+    for one, other in pairs:
+        assert one == one and one != other and len({one, other}) == 2
+    assert item.identity == copy.identity
 
 
 # Data sets of TFDS.

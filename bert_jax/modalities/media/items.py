@@ -22,7 +22,10 @@ _FRAGMENT = re.compile(r"(?P<path>.+)#(?P<fragment>(?:xywh|t)=[^#]*)", re.DOTALL
 """A path with a media fragment (W3C Media Fragments 1.0)."""
 
 
-@dataclass(frozen=True)
+# Inputs that may hold arrays, which have no single answer to ==, are compared by identity.
+
+
+@dataclass(frozen=True, eq=False)
 class Item:
     """A named input: the path of a file, or its content."""
 
@@ -68,7 +71,7 @@ class Item:
         return self.name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Masked:
     """An input with masked units: those that a media fragment (`xywh=8,8,16,16`, `t=0.5,1.2`) covers, or a mask, bool [n]."""
 
@@ -76,7 +79,7 @@ class Masked:
     where: str | NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Half:
     """The first or second half of an input."""
 
