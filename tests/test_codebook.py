@@ -125,6 +125,16 @@ def test_more_codes_than_distinct_units() -> None:
         Codebook.learn(GRAY, units()[[0, 1, 2, 0, 1]], CodebookConfig(size=4))
 
 
+def test_units_are_counted_as_they_are_compared() -> None:
+    """Four shapes at ten brightnesses and contrasts; all pixels have the same mean and deviation."""
+    shapes = np.array([np.roll([0, 10, 20, 30], shift) for shift in range(4)])
+    sample = np.concatenate([(1 + index % 3) * shapes + 5 * index for index in range(10)]).astype(np.uint8)
+    assert Codebook.learn(GRAY, sample, CodebookConfig(size=5)).vocab_size == 5 + 5
+    assert Codebook.learn(GRAY, sample, CodebookConfig(size=4, normalize="units")).vocab_size == 5 + 4
+    with pytest.raises(InputError, match=r"only 4 distinct units, too few for vocabulary.size=5 codes"):
+        Codebook.learn(GRAY, sample, CodebookConfig(size=5, normalize="units"))
+
+
 def test_it_is_stored_whole(codebook: Codebook, tmp_path: Path) -> None:
     codebook.save(tmp_path)
     loaded = Codebook.load(tmp_path, Patches)

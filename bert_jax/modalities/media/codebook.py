@@ -109,15 +109,16 @@ class Codebook:
         """
         from sklearn.cluster import MiniBatchKMeans
 
-        distinct = len(np.unique(sample, axis=0))
+        mean = sample.mean(0, dtype=np.float64).astype(np.float32)
+        deviation = np.maximum(sample.std(0, dtype=np.float64), _SMALLEST_DEVIATION).astype(np.float32)
+        normalized = _normalized(sample, mean, deviation, config.normalize)
+        # Units that differ only by rounding after normalization are one: with `units`, the same shape at another brightness.
+        distinct = len(np.unique(normalized.round(4), axis=0))
         if distinct < config.size:
             raise InputError(
                 f"The corpus has only {distinct:,} distinct units, too few for vocabulary.size={config.size} codes: set "
                 f"--config.vocabulary.size to at most {distinct:,}, or add data."
             )
-        mean = sample.mean(0, dtype=np.float64).astype(np.float32)
-        deviation = np.maximum(sample.std(0, dtype=np.float64), _SMALLEST_DEVIATION).astype(np.float32)
-        normalized = _normalized(sample, mean, deviation, config.normalize)
         initial = 3 * config.size + 4096
         kmeans = MiniBatchKMeans(config.size, random_state=config.seed, batch_size=4096, n_init=1, max_iter=30, init_size=initial)
         kmeans.fit(normalized)
