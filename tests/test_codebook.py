@@ -12,7 +12,7 @@ from safetensors.numpy import load, save
 
 from bert_jax.errors import InputError
 from bert_jax.modalities.image.patches import Patches
-from bert_jax.modalities.media.codebook import FILE, SPECIAL_TOKENS, Codebook
+from bert_jax.modalities.media.codebook import FILE, SPECIAL_TOKENS, Codebook, _refined
 from bert_jax.modalities.media.options import CodebookConfig
 
 GRAY = Patches(size=8, patch=2, color=False, block=2)
@@ -72,8 +72,19 @@ def test_codes_are_those_that_scikit_learn_predicts(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(sklearn.cluster, "MiniBatchKMeans", Kept)
     codebook, asked = learned(), units(200, seed=2)
-    predicted = fitted[0].predict(normalized(asked, "dimensions").astype(np.float32))
+    # The mini-batches are refined over all units.
+    initial, known = fitted[0].cluster_centers_, normalized(units(), "dimensions").astype(np.float32)
+    refined = sklearn.cluster.KMeans(12, init=initial, n_init=1, max_iter=3, tol=0).fit(known)
+    np.testing.assert_allclose(codebook.centroids, refined.cluster_centers_, atol=1e-5)
+    assert refined.inertia_ < ((known - initial[fitted[0].predict(known)]) ** 2).sum()
+    predicted = refined.predict(normalized(asked, "dimensions").astype(np.float32))
     np.testing.assert_array_equal(codebook.codes(asked) - len(SPECIAL_TOKENS), predicted)
+
+
+def test_a_centroid_that_is_nearest_to_no_unit_stays() -> None:
+    known = normalized(units(), "dimensions").astype(np.float32)
+    refined = _refined(np.array([[0] * 4, [99] * 4], np.float32), known)
+    np.testing.assert_allclose(refined, [known.mean(0), [99] * 4], atol=1e-6)
 
 
 def test_codes_of_units_ignore_brightness_and_contrast() -> None:
