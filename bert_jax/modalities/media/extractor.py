@@ -54,9 +54,13 @@ class Extractor(ABC):
     def is_one(self, array: NDArray[Any]) -> bool:
         """Return whether an array is one input, rather than several along its first axis."""
 
-    @abstractmethod
     def extract(self, content: Content) -> NDArray[Any]:
-        """Return the units [n, U] of one input, n >= 1.
+        """Return the units [n, U] of one input, n >= 1; raises as `extract_and_measure` does."""
+        return self.extract_and_measure(content)[0]
+
+    @abstractmethod
+    def extract_and_measure(self, content: Content) -> tuple[NDArray[Any], dict[str, float]]:
+        """Return the units [n, U] of one input, n >= 1, and what `inspect` summarizes: width and height in pixels, or seconds.
 
         Raises:
             Unreadable: the content is damaged, too small, empty, or otherwise not an input.
@@ -90,11 +94,3 @@ class Extractor(ABC):
     @abstractmethod
     def tile(self, unit: NDArray[Any]) -> NDArray[np.uint8]:
         """Draw a single unit [U] as RGB pixels [h, w, 3], as it looks in `picture`."""
-
-    @abstractmethod
-    def measure(self, content: Content) -> dict[str, float]:
-        """Return quantities that `inspect` summarizes, such as width and height in pixels, or seconds.
-
-        Raises:
-            Unreadable: as for `extract`.
-        """

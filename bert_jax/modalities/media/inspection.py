@@ -220,9 +220,8 @@ def _look(entry: Entry, extractor: Extractor) -> _Seen:
         item = entry.item()
         size = item.size
         content = item.read()
-        # Only `extract` notices everything that keeps a file from training, such as silence.
-        units = len(extractor.extract(content))
-        return _Seen(entry, size, content_hash(content)[:_HASH_BYTES], units, extractor.measure(content))
+        units, measured = extractor.extract_and_measure(content)
+        return _Seen(entry, size, content_hash(content)[:_HASH_BYTES], len(units), measured)
     except Unreadable as error:
         return _Seen(entry, size, problem=str(error))
 
