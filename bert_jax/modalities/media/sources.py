@@ -3,6 +3,7 @@
 import functools
 import glob
 import hashlib
+import importlib.metadata
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -154,6 +155,45 @@ class InMemory:
 
     def parts(self) -> list[Source]:
         return [self]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Labeled data that a package contains.
+
+    Attributes:
+        name: what the data are.
+        package: the package.
+        examples: yields the name, content, label and split of each item.
+    """
+
+    name: str
+    package: str
+    examples: Callable[[], Iterable[tuple[str, Content, str, str]]]
+
+    @property
+    def unlabeled(self) -> Source:
+        """The items without those of the test set.
+
+        Raises:
+            InputError: the package is not installed.
+        """
+        try:
+            version = importlib.metadata.version(self.package)
+        except importlib.metadata.PackageNotFoundError:
+            raise InputError(f"The demo needs the package {self.package}: pip install {self.package}") from None
+        return InMemory(self._items, (("demo", self.name), (self.package, version)))
+
+    def _items(self) -> Iterator[Item]:
+        return (Item(name, content) for name, content, _, split in self.examples() if split != "test")
+
+    def rows(self, columns: Mapping[str, str], split: str) -> Iterator[Row]:
+        """Yield the labeled rows of a split; a built-in table."""
+        if len(columns) > 2:
+            raise InputError(f"The demo has no columns {', '.join(columns.values())}: it has one input and its label.")
+        for line, (name, content, label, own) in enumerate(self.examples()):
+            if own == split:
+                yield Row(line, (Item(name, content), label))
 
 
 def list_files(location: Path, suffixes: tuple[str, ...]) -> list[Path]:
