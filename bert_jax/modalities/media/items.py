@@ -87,7 +87,7 @@ class Half:
     index: Literal[0, 1]
 
     def __str__(self) -> str:
-        return f"{'second' if self.index else 'first'} half of {self.input}"
+        return f"{'second' if self.index else 'first'} half of {Path(str(self.input)).name}"
 
 
 @dataclass(frozen=True)
