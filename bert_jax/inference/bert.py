@@ -259,12 +259,12 @@ class Bert:
         question, ask = self._question(name), _ChunkedAsk(self._model)
         if self._is_one(texts) or (pairs is not None and self._is_one(pairs)):
             if not (self._is_one(texts) and (pairs is None or self._is_one(pairs))):
-                noun = self.tokenizer.noun
+                noun = self.tokenizer.nouns.input
                 raise InputError(f"A single {noun} and a list cannot be paired: give two {noun}s, or two lists of the same length.")
             texts, pairs = (texts,), None if pairs is None else (pairs,)
         for given in (texts, () if pairs is None else pairs):
             if isinstance(given, bytes) or not isinstance(given, Iterable):
-                noun = self.tokenizer.noun
+                noun = self.tokenizer.nouns.input
                 raise InputError(f"This model reads {noun}s, not {type(given).__name__}: pass one {noun}, or several.")
         try:
             answers = question.ask(self._model, ask, cast(Iterable[Any], texts), cast("Iterable[Any] | None", pairs), **options)
@@ -272,8 +272,8 @@ class Bert:
             self.truncated += ask.truncated
         if ask.truncated:
             warnings.warn(
-                f"{ask.truncated:,} of {ask.count:,} {self.tokenizer.noun}s are longer than the model's limit of {ask.positions} tokens "
-                "and were truncated.",
+                f"{ask.truncated:,} of {ask.count:,} {self.tokenizer.nouns.input}s are longer than the model's limit of {ask.positions} "
+                f"{self.tokenizer.nouns.token}s and were truncated.",
                 TruncationWarning,
                 stacklevel=3,
             )
@@ -346,7 +346,7 @@ class _ChunkedAsk:
         self.positions = min(encoder.max_positions, max_tokens or encoder.max_positions)
 
         def started() -> Iterator[Finish[T]]:
-            for first, (left, right) in _chunks(texts, pairs):
+            for first, (left, right) in _chunks(texts, pairs, self._model.tokenizer.nouns.input):
                 try:
                     queries = encode_queries(left, right, self._model.tokenizer, self.positions, masked)
                 except TextError as error:
@@ -358,7 +358,7 @@ class _ChunkedAsk:
         return list(one_ahead(started()))
 
 
-def _chunks(texts: Iterable[Any], pairs: Iterable[Any] | None) -> Iterator[tuple[int, tuple[list[Any], list[Any] | None]]]:
+def _chunks(texts: Iterable[Any], pairs: Iterable[Any] | None, noun: str) -> Iterator[tuple[int, tuple[list[Any], list[Any] | None]]]:
     """Yield the index of the first text of each chunk, the chunk's texts and their pairs."""
     rest, rest_of_pairs = iter(texts), None if pairs is None else iter(pairs)
     for first in itertools.count(0, CHUNK):
@@ -366,7 +366,7 @@ def _chunks(texts: Iterable[Any], pairs: Iterable[Any] | None) -> Iterator[tuple
         right = None if rest_of_pairs is None else list(itertools.islice(rest_of_pairs, CHUNK))
         if right is not None and len(right) != len(left):
             raise InputError(
-                f"There are {first + min(len(left), len(right))} texts on one side and more on the other: give each text its pair."
+                f"There are {first + min(len(left), len(right))} {noun}s on one side and more on the other: give each {noun} its pair."
             )
         if not left:
             return
