@@ -12,7 +12,7 @@ from safetensors.numpy import load, save
 
 from bert_jax.errors import InputError
 from bert_jax.modalities.image.patches import Patches
-from bert_jax.modalities.media.codebook import FILE, SPECIAL_TOKENS, Codebook
+from bert_jax.modalities.media.codebook import FILE, SPECIAL_TOKENS, Codebook, _refined
 from bert_jax.modalities.media.options import CodebookConfig
 
 GRAY = Patches(size=8, patch=2, color=False, block=2)
@@ -72,8 +72,19 @@ def test_codes_are_those_that_scikit_learn_predicts(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(sklearn.cluster, "MiniBatchKMeans", Kept)
     codebook, asked = learned(), units(200, seed=2)
-    predicted = fitted[0].predict(normalized(asked, "dimensions").astype(np.float32))
+    # The mini-batches are refined over all units.
+    initial, known = fitted[0].cluster_centers_, normalized(units(), "dimensions").astype(np.float32)
+    refined = sklearn.cluster.KMeans(12, init=initial, n_init=1, max_iter=3, tol=0).fit(known)
+    np.testing.assert_allclose(codebook.centroids, refined.cluster_centers_, atol=1e-5)
+    assert refined.inertia_ < ((known - initial[fitted[0].predict(known)]) ** 2).sum()
+    predicted = refined.predict(normalized(asked, "dimensions").astype(np.float32))
     np.testing.assert_array_equal(codebook.codes(asked) - len(SPECIAL_TOKENS), predicted)
+
+
+def test_a_centroid_that_is_nearest_to_no_unit_stays() -> None:
+    known = normalized(units(), "dimensions").astype(np.float32)
+    refined = _refined(np.array([[0] * 4, [99] * 4], np.float32), known)
+    np.testing.assert_allclose(refined, [known.mean(0), [99] * 4], atol=1e-6)
 
 
 def test_codes_of_units_ignore_brightness_and_contrast() -> None:
@@ -97,7 +108,7 @@ def test_special_tokens_come_first(codebook: Codebook) -> None:
     assert codebook.codes(units()).min() >= 5
 
 
-@pytest.mark.parametrize("token", ["12", "-1", "²", "[CAT]", ""])
+@pytest.mark.parametrize("token", ["12", "-1", "²", "[CAT]", "", "9" * 5_000])
 def test_there_is_no_other_token(codebook: Codebook, token: str) -> None:
     with pytest.raises(InputError, match=r"There is no code .*: the codes are 0 to 11\."):
         codebook.id(token)
@@ -125,6 +136,16 @@ def test_more_codes_than_distinct_units() -> None:
         Codebook.learn(GRAY, units()[[0, 1, 2, 0, 1]], CodebookConfig(size=4))
 
 
+def test_units_are_counted_as_they_are_compared() -> None:
+    """Four shapes at ten brightnesses and contrasts; all pixels have the same mean and deviation."""
+    shapes = np.array([np.roll([0, 10, 20, 30], shift) for shift in range(4)])
+    sample = np.concatenate([(1 + index % 3) * shapes + 5 * index for index in range(10)]).astype(np.uint8)
+    assert Codebook.learn(GRAY, sample, CodebookConfig(size=5)).vocab_size == 5 + 5
+    assert Codebook.learn(GRAY, sample, CodebookConfig(size=4, normalize="units")).vocab_size == 5 + 4
+    with pytest.raises(InputError, match=r"only 4 distinct units, too few for vocabulary.size=5 codes"):
+        Codebook.learn(GRAY, sample, CodebookConfig(size=5, normalize="units"))
+
+
 def test_it_is_stored_whole(codebook: Codebook, tmp_path: Path) -> None:
     codebook.save(tmp_path)
     loaded = Codebook.load(tmp_path, Patches)
@@ -144,6 +165,13 @@ def test_its_fingerprint_covers_everything(codebook: Codebook, changed: str) -> 
     else:
         arrays[["centroids", "mean", "deviation"].index(changed)].flat[-1] += 1
     assert Codebook(extractor, *arrays, normalize).fingerprint != codebook.fingerprint
+
+
+def test_one_without_a_checksum_loads(codebook: Codebook, tmp_path: Path) -> None:
+    """As the first ones were written."""
+    folder = rewritten(codebook, tmp_path)
+    assert b"sha256" not in (folder / FILE).read_bytes()
+    assert Codebook.load(folder, Patches).fingerprint == codebook.fingerprint
 
 
 def test_none_in_the_directory(tmp_path: Path) -> None:
@@ -178,6 +206,8 @@ def rewritten(codebook: Codebook, folder: Path, settings: dict[str, Any] | None 
         ({}, {"centroids": np.zeros((1, 4), np.float32)}, "Restore it"),
         ({}, {"centroids": np.zeros(4, np.float32)}, "Restore it"),
         ({}, {"centroids": np.full((12, 4), np.nan, np.float32)}, r"not finite float32.*Restore it"),
+        ({}, {"centroids": np.full((12, 4), 1e20, np.float32)}, r"too large.*Restore it"),
+        ({"sha256": "0" * 64}, {}, r"does not match its checksum: it was damaged\. Restore it"),
         ({}, {"centroids": np.zeros((12, 4), np.float64)}, r"not finite float32.*Restore it"),
         ({}, {"deviation": np.zeros(4, np.float32)}, r"deviation that is not positive.*Restore it"),
     ],
@@ -192,7 +222,7 @@ def test_damaged_ones_are_refused_by_name(
 
 
 def test_flipped_bits_never_end_in_a_traceback(codebook: Codebook, tmp_path: Path) -> None:
-    """Bits of the header and of the numbers: either the file is refused in one line, or it has other numbers and another fingerprint."""
+    """Every bit of the numbers is noticed. One of the header may be, in one line."""
     codebook.save(tmp_path)
     whole, rng = (tmp_path / FILE).read_bytes(), np.random.default_rng(0)
     refused = 0
@@ -202,11 +232,15 @@ def test_flipped_bits_never_end_in_a_traceback(codebook: Codebook, tmp_path: Pat
         flipped[place] ^= 1 << int(rng.integers(8))
         (tmp_path / FILE).write_bytes(flipped)
         try:
-            assert Codebook.load(tmp_path, Patches).fingerprint != codebook.fingerprint
+            Codebook.load(tmp_path, Patches)
+            assert place < header
         except InputError as error:
             refused += 1
             assert str(tmp_path / FILE) in str(error) and "\n" not in str(error)
     assert refused > header / 6
+    (tmp_path / FILE).write_bytes(save(load(whole), {"settings": "[" * 100_000}))
+    with pytest.raises(InputError, match=r"is damaged or incomplete .*Restore it"):
+        Codebook.load(tmp_path, Patches)
     for size in (0, 7, 100, len(whole) - 1):
         (tmp_path / FILE).write_bytes(whole[:size])
         with pytest.raises(InputError, match=r"is not a readable safetensors file .*Restore it"):

@@ -169,7 +169,7 @@ def test_a_split_without_tokens_is_an_error(tmp_path, tokenizer):
     write_corpus(tmp_path / "a.txt", 3)
     (tmp_path / "valid.txt").write_text("\u0007\n")
     config = CorpusConfig(source=str(tmp_path / "a.txt"), valid_source=str(tmp_path / "valid.txt"), segmenter="characters")
-    with pytest.raises(InputError, match="valid text of the corpus has no document with at least one token"):
+    with pytest.raises(InputError, match="valid data of the corpus has no document with at least one token"):
         Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
 
 
@@ -187,7 +187,7 @@ def test_held_out_text_that_stands_in_the_training_text_is_told_left_out_or_refu
     config = CorpusConfig(**names, segmenter="characters")
     told = Text().prepare(config, tokenizer, tmp_path / "data")
     assert (len(told.train), len(told.valid), told.info["train"]["leaked_documents"]) == (20, 4, 2)
-    assert "Warning: 2 training documents also appear in the held-out text" in capsys.readouterr().err
+    assert "Warning: 2 training documents also appear in the held-out data" in capsys.readouterr().err
     without = Text().prepare(replace(config, leaks="leave_out"), tokenizer, tmp_path / "data")
     assert (len(without.train), len(without.valid), without.info["train"]["leaked_documents"]) == (18, 4, 2)
     assert "Excluded 2 training documents" in capsys.readouterr().err
@@ -197,7 +197,7 @@ def test_held_out_text_that_stands_in_the_training_text_is_told_left_out_or_refu
         Text().prepare(replace(config, leaks="refuse"), tokenizer, tmp_path / "data", show_progress=False)
     (tmp_path / "valid.txt").write_text(held_out[2], encoding="utf-8")
     clean = Text().prepare(replace(config, leaks="refuse"), tokenizer, tmp_path / "data")
-    assert clean.info["train"]["leaked_documents"] == 0 and "held-out text" not in capsys.readouterr().err
+    assert clean.info["train"]["leaked_documents"] == 0 and "held-out data" not in capsys.readouterr().err
 
 
 def test_what_is_known_of_the_records_is_checked(prepared, config, tokenizer, tmp_path):

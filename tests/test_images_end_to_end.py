@@ -1,7 +1,10 @@
 """From a folder of images to a classifier and its answers, as a user gets there: tiny images, in files that Pillow wrote."""
 
+import base64
 import contextlib
+import io
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -53,6 +56,8 @@ def get_config():
     )
 """
 CLASSES = ("dark", "light")
+TEXT = re.compile(r"\b(text|sentence|token|word)s?\b", re.IGNORECASE)
+"""What only the reader of a text is told about."""
 
 
 def pixels(index: int) -> np.ndarray:
@@ -109,7 +114,10 @@ def test_a_run_learns_and_is_done(files: Path, finished: Path, capsys: pytest.Ca
     assert losses[-1] < losses[0]
     capsys.readouterr()
     trained(files, Path("run"))
-    assert "is done" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "is done" in told
+    assert "Masked units  " in told and "most frequent code" in told and "Next part  " in told and "test images, trained on" in told
+    assert not TEXT.search(told)
 
 
 def test_records_hold_the_pixels(files: Path, finished: Path) -> None:
@@ -130,10 +138,6 @@ def test_predictions_name_the_files(files: Path, finished: Path) -> None:
 
 
 def test_the_report_shows_pictures(finished: Path) -> None:
-    import base64
-    import io
-    import re
-
     report = (finished / "report.html").read_text(encoding="utf-8")
     found = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]*)">', report)
     sizes = [pillow.open(io.BytesIO(base64.b64decode(data))).size for data, _ in found]
@@ -141,7 +145,16 @@ def test_the_report_shows_pictures(finished: Path) -> None:
     assert captions.count("original") == captions.count("masked") == captions.count("completed") > 2
     assert {size for size, (_, caption) in zip(sizes, found, strict=True) if caption} == {(8, 8)}
     assert (16 * 3 - 1, 2) in sizes, "the 16 codes in a row"
-    assert "masked units have the predicted code" in report and "Does the second sentence follow?" in report
+    assert "masked units have the predicted code" in report and "Does the second part follow?" in report
+
+
+def test_the_report_speaks_of_images(finished: Path) -> None:
+    report = re.sub("<style>.*?</style>|<script>.*?</script>", "", (finished / "report.html").read_text(encoding="utf-8"), flags=re.DOTALL)
+    results, _, _ = report.partition("<h2>Configuration</h2>")
+    assert "Classified images" in results and "Masked-unit accuracy" in results and "Real units/s" in results
+    words = re.sub("<[^>]*>", " ", results)
+    assert "images" in words and not TEXT.search(words)
+    assert not TEXT.search(" ".join(re.findall('aria-label="([^"]*)"', results)))
 
 
 def test_verify_covers_it(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,7 +167,7 @@ def test_verify_covers_it(finished: Path, tmp_path: Path, capsys: pytest.Capture
     codebook.write_bytes(damaged)
     assert main(["verify", str(copy)]) == 2
     assert "codebook.safetensors" in "".join(capsys.readouterr())
-    with pytest.raises(InputError, match=r"The vocabulary in .* is not the one that the checkpoint .* codebook\.safetensors.*Restore"):
+    with pytest.raises(InputError, match=r"codebook\.safetensors does not match its checksum: it was damaged\. Restore it"):
         load(copy / "pretrain")
 
 
@@ -267,6 +280,7 @@ def test_the_lower_half_that_follows(files: Path, pretrained: Bert) -> None:
         ("", "is not the path of an image: A path is empty"),
         (["x" * 5000], "Image 0 .*File name too long"),
         (["a\0b"], "Image 0 .*NUL"),
+        ("gs://bucket/a.png", "Image 0 .*is not the path of an image: The file .* cannot be in a bucket: use a path on disk"),
         ("https://example.com/a.png", "Image 0 .*is not the path of an image: .*Use a local path"),
         (b"", r"Image 0 \(counted from 0\) is empty"),
         (b"GIF89a", r"Image 0 .*is not an image in one of the formats PNG, JPEG"),
@@ -362,7 +376,7 @@ def test_a_list_of_files(finished: Path, listed: Path, capsys: pytest.CaptureFix
     assert records[0]["text"] == "dark/00.png" and records[1]["error"] == "does not exist."
     assert records[3]["error"].startswith("is not an image that Pillow can read") and "leads out of" in records[4]["error"]
     assert "set/list.txt line 2: does not exist." in told and "line 4: is not an image" in told
-    assert "3 answers, 3 invalid lines in out.jsonl" in told
+    assert "3 answers, 3 invalid lines in out.jsonl" in told and "6/6 images" in told and not TEXT.search(told)
 
 
 def test_a_table_of_files(finished: Path, listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -492,6 +506,6 @@ def test_there_is_no_export(finished: Path, tmp_path: Path, capsys: pytest.Captu
 def test_the_package_offers_it(finished: Path, files: Path) -> None:
     """As the guide has it: `bert_jax.load`, and the same answer in a fresh process's terms."""
     description, reader = model_directory.read(finished / "finetune")
-    assert description.input.modality == "image" and reader.noun == "image"
+    assert description.input.modality == "image" and reader.nouns.input == "image"
     check: Callable[[Any], Any] = bert_jax.load(finished / "finetune").classify
     assert check(image(files, 2)).label == "dark"

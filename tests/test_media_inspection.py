@@ -125,7 +125,7 @@ def test_a_table_of_paths(photos, tmp_path):
     (tmp_path / "table.csv").write_text("\n".join(["path,kind", *rows, "../up.png,big"]) + "\n")
     seen = look(tmp_path / "table.csv", text="path", label="kind")
     assert (seen.files, seen.unreadable, seen.classes) == (6, 3, {"small": 2, "big": 1})
-    assert ["does not exist" in seen.problems[0], "leads out of" in seen.problems[1], "leads out of" in seen.problems[2]] == [True] * 3
+    assert ["does not exist" in seen.problems[0], "is absolute" in seen.problems[1], "leads out of" in seen.problems[2]] == [True] * 3
     with pytest.raises(InputError, match="no column 'text' among 'path', 'kind': set --text"):
         look(tmp_path / "table.csv")
     with pytest.raises(InputError, match="set --label"):

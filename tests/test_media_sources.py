@@ -14,8 +14,9 @@ from bert_jax.data.labelled import Labelled, load_labelled
 from bert_jax.data.tables import Row
 from bert_jax.errors import InputError
 from bert_jax.modalities.image.modality import Image, ImagesConfig
+from bert_jax.modalities.inspection import Asked
 from bert_jax.modalities.media import sources
-from bert_jax.modalities.media.items import Item
+from bert_jax.modalities.media.items import Half, Item, Masked
 from bert_jax.tasks.classification import CLASSIFICATION, ClassificationOptions
 
 pillow = pytest.importorskip("PIL.Image")
@@ -63,6 +64,7 @@ def test_a_folder_of_any_depth(folder: Path) -> None:
         ("*.png", ["b.png", "train.png"]),
         ("[bt]*.png", ["b.png", "train.png"]),
         ("test/**/*", ALL[2:4]),
+        ("**/*", ALL),
         ("t*/*", ["test/train_1.jpg"]),
         ("train.png", ["train.png"]),
         (ALL[0], ALL[:1]),
@@ -126,8 +128,9 @@ def test_parts_are_the_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     source = opened(folder)
     parts = source.parts()
     assert [len(list(part.documents())) for part in parts] == [2, 2, 1]
-    assert [item for part in parts for item in part.documents()] == list(source.documents())
-    assert [item for part in parts for again in part.parts() for item in again.documents()] == list(source.documents())
+    whole = [item.content for item in source.documents()]
+    assert [item.content for part in parts for item in part.documents()] == whole
+    assert [item.content for part in parts for again in part.parts() for item in again.documents()] == whole
     read: list[int] = []
     list(source.documents(read.append))
     assert sum(read) == source.stored_bytes == sum((folder / name).stat().st_size for name in ALL)
@@ -274,9 +277,9 @@ def test_tables_of_paths(tmp_path: Path, suffix: str, monkeypatch: pytest.Monkey
     ("typed", "problem"),
     [
         ("gone.png", "does not exist"),
-        ("../secret.png", "leads out of .*, the folder of the table: paths are relative to it, without `..`"),
+        ("../secret.png", "leads out of .*, the folder of the table or list: write paths relative to it, without `..`"),
         ("sub/../cat.png", "leads out of .*, the folder of the table"),
-        ("{root}/data/cat.png", "leads out of .*, the folder of the table"),
+        ("{root}/data/cat.png", "is absolute: write it relative to .*/data, the folder of the table or list"),
         ("link.png", "is a link out of .*, the folder of the table"),
         ("linked/secret.png", "is a link out of .*, the folder of the table"),
         ("sub", "is not a regular file"),
@@ -318,6 +321,15 @@ def test_a_table_of_pairs(tmp_path: Path) -> None:
     assert sorted(given) == [("0.png", "1.png"), ("0.png", "2.png"), ("1.png", "3.png"), ("2.png", "3.png")]
 
 
+def test_items_with_arrays_can_be_compared_and_put_in_sets() -> None:
+    item, copy = (Item("a", np.zeros((8, 8), np.uint8)) for _ in range(2))
+    mask = np.ones(4, np.bool_)
+    pairs: list[tuple[Any, Any]] = [(item, copy), (Masked(item, mask), Masked(item, mask)), (Half(item, 0), Half(copy, 0))]
+    for one, other in pairs:
+        assert one == one and one != other and len({one, other}) == 2
+    assert item.identity == copy.identity
+
+
 # Data sets of TFDS.
 
 
@@ -330,15 +342,20 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> None:
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self) -> Any:
-            columns = {"image": tfds.features.Image(shape=(8, 8, 3)), "label": tfds.features.ClassLabel(names=["cat", "dog"])}
+            columns = {
+                "image": tfds.features.Image(shape=(8, 8, 3)),
+                "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+                "owner": tfds.features.Text(),
+            }
             return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(columns), disable_shuffling=True)
 
         def _split_generators(self, dl_manager: Any) -> Any:
-            return {"train": self._examples(0, 12), "test": self._examples(12, 16)}
+            return {"train": self._examples(0, 12), "test": self._examples(12, 16), "unlabeled": self._examples(16, 18, -1)}
 
-        def _examples(self, start: int, end: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        def _examples(self, start: int, end: int, label: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
             for i in range(start, end):
-                yield i, {"image": np.full((8, 8, 3), 10 * i, np.uint8), "label": i % 2}
+                image = np.full((8, 8, 3), 10 * i, np.uint8)
+                yield i, {"image": image, "label": i % 2 if label is None else label, "owner": "Ada Bo Cy".split()[i % 3]}
 
         def _generate_examples(self) -> Any:
             raise NotImplementedError
@@ -369,6 +386,12 @@ def test_labelled_images_of_tfds(stock: None) -> None:
     assert [len(part) for part in (whole.train, whole.dev, whole.test)] == [12, 2, 4]
     assert whole.train.targets.tolist() == [0, 1] * 6 and whole.overlaps == {"dev": 2, "test": 0}
     assert all(isinstance(item, Item) for item in whole.test.texts)
+    assert labelled(config, label="owner").label_names == ("Ada", "Bo", "Cy"), "labels that are text"
+    test_set = LabelledConfig(train="tfds:tiny_pets", dev="tfds:tiny_pets[unlabeled]", text="image")
+    with pytest.raises(InputError, match=r"tfds:tiny_pets\[unlabeled\] line 0 has no label in the column 'label'"):
+        labelled(test_set, label="label")
+    for split, counts in (("test", {"cat": 2, "dog": 2}), ("unlabeled", {})):
+        assert MODALITY.inspect(Asked(f"tfds:tiny_pets[{split}]", label="label", show_progress=False)).classes == counts
 
 
 @pytest.mark.parametrize(

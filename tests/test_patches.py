@@ -140,7 +140,7 @@ def test_regions_are_of_the_upright_image() -> None:
     exif[0x0112] = 6
     content = file_of(WIDE, exif=exif)
     patches = Patches(size=8, patch=2)
-    assert patches.measure(content) == {"width": 40, "height": 80}
+    assert patches.extract_and_measure(content)[1] == {"width": 40, "height": 80}
     assert shown(patches, patches.region(content, "xywh=0,0,40,30")) == ["####", "....", "....", "...."]
 
 
@@ -165,7 +165,7 @@ def test_regions_without_patches(fragment: str) -> None:
 def test_an_image_smaller_than_a_patch() -> None:
     patches = Patches()
     for content in (WIDE[:3], file_of(WIDE[:3])):
-        for attempt in (patches.extract, patches.measure, lambda content: patches.region(content, "xywh=0,0,1,1")):
+        for attempt in (patches.extract, lambda content: patches.region(content, "xywh=0,0,1,1")):
             with pytest.raises(Unreadable, match="80 x 3 pixels; width and height must be at least 4"):
                 attempt(content)
     assert patches.extract(WIDE[:4]).shape == (64, 48)
@@ -173,9 +173,9 @@ def test_an_image_smaller_than_a_patch() -> None:
 
 def test_measures_need_a_whole_file() -> None:
     content = file_of(RNG.integers(0, 256, (64, 48, 3), dtype=np.uint8))
-    assert Patches().measure(content) == {"width": 48, "height": 64}
+    assert Patches().extract_and_measure(content)[1] == {"width": 48, "height": 64}
     with pytest.raises(Unreadable):
-        Patches().measure(content[: len(content) // 2])
+        Patches().extract_and_measure(content[: len(content) // 2])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_jax.errors import InputError
-from bert_jax.modalities.image.pictures import crop_box, measure_picture, read_picture
+from bert_jax.modalities.image.pictures import crop_box, measure_picture
+from bert_jax.modalities.image.pictures import read_picture as read_and_measure
 from bert_jax.modalities.media.extractor import Unreadable
 from bert_jax.modalities.media.png import data_uri
 
@@ -32,6 +33,13 @@ def file_of(image: Any, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def read_picture(content: Any, size: int, color: bool, **options: Any) -> Any:
+    """The pixels, whose original has the measures that another function finds."""
+    picture = read_and_measure(content, size, color, **options)
+    assert (picture.width, picture.height) == measure_picture(content)
+    return picture.pixels
 
 
 def png(width: int, height: int, depth: int, color_type: int, rows: bytes, *extra: bytes) -> bytes:

@@ -284,12 +284,12 @@ def test_evaluation_is_fixed_and_shared() -> None:
 def test_faults() -> None:
     lone_sentences = MemorySource([[5], [6], [7]])
     for task in ("nsp", "sop"):
-        with pytest.raises(InputError, match=r"None of the 3 documents .* has two sentences.*next_sentence='none'"):
+        with pytest.raises(InputError, match=r"None of the 3 training documents has two sentences.*next_sentence='none'"):
             stream(source=lone_sentences, rows=RowsConfig(next_sentence=task))
     assert next(stream(2, source=lone_sentences, rows=RowsConfig(next_sentence="none")))["example_ids"].any()
     with pytest.raises(InputError, match="is a single document"):
         stream(source=MemorySource([[5, 6, 7]]))
-    with pytest.raises(InputError, match="no text"):
+    with pytest.raises(InputError, match="is empty"):
         evaluation_batches(MemorySource([]), Special(), ROWS, 4, 0, count=1)
     with pytest.raises(InputError, match="batch_size=16 is not divisible by 3 processes"):
         evaluation_batches(SOURCE, Special(), ROWS, 16, 0, 0, 3, count=1)

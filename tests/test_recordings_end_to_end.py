@@ -182,7 +182,8 @@ def test_a_list_of_files_in_the_shell(made: tuple[Path, Path]) -> None:
     assert done.returncode == 0 and "3 answers, 4 invalid lines in out.jsonl" in done.stderr
     assert [line["text"] for line in lines[:3]] == good and all(line["label"] in "ab" for line in lines[:3])
     errors = [line["error"] for line in lines[3:]]
-    assert "does not exist" in errors[0] and all("leads out of" in error for error in errors[2:])
+    assert "does not exist" in errors[0] and "leads out of" in errors[2]
+    assert errors[3].startswith(f"is absolute: write it relative to {folder}, the folder of the table or list")
     single = shell(folder, "classify", model, good[0], "--json")
     assert json.loads(single.stdout)["label"] == lines[0]["label"]
     missing = shell(folder, "classify", model, "missing.png")

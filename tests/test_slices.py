@@ -39,7 +39,7 @@ def test_a_unit_has_one_frame_after_another() -> None:
 def test_the_shortest_recording() -> None:
     extractor = Slices()
     assert len(extractor.extract(noise(320))) == 1
-    for call in (extractor.extract, extractor.measure, lambda content: extractor.region(content, "t=0")):
+    for call in (extractor.extract, lambda content: extractor.region(content, "t=0")):
         with pytest.raises(Unreadable, match=r"is too short: it has 319 samples at 16,000 Hz, and one unit needs 320"):
             call(noise(319))
 
@@ -65,9 +65,8 @@ def test_features_are_normalized_over_the_recording_and_clipped() -> None:
 
 @pytest.mark.parametrize("content", [np.zeros(RATE), noise(1), np.full(RATE, np.nan), b"no recording", (noise(RATE), 0)])
 def test_unreadable(content: Any) -> None:
-    for call in (Slices().extract, Slices().measure):
-        with pytest.raises(Unreadable):
-            call(content)
+    with pytest.raises(Unreadable):
+        Slices().extract(content)
 
 
 def test_bytes_and_array_have_the_same_units() -> None:
@@ -147,7 +146,7 @@ def test_masked_and_tinted_units() -> None:
 
 
 def test_the_duration() -> None:
-    assert Slices().measure((noise(12_000), 8_000)) == {"seconds": 1.5}
+    assert Slices().extract_and_measure((noise(12_000), 8_000))[1] == {"seconds": 1.5}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from bert_jax.tasks.base import Question
 
 
 def add_model_commands(add: Add) -> None:
-    """Add a command for every question of the registered tasks: such as fill-mask, classify and embed."""
+    """Add a command for every question of the registered tasks, such as fill-mask, classify and embed."""
     named: dict[str, list[Question]] = {}
     for question in (*(question for _, question in questions()), *COMMON_QUESTIONS):
         named.setdefault(question.name, []).append(question)
@@ -19,19 +19,20 @@ def add_model_commands(add: Add) -> None:
         command = add(name.replace("_", "-"), _ask(group), group[0].help, *examples)
         for question in group:
             question.add_options(command)
-        _add_texts(command, group[0])
+        _add_inputs(command, group[0])
 
 
-def _add_texts(command: argparse.ArgumentParser, question: Question) -> None:
+def _add_inputs(command: argparse.ArgumentParser, question: Question) -> None:
     of_pairs = question.pairs == "required"
     tables = ".tsv, .csv or .jsonl (by column names)"
-    kinds = tables if of_pairs else f".txt (one text per line), {tables}"
-    metavar, what = ("SENTENCE", "two sentences, A and B") if of_pairs else ("TEXT", "one or more texts")
+    kinds = tables if of_pairs else f".txt (one text or path per line), {tables}"
+    what = "A and B: two sentences" if of_pairs else "one or more texts"
     command.add_argument("model", metavar="MODEL", type=anywhere, help="the directory of a trained stage")
-    command.add_argument("texts", nargs="*", metavar=metavar, help=f"{what}; or one file of them: {kinds}, optionally .gz or .xz")
-    lines = "" if of_pairs else "; if its extension is unrecognized, as one text per line"
-    command.add_argument("--input", type=disk, metavar="FILE", help=f"read this file instead of {metavar} arguments{lines}")
-    command.add_argument("--text", default="text", metavar="COLUMN", help="the column that holds the text (default: %(default)s)")
+    what += ", or paths of images or recordings, whichever the model reads"
+    command.add_argument("texts", nargs="*", metavar="INPUT", help=f"{what}; or one file of them: {kinds}, optionally .gz or .xz")
+    lines = "" if of_pairs else "; if its extension is unrecognized, as one text or path per line"
+    command.add_argument("--input", type=disk, metavar="FILE", help=f"read this file instead of INPUT arguments{lines}")
+    command.add_argument("--text", default="text", metavar="COLUMN", help="the column that holds the text or path (default: %(default)s)")
     command.add_argument(
         "--output",
         type=disk,
@@ -39,12 +40,12 @@ def _add_texts(command: argparse.ArgumentParser, question: Question) -> None:
         help=f"write to this .jsonl{' or .npy' * question.vectors} file instead of the terminal; run the same command again to "
         "resume an interrupted one",
     )
-    command.add_argument("--json", action="store_true", help="print JSON, one line per text")
+    command.add_argument("--json", action="store_true", help="print JSON, one line per input")
     if of_pairs:
-        second = "the column that holds the second sentence (default: %(default)s)"
+        second = "the column that holds the second sentence or path (default: %(default)s)"
         command.add_argument("--text-pair", default="text_pair", metavar="COLUMN", help=second)
     elif question.pairs == "optional":
-        command.add_argument("--text-pair", metavar="COLUMN", help="the column that holds the second text, for a model of pairs")
+        command.add_argument("--text-pair", metavar="COLUMN", help="the column that holds the second text or path, for a model of pairs")
 
 
 def _ask(group: list[Question]) -> Callable[[argparse.Namespace], None]:

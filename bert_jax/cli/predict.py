@@ -1,4 +1,4 @@
-"""Runs the commands that use a trained model, on texts from the command line or a file."""
+"""Runs the commands that use a trained model, on texts or paths from the command line or a file."""
 
 import argparse
 import itertools
@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bert_jax.data.nouns import Nouns
 from bert_jax.data.tables import TABLES, BadRow, Row, file_format
 from bert_jax.errors import InputError, Interrupted, as_typed
 from bert_jax.inference import CHUNK, Bert, TextError, TruncationWarning, load
@@ -44,9 +45,9 @@ class _Texts:
     identity: Any
     """Identifies the input, as JSON values."""
 
-    def rows(self) -> Iterator[Row | BadRow]:
-        """Yield every row."""
-        return read_texts(self.source, self.columns) if self.source else iter(self.given)
+    def rows(self, noun: str) -> Iterator[Row | BadRow]:
+        """Yield every row; `noun` is what a row has one or two of."""
+        return read_texts(self.source, self.columns, noun) if self.source else iter(self.given)
 
 
 def answer(group: Sequence[Question], flags: argparse.Namespace) -> None:
@@ -71,7 +72,7 @@ def answer(group: Sequence[Question], flags: argparse.Namespace) -> None:
     request = _Request(bert, bert.question(question.name), options)
     with _output(flags, request, texts, {"command": command, "model": model}) as output:
         try:
-            with WorkProgress(command, "texts", texts.count, show_progress, output.written.rows) as progress:
+            with WorkProgress(command, f"{bert.tokenizer.nouns.input}s", texts.count, show_progress, output.written.rows) as progress:
                 report = progress.message if show_progress else partial(print, file=sys.stderr)
                 for answers, truncated in _answer_chunks(request, texts, output.written.rows, report):
                     output.append(answers, truncated)
@@ -80,7 +81,7 @@ def answer(group: Sequence[Question], flags: argparse.Namespace) -> None:
             if not flags.output:
                 raise
             raise Interrupted(f"the same command resumes after {output.written.rows:,} of {texts.count:,} lines") from None
-        _finish(texts, output, flags.output, bert.max_tokens(question.name))
+        _finish(texts, output, flags.output, bert.tokenizer.nouns, bert.max_tokens(question.name))
 
 
 def _texts(flags: argparse.Namespace, question: Question) -> _Texts:
@@ -88,14 +89,15 @@ def _texts(flags: argparse.Namespace, question: Question) -> _Texts:
     of_pairs = question.pairs == "required"
     columns = {"--text": flags.text} | ({"--text-pair": flags.text_pair} if getattr(flags, "text_pair", None) else {})
     if bool(flags.texts) == bool(flags.input):
-        raise InputError("Give either texts (or a file of them) as arguments, or a file with --input, but not both.")
+        raise InputError("Give either texts or paths (or a file of them) as arguments, or a file with --input, but not both.")
     if source := flags.input or _named_file(flags.texts):
         count = count_texts(source, columns)
         state = source.stat()
         identity = {"path": str(source.resolve()), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
         return _Texts(source, columns, [], count, identity)
     if of_pairs and len(flags.texts) != 2:
-        raise InputError(f"{flags.parser.prog.split()[-1]} takes two sentences, A and B, not {len(flags.texts)}. Quote each one.")
+        command = flags.parser.prog.split()[-1]
+        raise InputError(f"{command} takes two sentences, A and B (or two paths), not {len(flags.texts)}. Quote each one.")
     rows = [Row(0, tuple(flags.texts))] if of_pairs else [Row(0, (text,)) for text in flags.texts]
     return _Texts(None, columns, rows, len(rows), flags.texts)
 
@@ -105,7 +107,7 @@ def _named_file(texts: list[str]) -> Path | None:
     named = [text for text in texts if file_format(Path(text)) in (".txt", *TABLES)]
     files = [text for text in named if _is_file(text)]
     if files and len(texts) > 1:
-        raise InputError(f"{files[0]} is a file, but it is not the only argument. Give a single file, or only texts.")
+        raise InputError(f"{files[0]} is a file, but it is not the only argument. Give a single file, or only texts or paths.")
     # `reviws.tsv` is a misspelled file name, which reading it will report, rather than a text.
     misspelled = named == texts and texts[0].isascii() and " " not in texts[0]
     return resolve_path(texts[0]) if files or (misspelled and len(texts) == 1) else None
@@ -133,7 +135,7 @@ def _output(flags: argparse.Namespace, request: _Request, texts: _Texts, origin:
 
 def _answer_chunks(request: _Request, texts: _Texts, skip: int, report: Callable[[str], None]) -> Iterator[tuple[list[Answer], int]]:
     """Yield, chunk by chunk, the records of all rows after the first `skip`, and how many of the chunk's texts were truncated."""
-    rows = itertools.islice(texts.rows(), skip, None)
+    rows = itertools.islice(texts.rows(request.bert.tokenizer.nouns.input), skip, None)
     invalid = 0
     while chunk := list(itertools.islice(rows, CHUNK)):
         truncated = request.bert.truncated
@@ -176,7 +178,7 @@ def _answer_rows(request: _Request, source: Path | None, rows: list[Row | BadRow
     return [records[index] for index in range(len(rows))]
 
 
-def _finish(texts: _Texts, output: Output, path: Path | None, positions: int) -> None:
+def _finish(texts: _Texts, output: Output, path: Path | None, nouns: Nouns, positions: int) -> None:
     """Complete the output and report what it holds."""
     written = output.written
     if written.rows != texts.count:
@@ -184,8 +186,8 @@ def _finish(texts: _Texts, output: Output, path: Path | None, positions: int) ->
             f"{texts.source} changed while it was being read ({texts.count:,} rows, then {written.rows:,}). Run the same command again."
         )
     if written.truncated:
-        truncated = f"{written.truncated:,} of {texts.count:,} texts were truncated to the model's limit of {positions} tokens."
-        print(truncated, file=sys.stderr)
+        limit = f"the model's limit of {positions} {nouns.token}s"
+        print(f"{written.truncated:,} of {texts.count:,} {nouns.input}s were truncated to {limit}.", file=sys.stderr)
     answered = written.rows - written.bad
     if not answered:
         output.discard()

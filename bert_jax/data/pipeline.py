@@ -72,7 +72,7 @@ class _Blocks:
 
     def __init__(self, source: Source, special: SpecialTokens, rows: RowsConfig, seed: int, stream: int):
         if not len(source) or not source.tokens:
-            raise InputError("The prepared corpus contains no text. Check corpus.source and, for held-out text, corpus.valid_fraction.")
+            raise InputError("The prepared corpus is empty. Check corpus.source and, for held-out data, corpus.valid_fraction.")
         self._source, self._special, self._rows, self._seed, self._stream = source, special, rows, seed, stream
         document_length = source.tokens / len(source) + 3
         share = document_length / rows.length  # average number of rows per document
@@ -105,15 +105,15 @@ def _permutation(count: int, seed: int) -> np.ndarray:
 def _check_next_sentence(source: Source, rows: RowsConfig) -> None:
     if rows.next_sentence != "none" and source.single_sentence_documents >= len(source):
         raise InputError(
-            f"None of the {len(source)} documents of the training text has two sentences, so rows.next_sentence={rows.next_sentence!r} "
-            "has nothing to learn from. Put blank lines between documents rather than between sentences; split more finely with "
-            "corpus.sentence_ends='clauses' or, for the full stops of Hindi, Urdu, Burmese and other scripts, 'all_scripts'; or set "
-            "rows.next_sentence='none'."
+            f"None of the {len(source)} training documents has two sentences (or two parts, if they are images or recordings), so "
+            f"rows.next_sentence={rows.next_sentence!r} has nothing to learn from. In text, put blank lines between documents rather than "
+            "between sentences; split more finely with corpus.sentence_ends='clauses' or, for the full stops of Hindi, Urdu, Burmese and "
+            "other scripts, 'all_scripts'; or set rows.next_sentence='none'."
         )
     if rows.next_sentence == "nsp" and len(source) < 2:
         raise InputError(
-            "The training text is a single document, but rows.next_sentence='nsp' draws its negative pairs from other documents. Put "
-            "blank lines between documents, or set rows.next_sentence to 'sop' or 'none'."
+            "The training data is a single document, but rows.next_sentence='nsp' draws its negative pairs from other documents. Add "
+            "documents (in text, a blank line separates them), or set rows.next_sentence to 'sop' or 'none'."
         )
 
 

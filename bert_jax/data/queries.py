@@ -106,7 +106,7 @@ def encode_queries(
         flat = reader.encode_flat([*texts, *(pairs or ())])
     except TextError as error:
         raise error.moved(lambda index: index % count) from None
-    _refuse(np.flatnonzero(flat.lengths == 0) % count, "is empty: it contains no readable characters. Leave it out.", reader.noun)
+    _refuse(np.flatnonzero(flat.lengths == 0) % count, "is empty: it contains no readable characters. Leave it out.", reader.nouns.input)
     ends = np.cumsum(flat.lengths)
     ranges = np.stack([ends - flat.lengths, ends], 1)
     a, b = ranges[:count], ranges[count:] if pairs else np.zeros_like(ranges)
@@ -114,8 +114,8 @@ def encode_queries(
     masks = np.flatnonzero(flat.ids == reader.mask_id) if masked else np.zeros(0, np.int64)
     owners = np.searchsorted(ends, masks, side="right")
     if masked:
-        _refuse(np.setdiff1d(np.arange(count), owners), f"has no [MASK]: {reader.mask_hint}.", reader.noun)
-        _truncate_around_masks(a, masks, owners, capacity, reader.noun)
+        _refuse(np.setdiff1d(np.arange(count), owners), f"has no [MASK]: {reader.mask_hint}.", reader.nouns.input)
+        _truncate_around_masks(a, masks, owners, capacity, reader.nouns.input)
     else:
         _truncate_longer(a, b, capacity)
     truncated = int((flat.lengths.reshape(-1, count).sum(0) > capacity).sum())

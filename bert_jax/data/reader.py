@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bert_jax.data.nouns import Nouns
 from bert_jax.errors import TextError
 
 
@@ -99,7 +100,7 @@ class Reader(MaskingTokens, Protocol):
         ordinary_ids: int32, ids that may replace a masked token.
         fingerprint: hash of everything that determines the encoding.
         units: type of the unit vectors that accompany the ids, or None.
-        noun: what a query is, such as "text".
+        nouns: what queries and their parts are called.
         mask_hint: how a user masks a part of a query, as an instruction.
         grid: the two-dimensional arrangement of the units of an input, or None if they are a sequence.
     """
@@ -119,7 +120,7 @@ class Reader(MaskingTokens, Protocol):
     @property
     def grid(self) -> Grid | None: ...
     @property
-    def noun(self) -> str: ...
+    def nouns(self) -> Nouns: ...
     @property
     def mask_hint(self) -> str: ...
 
@@ -163,7 +164,7 @@ class StringQueries:
 
     units: None = None
     grid: None = None
-    noun = "text"
+    nouns = Nouns()
     mask_hint = "write [MASK] where a token should be filled in"
 
     def listed(self, typed: str, folder: Path) -> str:

@@ -369,16 +369,16 @@ def _tfds(name: str, default_split: str, columns: Mapping[str, str]) -> Iterator
         raise InputError(f"The data set tfds:{name} has no split {split!r}; it has {splits}: select one as tfds:{name}[SPLIT].") from error
     for number, example in enumerate(tfds_examples(name, builder, split)):
         problem = _value_problem(example, columns)
-        values = {column: _text(value, builder.info.features[column]) for column, value in example.items()}
+        values = {column: tfds_text(value, builder.info.features[column]) for column, value in example.items()}
         yield BadRow(number, problem) if problem else (number, values)
 
 
-def _text(value: Any, feature: Any) -> str:
+def tfds_text(value: Any, feature: Any) -> str:
     """Return a value of a TFDS example as text: the name of a class, or "" for class -1 (as in test sets without labels)."""
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
     if isinstance(value, np.ndarray) and value.ndim and hasattr(feature, "feature"):
-        return json.dumps([_text(one, feature.feature) for one in value], ensure_ascii=False)
+        return json.dumps([tfds_text(one, feature.feature) for one in value], ensure_ascii=False)
     if hasattr(feature, "int2str"):
         return str(feature.int2str(int(value))) if value >= 0 else ""
     return str(value)

@@ -22,10 +22,10 @@ Answer: TypeAlias = dict[str, Any]
 """The record of a text, as JSON values, except that `embedding` is an array. The record of a line without an answer has `error`."""
 
 
-def read_texts(path: Path, columns: Mapping[str, str]) -> Iterator[Row | BadRow]:
+def read_texts(path: Path, columns: Mapping[str, str], noun: str = "text") -> Iterator[Row | BadRow]:
     """Yield the texts of a file: the named columns of a table, or every non-blank line of any other file.
 
-    A line that cannot be read or has an empty text yields a `BadRow`.
+    A line that cannot be read or has an empty text yields a `BadRow`; `noun` says in its problem what a text is.
 
     Raises:
         InputError: the file cannot be read, or it is not a table but `columns` has several columns.
@@ -34,7 +34,7 @@ def read_texts(path: Path, columns: Mapping[str, str]) -> Iterator[Row | BadRow]
         raise InputError(f"{path} cannot hold pairs of texts. Put them in two columns of a {', '.join(TABLES)} file.")
     for row in scan_rows(path, columns) if file_format(path) in TABLES else scan_lines(path):
         if isinstance(row, Row) and not all(text.strip() for text in row.values):
-            yield BadRow(row.line, "has an empty text: fill it in or remove the line.")
+            yield BadRow(row.line, f"has an empty {noun}: fill it in or remove the line.")
         else:
             yield row
 

@@ -289,12 +289,12 @@ class Bert:
             raise InputError(f"{name} has no option {unknown[0]!r} with this model, {task.noun}.")
         if self._is_one(texts) or (pairs is not None and self._is_one(pairs)):
             if not (self._is_one(texts) and (pairs is None or self._is_one(pairs))):
-                noun = self.tokenizer.noun
+                noun = self.tokenizer.nouns.input
                 raise InputError(f"A single {noun} and a list cannot be paired: give two {noun}s, or two lists of the same length.")
             texts, pairs = (texts,), None if pairs is None else (pairs,)
         for given in (texts, () if pairs is None else pairs):
             if isinstance(given, bytes) or not isinstance(given, Iterable):
-                noun = self.tokenizer.noun
+                noun = self.tokenizer.nouns.input
                 raise InputError(f"This model reads {noun}s, not {type(given).__name__}: pass one {noun}, or several.")
         try:
             answers = question.ask(self._model, ask, cast(Iterable[Any], texts), cast("Iterable[Any] | None", pairs), **options)
@@ -302,8 +302,8 @@ class Bert:
             self.truncated += ask.truncated
         if ask.truncated:
             warnings.warn(
-                f"{ask.truncated:,} of {ask.count:,} {self.tokenizer.noun}s are longer than the model's limit of {ask.positions} tokens "
-                "and were truncated.",
+                f"{ask.truncated:,} of {ask.count:,} {self.tokenizer.nouns.input}s are longer than the model's limit of {ask.positions} "
+                f"{self.tokenizer.nouns.token}s and were truncated.",
                 TruncationWarning,
                 stacklevel=3,
             )

@@ -52,7 +52,7 @@ class ChunkedAsk:
         self.positions = min(encoder.max_positions, max_tokens or encoder.max_positions)
 
         def started() -> Iterator[Finish[T]]:
-            for first, (left, right) in _chunks(texts, pairs):
+            for first, (left, right) in _chunks(texts, pairs, self._model.tokenizer.nouns.input):
                 try:
                     queries = encode_queries(left, right, self._model.tokenizer, self.positions, masked)
                 except TextError as error:
@@ -64,7 +64,7 @@ class ChunkedAsk:
         return list(one_ahead(started()))
 
 
-def _chunks(texts: Iterable[Any], pairs: Iterable[Any] | None) -> Iterator[tuple[int, tuple[list[Any], list[Any] | None]]]:
+def _chunks(texts: Iterable[Any], pairs: Iterable[Any] | None, noun: str) -> Iterator[tuple[int, tuple[list[Any], list[Any] | None]]]:
     """Yield the index of the first text of each chunk, the chunk's texts and their pairs."""
     rest, rest_of_pairs = iter(texts), None if pairs is None else iter(pairs)
     for first in itertools.count(0, CHUNK):
@@ -72,7 +72,7 @@ def _chunks(texts: Iterable[Any], pairs: Iterable[Any] | None) -> Iterator[tuple
         right = None if rest_of_pairs is None else list(itertools.islice(rest_of_pairs, CHUNK))
         if right is not None and len(right) != len(left):
             raise InputError(
-                f"There are {first + min(len(left), len(right))} texts on one side and more on the other: give each text its pair."
+                f"There are {first + min(len(left), len(right))} {noun}s on one side and more on the other: give each {noun} its pair."
             )
         if not left:
             return

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from bert_jax.config import CorpusOptions, VocabularyOptions
+from bert_jax.data.nouns import Nouns
 from bert_jax.data.reader import Grid, Reader, Units
 from bert_jax.data.records import corpora
 from bert_jax.data.records.corpora import Prepared
@@ -44,12 +45,14 @@ class Modality(ABC, Generic[D, O]):
         options: the configuration class of its corpora; the default of `options.modality` is `name`.
         embedding: the key of its embedding module in `bert_jax.model.embeddings.EMBEDDINGS`.
         tables: built-in labelled tables, by name.
+        nouns: what its inputs and their parts are called, as in `bert_jax.data.reader.Reader`.
     """
 
     name: str
     options: type[O]
     embedding: str = "tokens"
     tables: Mapping[str, Table] = MappingProxyType({})
+    nouns: Nouns = Nouns()
 
     @abstractmethod
     def open_source(self, name: str, config: O) -> Source[D]:

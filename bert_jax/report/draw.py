@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from html import escape
 
+from bert_jax.data.nouns import Nouns
 from bert_jax.report import svg
 from bert_jax.report.svg import Chart, Series
 from bert_jax.tasks.display import Bars, Curve, Example, Figure, Guess, Json, Matrix, Panel, Scatter, Shown, Table, integer
@@ -55,13 +56,13 @@ def _verdict(correct: bool | None) -> str:
     return ' <span class="right" title="as expected">✓</span>' if correct else ' <span class="wrong" title="not as expected">✗</span>'
 
 
-def charts(curves: Sequence[Curve], lines: Lines, scratch: Lines = ()) -> str:
+def charts(curves: Sequence[Curve], lines: Lines, scratch: Lines = (), nouns: Nouns = Nouns()) -> str:  # noqa: B008  # immutable
     """Return the charts of a stage: its curves, compared with training from scratch if available, and the course of training."""
     shown = [Chart(curve.title, _series(lines, scratch, curve.metric), curve.percent, curve.level) for curve in curves]
     shown += [
         _training_chart(lines, "learning_rate", "Learning rate"),
         _training_chart(lines, "gradient_norm", "Gradient norm"),
-        _training_chart(lines, "real_tokens_per_second", "Real tokens/s"),
+        _training_chart(lines, "real_tokens_per_second", f"Real {nouns.token}s/s"),
         _training_chart(lines, "padding", "Padding", percent=True),
         _training_chart(lines, "data_wait", "Time spent waiting for data", percent=True),
     ]

@@ -14,7 +14,7 @@ from bert_jax.runtime.metrics import read_metrics
 from bert_jax.storage.files import resolve_path, write_whole
 from bert_jax.tasks import finetuning
 from bert_jax.tasks.base import FinetuningTask, Task
-from bert_jax.tasks.display import Json
+from bert_jax.tasks.display import Json, nouns
 from bert_jax.tasks.pretraining import PRETRAINING
 
 
@@ -40,7 +40,7 @@ def write_report(workdir: str | Path, tasks: Sequence[Task] = ()) -> Path:
         "Examples": "".join(draw.panel(panel) for task, _, _ in shown for panel in task.panels(examples)),
     }
     for title, (task, result, lines) in zip(("Pre-training", "Fine-tuning"), shown, strict=True):
-        curves = draw.charts(task.curves(result), lines, scratch if task.stage == "finetune" else ())
+        curves = draw.charts(task.curves(result), lines, scratch if task.stage == "finetune" else (), nouns(result))
         sections[title] = curves + "".join(draw.table(table) for table in task.tables(result))
     sections["Configuration"] = _configuration(config)
     body = "".join(f"<section>\n<h2>{title}</h2>\n{content}</section>\n" for title, content in sections.items() if content)

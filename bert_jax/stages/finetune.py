@@ -93,6 +93,7 @@ def finetune(
         batches.close()
     result = _score(job, task, model, labelled, tokenizer, test, stage)
     result |= {"truncated_texts": batches.truncated, "duplicates_left_out": labelled.duplicates, "overlaps": labelled.overlaps}
+    result |= {"nouns": tokenizer.nouns._asdict()}
     result |= task.data_fields(labelled)
     if jax.process_index() == 0:
         model_directory.finish(directory, result)

@@ -209,6 +209,7 @@ def _results(directory: Path, steps: int, real_tokens: int, held_out: Sequence[H
         "mlm_accuracy_floor": most_frequent_token_share(held_out, reader),
         "nsp_accuracy": last.get("nsp_accuracy"),
         "real_tokens_per_second": statistics.median(speeds) if speeds else None,
+        "nouns": reader.nouns._asdict(),
     }
 
 

@@ -135,20 +135,20 @@ def _plain_features(labelled: Labelled, modality: Modality[Any, Any], reader: Re
 
 
 def _labelled(config: RunConfig, tasks: Sequence[Task], modality: Modality[Any, Any]) -> Labelled:
-    """Load the labeled text, and warn about anything unusual in it."""
+    """Load the labeled examples, and warn about anything unusual in it."""
     assert config.finetune is not None
     task = finetuning(config.finetune.task, tasks)
     labelled = load_labelled(config.finetune.data, task.labels(config.finetune.task), config.seed, modality.tables, modality.read_rows)
     if jax.process_index() == 0:
-        _warn_about_labels(labelled, task.remarks(labelled))
+        _warn_about_labels(labelled, task.remarks(labelled), modality.nouns.input)
     return labelled
 
 
-def _warn_about_labels(labelled: Labelled, remarks: Sequence[str]) -> None:
+def _warn_about_labels(labelled: Labelled, remarks: Sequence[str], noun: str) -> None:
     for remark in remarks:
         print(f"Warning: {remark}")
     if labelled.duplicates:
-        print(f"Excluded {labelled.duplicates:,} training examples: repeated texts, or texts with conflicting labels.")
+        print(f"Excluded {labelled.duplicates:,} training examples: repeated {noun}s, or {noun}s with conflicting labels.")
     for split, count in labelled.overlaps.items():
         if count:
             print(

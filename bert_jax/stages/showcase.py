@@ -16,6 +16,7 @@ from bert_jax.model import directory as model_directory
 from bert_jax.stages.finetune import PREDICTIONS
 from bert_jax.tasks import finetuning
 from bert_jax.tasks.base import Task
+from bert_jax.tasks.display import nouns
 from bert_jax.tasks.pretraining import PRETRAINING
 
 _SHOWN = 6
@@ -25,7 +26,7 @@ def show_examples(
     config: RunConfig, workdir: Path, tasks: Sequence[Task], modality: Modality[Any, Any], labelled: Labelled | None
 ) -> dict[str, Any]:
     """Return predictions of the run's models on a few texts that they were not trained on."""
-    examples: dict[str, Any] = {}
+    examples: dict[str, Any] = {"nouns": modality.nouns._asdict()}
     if config.pretrain:
         bert = load(workdir / "pretrain", modalities=[modality])
         held_out = list(itertools.islice(_short_documents(config, bert, modality), _SHOWN))
@@ -88,7 +89,8 @@ def summary_text(
     for task in stages:
         lines += task.summary_lines(summary[task.stage])
         if summary[task.stage].get("truncated_texts"):
-            lines.append(f"{'':20}{summary[task.stage]['truncated_texts']:,} training texts were longer than a row and were truncated")
+            noun = nouns(examples).input
+            lines.append(f"{'':20}{summary[task.stage]['truncated_texts']:,} training {noun}s were longer than a row and were truncated")
     lines += ["", f"Report       {workdir / 'report.html'}", f"Results      {workdir / 'summary.json'}"]
     lines += [f"Checkpoints  {workdir / task.stage / 'checkpoints'}" for task in stages]
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, P
 
 from bert_jax.config import FinetuneConfig, TaskOptions
 from bert_jax.runtime.ahead import Finish
-from bert_jax.tasks.display import Curve, Figure, Json, Panel, Shown, integer, number, shortened
+from bert_jax.tasks.display import Curve, Figure, Json, Panel, Shown, integer, nouns, number, shortened
 from bert_jax.tasks.published import Published
 
 if TYPE_CHECKING:
@@ -188,12 +188,12 @@ class Task(ABC):
         del result
         return []
 
-    def panels(self, examples: Mapping[str, Lines]) -> list[Panel]:
+    def panels(self, examples: Json) -> list[Panel]:
         """Return the task's own examples from those of a run (`examples.json`)."""
         del examples
         return []
 
-    def example_lines(self, examples: Mapping[str, Lines]) -> list[str]:
+    def example_lines(self, examples: Json) -> list[str]:
         """Return the task's own examples as lines for the terminal."""
         del examples
         return []
@@ -327,13 +327,13 @@ class FinetuningTask(Task, Generic[O]):
         """Convert a line of `predictions.jsonl` to an example of `examples.json`."""
         return {name: value for name, value in line.items() if name != "text_pair"} | {"text": _full_text(line)}
 
-    def example_lines(self, examples: Mapping[str, Lines]) -> list[str]:
+    def example_lines(self, examples: Json) -> list[str]:
         """Return each example with its prediction."""
         lines = [
             f"  {'  '.join(f'{name} {value}' for name, value in one.items() if name != 'text')}  {shortened(str(one['text']))}"
             for one in examples.get(self.name, ())
         ]
-        return ["", "Test texts and their predictions:", *lines] if lines else []
+        return ["", f"Test {nouns(examples).input}s and their predictions:", *lines] if lines else []
 
 
 def _full_text(line: Json) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bert_jax.data.nouns import Nouns
+
 Json = Mapping[str, Any]
 
 
@@ -96,6 +98,12 @@ class Bars:
 
 Shown = Table | Matrix | Scatter | Bars
 """What is shown below the curves of a stage."""
+
+
+def nouns(values: Json) -> Nouns:
+    """Return what the inputs are called in results or examples, which earlier versions do not say: they are texts."""
+    found = values.get("nouns")
+    return Nouns(**{name: str(found[name]) for name in Nouns._fields if name in found}) if isinstance(found, Mapping) else Nouns()
 
 
 def number(values: Json, key: str) -> float | None:

@@ -22,8 +22,12 @@ class Embed(Question):
     """Text embeddings. Options that are not given default to the model's description, which an imported model defines."""
 
     name = "embed"
-    help = "compute embeddings of texts"
-    examples = ("runs/demo/pretrain '房间很干净' '房间很整洁'", "runs/demo/pretrain texts.txt --output vectors.npy")
+    help = "compute embeddings of texts, images or recordings"
+    examples = (
+        "runs/demo/pretrain '房间很干净' '房间很整洁'",
+        "runs/demo/pretrain texts.txt --output vectors.npy",
+        "runs/images/pretrain photos/0.png photos/1.png",
+    )
     options = ("pooling", "layer", "normalize", "prompt", "prompt_name")
     vectors = True
 
@@ -33,7 +37,7 @@ class Embed(Question):
         add(
             "--pooling",
             metavar="MODE[+MODE]",
-            help="how to pool the token vectors of a text: mean, cls, max, mean_sqrt_len_tokens, weightedmean, lasttoken, or several "
+            help="how to pool the token vectors of an input: mean, cls, max, mean_sqrt_len_tokens, weightedmean, lasttoken, or several "
             "joined with + (default: the model's own)",
         )
         add(
@@ -43,7 +47,7 @@ class Embed(Question):
             help="the layer to take the hidden states from; 0 is the embeddings, -1 the last layer (default: -1)",
         )
         add("--normalize", action="store_const", const=True, help="scale vectors to unit length (default: the model's own setting)")
-        add("--prompt", metavar="TEXT", help="a string to prepend to each text, such as 'query: '; '' for none")
+        add("--prompt", metavar="TEXT", help="a string to prepend to each text, such as 'query: '; '' for none (for models of text)")
         add("--prompt-name", metavar="NAME", help="the name of one of the model's prompts, instead of --prompt (default: the model's own)")
 
     def start(
@@ -66,7 +70,7 @@ class Embed(Question):
         hidden_layer = layer % states if layer % states < states - 1 else None
         text_prompt = chosen_prompt(settings, prompt, prompt_name)
         if text_prompt and model.tokenizer.units:
-            raise InputError(f"A prompt is text, but this model reads {model.tokenizer.noun}s: leave it out.")
+            raise InputError(f"A prompt is text, but this model reads {model.tokenizer.nouns.input}s: leave it out.")
         skipped = uncounted_tokens(settings, text_prompt, model.tokenizer, self.max_tokens(model))
         return lambda queries: model.forward.vectors(queries, modes, hidden_layer, skipped)
 

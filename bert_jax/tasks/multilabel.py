@@ -341,7 +341,7 @@ class MultilabelTask(PooledTask[MultilabelOptions]):
             ]
             return Example((str(values.get("text", "")),), (guesses,), [*map(str, values.get("pictures") or ())])
 
-        return [Panel("Labeled texts", [example(values) for values in examples.get(self.name) or []])]
+        return [Panel(f"Labeled {display.nouns(examples).input}s", [example(values) for values in examples.get(self.name) or []])]
 
     def example_lines(self, examples: Mapping[str, Sequence[Json]]) -> list[str]:
         """Return texts with their predicted and true labels, one line per text."""
@@ -349,7 +349,7 @@ class MultilabelTask(PooledTask[MultilabelOptions]):
             f"  {_listed(one['predicted'])} (true: {_listed(one['labels'])})  {display.shortened(one['text'])}"
             for one in examples.get(self.name, ())
         ]
-        return ["", "Test texts and their predicted labels:", *lines] if lines else []
+        return ["", f"Test {display.nouns(examples).input}s and their predicted labels:", *lines] if lines else []
 
 
 def _listed(labels: Sequence[str]) -> str:

@@ -195,9 +195,9 @@ def _summary(info: Mapping[str, Any]) -> str:
 
 def _leaks(config: CorpusOptions, leaked: int) -> str:
     if config.leaks == "leave_out":
-        return f"Excluded {leaked:,} training documents that also appear in the held-out text."
+        return f"Excluded {leaked:,} training documents that also appear in the held-out data."
     return (
-        f"Warning: {leaked:,} training documents also appear in the held-out text, so its metrics partly measure memorization. "
+        f"Warning: {leaked:,} training documents also appear in the held-out data, so its metrics partly measure memorization. "
         "Use --config.corpus.leaks=leave_out to train without them."
     )
 

@@ -110,8 +110,8 @@ def check_counts(counts: Mapping[str, Counts]) -> None:
     for split, count in counts.items():
         if not count.documents:
             raise InputError(
-                f"The {split} text of the corpus has no document with at least one token ({count.empty_documents:,} are empty): "
-                "check corpus.source and corpus.valid_source, and that the vocabulary suits the language."
+                f"The {split} data of the corpus has no document with at least one token ({count.empty_documents:,} are empty): "
+                "check corpus.source and corpus.valid_source, and that the vocabulary suits the data."
             )
 
 
@@ -119,10 +119,10 @@ def check_leaks(corpus: CorpusOptions, leaked: int) -> None:
     """Check that the number of leaked documents is allowed by the configuration.
 
     Raises:
-        InputError: training documents also appear in the held-out text, and `corpus.leaks` is `refuse`.
+        InputError: training documents also appear in the held-out data, and `corpus.leaks` is `refuse`.
     """
     if leaked and corpus.leaks == "refuse":
         raise InputError(
-            f"{leaked:,} documents of {corpus.source} also appear in the held-out text {corpus.valid_source}, and corpus.leaks=refuse: "
-            "clean the text, or set it to leave_out to train without them."
+            f"{leaked:,} documents of {corpus.source} also appear in the held-out data {corpus.valid_source}, and corpus.leaks=refuse: "
+            "remove them, or set it to leave_out to train without them."
         )

@@ -5,7 +5,6 @@ digit four times, each time with an accent, speed, pitch and intonation drawn at
 noise 5 to 25 dB below the speech. The draws do not depend on the digit.
 """
 
-import importlib.metadata
 import json
 import random
 import subprocess
@@ -33,7 +32,6 @@ _VOICES = {
 }  # fmt: skip
 _SPLITS = {voice: split for split, voices in _VOICES.items() for voice in voices}
 _TAKES = 4
-_MISSING = "The demo's recordings need the package espeakng-loader: pip install espeakng-loader"
 
 
 class _Take(NamedTuple):
@@ -66,18 +64,6 @@ def digits() -> Iterator[tuple[str, tuple[NDArray[np.int16], int], str]]:
         level = np.sqrt(np.mean(np.square(speech, dtype=np.float64))) * 10 ** (-take.decibels / 20)
         samples += level * noise.standard_normal(len(samples))
         yield take.name, (np.clip(np.round(samples), -32768, 32767).astype(np.int16), espeak.SAMPLE_RATE), str(take.digit)
-
-
-def version() -> str:
-    """Return the version of the synthesizer's package.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        return importlib.metadata.version("espeakng-loader")
-    except importlib.metadata.PackageNotFoundError:
-        raise InputError(_MISSING) from None
 
 
 def split_of(name: str) -> str:
@@ -119,5 +105,5 @@ def _synthesizer() -> tuple[str, str]:
     try:
         import espeakng_loader
     except ImportError:
-        raise InputError(_MISSING) from None
+        raise InputError("The demo needs the package espeakng-loader: pip install espeakng-loader") from None
     return espeakng_loader.get_library_path(), espeakng_loader.get_data_path()

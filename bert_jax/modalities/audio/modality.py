@@ -6,12 +6,11 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from bert_jax.data.tables import Table
-from bert_jax.modalities.audio import demo
+from bert_jax.modalities.audio.demo import digits, split_of
 from bert_jax.modalities.audio.slices import Slices
-from bert_jax.modalities.media.items import Item
-from bert_jax.modalities.media.modality import Media, demo_rows
+from bert_jax.modalities.media.modality import Media
 from bert_jax.modalities.media.options import MediaOptions
-from bert_jax.modalities.media.sources import InMemory
+from bert_jax.modalities.media.sources import Demo
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,8 @@ class AudioConfig(MediaOptions):
 
 
 def _examples() -> Iterator[tuple[str, Any, str, str]]:
-    for name, content, label in demo.digits():
-        yield name, content, label, demo.split_of(name)
-
-
-def _unlabelled() -> Iterator[Item]:
-    return (Item(name, content) for name, content, _, split in _examples() if split != "test")
+    for name, content, label in digits():
+        yield name, content, label, split_of(name)
 
 
 class Audio(Media[AudioConfig]):
@@ -53,10 +48,7 @@ class Audio(Media[AudioConfig]):
 
     name = "audio"
     options = AudioConfig
-    extractor = Slices
+    extractor, nouns = Slices, Slices.nouns()
     feature = "audio"
-    tables: Mapping[str, Table] = MappingProxyType({"demo": demo_rows(_examples)})
-
-    def demo(self) -> InMemory:
-        """Return the spoken digits without those of the test set."""
-        return InMemory(_unlabelled, (("demo", "spoken digits"), ("espeakng-loader", demo.version())))
+    demo = Demo("spoken digits", "espeakng-loader", _examples)
+    tables: Mapping[str, Table] = MappingProxyType({"demo": demo.rows})

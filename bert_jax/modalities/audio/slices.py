@@ -78,8 +78,8 @@ class Slices(Extractor):
         """Return whether an array is [n] or [n, channels]."""
         return array.ndim < 3
 
-    def extract(self, content: Content) -> NDArray[np.float16]:
-        """Return the units of a recording, float16 [n, frames x bands], clipped to ten deviations.
+    def extract_and_measure(self, content: Content) -> tuple[NDArray[np.float16], dict[str, float]]:
+        """Return the units of a recording, float16 [n, frames x bands], clipped to ten deviations, and its duration in `seconds`.
 
         Raises:
             Unreadable: the recording is damaged, shorter than one unit, silent, or has samples that are not finite.
@@ -93,7 +93,8 @@ class Slices(Extractor):
         features /= deviation
         count = self._count(samples)
         np.clip(features, -_LARGEST, _LARGEST, out=features)
-        return features[: count * self.frames].reshape(count, -1).astype(np.float16)
+        units: NDArray[np.float16] = features[: count * self.frames].reshape(count, -1).astype(np.float16)
+        return units, {"seconds": len(samples) / self.rate}
 
     def word_starts(self, count: int) -> NDArray[np.bool_]:
         """Return which units begin a span, bool [count]: one in `span`."""
@@ -147,14 +148,6 @@ class Slices(Extractor):
     def tile(self, unit: NDArray[Any]) -> NDArray[np.uint8]:
         """Draw a single unit as in `picture`, RGB [bands, frames, 3]."""
         return self.picture(unit[None])
-
-    def measure(self, content: Content) -> dict[str, float]:
-        """Return the duration of a recording: `seconds`.
-
-        Raises:
-            Unreadable: as for `extract`.
-        """
-        return {"seconds": len(self._read(content)) / self.rate}
 
     def _read(self, content: Content) -> NDArray[np.float32]:
         """Return the samples of a recording that has at least one unit."""

@@ -1,18 +1,16 @@
 """The image modality: an image is a sequence of patches."""
 
-import importlib.metadata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
 from bert_jax.data.tables import Table
-from bert_jax.modalities.image import demo
+from bert_jax.modalities.image.demo import digits, split_of
 from bert_jax.modalities.image.patches import Patches
-from bert_jax.modalities.media.items import Item
-from bert_jax.modalities.media.modality import Media, demo_rows
+from bert_jax.modalities.media.modality import Media
 from bert_jax.modalities.media.options import MediaOptions
-from bert_jax.modalities.media.sources import InMemory
+from bert_jax.modalities.media.sources import Demo
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,8 @@ class ImagesConfig(MediaOptions):
 
 
 def _examples() -> Iterator[tuple[str, Any, str, str]]:
-    for index, (name, pixels, label) in enumerate(demo.digits()):
-        yield name, pixels, label, demo.split_of(index)
-
-
-def _unlabelled() -> Iterator[Item]:
-    return (Item(name, pixels) for name, pixels, _, split in _examples() if split != "test")
+    for index, (name, pixels, label) in enumerate(digits()):
+        yield name, pixels, label, split_of(index)
 
 
 class Image(Media[ImagesConfig]):
@@ -52,10 +46,7 @@ class Image(Media[ImagesConfig]):
 
     name = "image"
     options = ImagesConfig
-    extractor = Patches
+    extractor, nouns = Patches, Patches.nouns()
     feature = "image"
-    tables: Mapping[str, Table] = MappingProxyType({"demo": demo_rows(_examples)})
-
-    def demo(self) -> InMemory:
-        """Return scikit-learn's handwritten digits without those of the test set."""
-        return InMemory(_unlabelled, (("demo", "digits"), ("scikit-learn", importlib.metadata.version("scikit-learn"))))
+    demo = Demo("digits", "scikit-learn", _examples)
+    tables: Mapping[str, Table] = MappingProxyType({"demo": demo.rows})

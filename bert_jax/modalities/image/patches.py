@@ -69,17 +69,17 @@ class Patches(Extractor):
         """Return whether an array is [H, W] or [H, W, C] with 1, 3 or 4 channels."""
         return array.ndim < 3 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
 
-    def extract(self, content: Content) -> NDArray[np.uint8]:
-        """Return the patches uint8 [n, U] of an image, in the order of `grid.cells()`.
+    def extract_and_measure(self, content: Content) -> tuple[NDArray[np.uint8], dict[str, float]]:
+        """Return the patches uint8 [n, U] of an image, in the order of `grid.cells()`, and its upright `width` and `height` in pixels.
 
         Raises:
             Unreadable: the content is damaged, is no image, or is smaller than a patch.
             InputError: Pillow is not installed.
         """
-        pixels = read_picture(content, self.size, self.color, smallest=self.patch)
+        pixels, width, height = read_picture(content, self.size, self.color, smallest=self.patch)
         blocks, block, patch, channels = self._shape
         split = pixels.reshape(blocks, block, patch, blocks, block, patch, channels)
-        return split.transpose(0, 3, 1, 4, 2, 5, 6).reshape(-1, self.units.size)
+        return split.transpose(0, 3, 1, 4, 2, 5, 6).reshape(-1, self.units.size), {"width": width, "height": height}
 
     def word_starts(self, count: int) -> NDArray[np.bool_]:
         """Return which units begin a block, bool [count]."""
@@ -145,16 +145,6 @@ class Patches(Extractor):
         """Return the pixels of patches in color [n, patch^2, 3]; those of a row of NaN are gray."""
         pixels = np.asarray(units, np.float32).reshape(-1, self.patch**2, self._channels)
         return np.broadcast_to(np.where(np.isnan(pixels), MASKED, pixels), (*pixels.shape[:2], 3))
-
-    def measure(self, content: Content) -> dict[str, float]:
-        """Return the width and height of the upright original image in pixels.
-
-        Raises:
-            Unreadable: as for `extract`.
-            InputError: Pillow is not installed.
-        """
-        width, height = measure_picture(content, smallest=self.patch)
-        return {"width": width, "height": height}
 
     @property
     def _channels(self) -> int:

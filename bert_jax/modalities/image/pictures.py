@@ -9,7 +9,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,15 @@ _DRAFT = 2
 """A JPEG is decoded at reduced scale while both sides stay this many times the wanted size, as `Image.thumbnail` does."""
 
 
-def read_picture(content: Content, size: int, color: bool, smallest: int = 1) -> NDArray[np.uint8]:
+class Picture(NamedTuple):
+    """Pixels uint8 [size, size, 3 or 1], and the width and height of the upright original image in pixels."""
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+
+
+def read_picture(content: Content, size: int, color: bool, smallest: int = 1) -> Picture:
     """Return an image as pixels [size, size, 3], or [size, size, 1] unless `color`.
 
     Resizing and cropping are those of torchvision's `Resize` (bicubic, antialiased) and `CenterCrop`.
@@ -50,7 +58,7 @@ def read_picture(content: Content, size: int, color: bool, smallest: int = 1) ->
         pixels = _eight_bits(content)
         _require_size(pixels.shape[1], pixels.shape[0], smallest)
         if pixels.shape[:2] == (size, size) and pixels.shape[2] in (1, channels):
-            return np.repeat(pixels, channels // pixels.shape[2], axis=2)
+            return Picture(np.repeat(pixels, channels // pixels.shape[2], axis=2), size, size)
     with _decoding():
         if isinstance(content, bytes):
             image, width, height = _decode(content, _DRAFT * size, color, smallest)
@@ -62,7 +70,7 @@ def read_picture(content: Content, size: int, color: bool, smallest: int = 1) ->
             scale = np.tile((image.width / width, image.height / height), 2)
             left, top, right, bottom = crop_box(width, height, size) * scale
             image = image.resize((size, size), _pillow().Resampling.BICUBIC, box=(left, top, right, bottom))
-        return np.array(image).reshape(size, size, channels)
+        return Picture(np.array(image).reshape(size, size, channels), width, height)
 
 
 def measure_picture(content: Content, smallest: int = 1) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from bert_jax.data.nouns import Nouns
 from bert_jax.data.reader import Grid, Units
 
 Content: TypeAlias = bytes | NDArray[Any] | tuple[NDArray[Any], int]
@@ -34,6 +35,11 @@ class Extractor(ABC):
     fragment: ClassVar[str]
     halves: ClassVar[bool] = False
 
+    @classmethod
+    def nouns(cls) -> Nouns:
+        """Return what the inputs and their parts are called."""
+        return Nouns(cls.noun, "unit", "code", "part")
+
     @property
     @abstractmethod
     def units(self) -> Units:
@@ -48,9 +54,13 @@ class Extractor(ABC):
     def is_one(self, array: NDArray[Any]) -> bool:
         """Return whether an array is one input, rather than several along its first axis."""
 
-    @abstractmethod
     def extract(self, content: Content) -> NDArray[Any]:
-        """Return the units [n, U] of one input, n >= 1.
+        """Return the units [n, U] of one input, n >= 1; raises as `extract_and_measure` does."""
+        return self.extract_and_measure(content)[0]
+
+    @abstractmethod
+    def extract_and_measure(self, content: Content) -> tuple[NDArray[Any], dict[str, float]]:
+        """Return the units [n, U] of one input, n >= 1, and what `inspect` summarizes: width and height in pixels, or seconds.
 
         Raises:
             Unreadable: the content is damaged, too small, empty, or otherwise not an input.
@@ -84,11 +94,3 @@ class Extractor(ABC):
     @abstractmethod
     def tile(self, unit: NDArray[Any]) -> NDArray[np.uint8]:
         """Draw a single unit [U] as RGB pixels [h, w, 3], as it looks in `picture`."""
-
-    @abstractmethod
-    def measure(self, content: Content) -> dict[str, float]:
-        """Return quantities that `inspect` summarizes, such as width and height in pixels, or seconds.
-
-        Raises:
-            Unreadable: as for `extract`.
-        """

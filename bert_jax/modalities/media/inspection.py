@@ -132,7 +132,7 @@ class MediaInspection:
             f"{' x '.join(sizes.names):15}  median {_shown(sizes.median)}, smallest {_shown(sizes.smallest)}, "
             f"largest {_shown(sizes.largest)}{''.join(totals)}",
             f"units            {self.units:,}: {per_file} per {self.noun}",
-            f"steps per epoch  {self.steps_per_epoch:,.1f} of {self.batch_size:,} rows of {self.row_length} tokens, {self.fill:.1%} full",
+            f"steps per epoch  {self.steps_per_epoch:,.1f} of {self.batch_size:,} rows of {self.row_length} units, {self.fill:.1%} full",
             "",
             f"{self.noun}s by {'the smaller of ' * (len(sizes.names) > 1)}{' and '.join(sizes.names)}",
             *bars([(f"{_number(low):>11} to <{_number(high):>10}", count) for low, high, count in sizes.histogram]),
@@ -220,9 +220,8 @@ def _look(entry: Entry, extractor: Extractor) -> _Seen:
         item = entry.item()
         size = item.size
         content = item.read()
-        # Only `extract` notices everything that keeps a file from training, such as silence.
-        units = len(extractor.extract(content))
-        return _Seen(entry, size, content_hash(content)[:_HASH_BYTES], units, extractor.measure(content))
+        units, measured = extractor.extract_and_measure(content)
+        return _Seen(entry, size, content_hash(content)[:_HASH_BYTES], len(units), measured)
     except Unreadable as error:
         return _Seen(entry, size, problem=str(error))
 

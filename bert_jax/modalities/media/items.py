@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bert_jax.errors import InputError
 from bert_jax.modalities.media.extractor import Content, Unreadable
-from bert_jax.storage.files import resolve_path
+from bert_jax.storage.files import on_disk
 
 MOST_BYTES = 4 << 30
 """Maximum size of a file, so that a wrong one cannot fill the memory."""
@@ -22,7 +22,10 @@ _FRAGMENT = re.compile(r"(?P<path>.+)#(?P<fragment>(?:xywh|t)=[^#]*)", re.DOTALL
 """A path with a media fragment (W3C Media Fragments 1.0)."""
 
 
-@dataclass(frozen=True)
+# Inputs that may hold arrays, which have no single answer to ==, are compared by identity.
+
+
+@dataclass(frozen=True, eq=False)
 class Item:
     """A named input: the path of a file, or its content."""
 
@@ -68,7 +71,7 @@ class Item:
         return self.name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Masked:
     """An input with masked units: those that a media fragment (`xywh=8,8,16,16`, `t=0.5,1.2`) covers, or a mask, bool [n]."""
 
@@ -76,7 +79,7 @@ class Masked:
     where: str | NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Half:
     """The first or second half of an input."""
 
@@ -84,12 +87,12 @@ class Half:
     index: Literal[0, 1]
 
     def __str__(self) -> str:
-        return f"{'second' if self.index else 'first'} half of {self.input}"
+        return f"{'second' if self.index else 'first'} half of {Path(str(self.input)).name}"
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A path in a file in `folder`, which it must not leave."""
+    """A path in a table or list in `folder`, which it must not leave."""
 
     typed: str
     folder: Path
@@ -124,7 +127,7 @@ def as_item(query: Any, noun: str) -> tuple[Item, "str | NDArray[np.bool_] | Non
         found = _FRAGMENT.fullmatch(typed)
         path = found["path"] if found else typed
         try:
-            item = Item(typed, below(query.folder, path) if isinstance(query, Listed) else resolve_path(path))
+            item = Item(typed, below(query.folder, path) if isinstance(query, Listed) else on_disk(path, "The file"))
         except InputError as error:
             raise Unreadable(f"is not the path of {noun}: {error}") from None
         return item, found["fragment"] if found else None, None
@@ -145,17 +148,19 @@ def require_file(path: Path) -> None:
 
 
 def below(folder: Path, typed: str) -> Path:
-    """Return the path of a file that a table in `folder` names.
+    """Return the path of a file that a table or list in `folder` names.
 
     Raises:
         Unreadable: the path is empty or absolute, or leads out of the folder.
     """
     if not typed.strip() or "\0" in typed:
         raise Unreadable("is not a path: it is empty or has a NUL character")
-    if Path(typed).is_absolute() or ".." in Path(typed).parts:
-        raise Unreadable(f"leads out of {folder}, the folder of the table: paths are relative to it, without `..`")
+    if Path(typed).is_absolute():
+        raise Unreadable(f"is absolute: write it relative to {folder}, the folder of the table or list, which paths may not leave")
+    if ".." in Path(typed).parts:
+        raise Unreadable(f"leads out of {folder}, the folder of the table or list: write paths relative to it, without `..`")
     path = folder / typed
     # Unlike Path.resolve, realpath accepts links in a circle.
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-        raise Unreadable(f"is a link out of {folder}, the folder of the table")
+        raise Unreadable(f"is a link out of {folder}, the folder of the table or list")
     return path

@@ -84,4 +84,4 @@ def _of_table(table: Path, asked: Asked) -> Listing:
 def _of_examples(source: Tfds, label: str) -> Iterator[Entry]:
     class_name = source.class_names(label) if label else None
     for item, example in source.examples():
-        yield Entry(item, class_name(example[label]) if class_name else None)
+        yield Entry(item, (class_name(example[label]) or None) if class_name else None)

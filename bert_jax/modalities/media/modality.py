@@ -1,8 +1,7 @@
 """What images and audio have in common as modalities: an item is a document, and a codebook is the vocabulary."""
 
 import itertools
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -21,7 +20,7 @@ from bert_jax.modalities.media.encoding import MediaEncoder
 from bert_jax.modalities.media.extractor import Extractor, Unreadable
 from bert_jax.modalities.media.items import Half, Item, Masked
 from bert_jax.modalities.media.options import CodebookConfig, MediaOptions
-from bert_jax.modalities.media.sources import Files, InMemory, Source, Tfds, labelled_rows, list_files
+from bert_jax.modalities.media.sources import Demo, Files, Source, Tfds, labelled_rows, list_files
 from bert_jax.runtime.progress import WorkProgress
 from bert_jax.storage.files import on_disk
 
@@ -41,20 +40,18 @@ class Media(Modality[Item, O]):
     Attributes:
         extractor: the class of its extractors.
         feature: the column of TFDS data sets.
+        demo: the demo's data; `tables` has its rows.
     """
 
     embedding = "units"
     extractor: ClassVar[type[Extractor]]
     feature: ClassVar[str]
-
-    @abstractmethod
-    def demo(self) -> InMemory:
-        """Return the unlabeled training data of the demo."""
+    demo: ClassVar[Demo]
 
     def open_source(self, name: str, config: O) -> Source:
         """Return the source for files, the demo, or a TFDS data set."""
         if name == "demo":
-            return self.demo()
+            return self.demo.unlabeled
         if name.startswith("tfds:"):
             return Tfds(name.removeprefix("tfds:"), self.feature)
         return Files(on_disk(name, "The corpus"), self.extractor.suffixes)
@@ -169,21 +166,6 @@ class Media(Modality[Item, O]):
         """Return a contact sheet of the codes, as a data URI."""
         assert isinstance(reader, Codebook)
         return pictures.contact_sheet(reader)
-
-
-def demo_rows(
-    examples: Callable[[], Iterable[tuple[str, Any, str, str]]],
-) -> Callable[[Mapping[str, str], str], Iterator[Row]]:
-    """Return a built-in table of (name, content, label, split)."""
-
-    def rows(columns: Mapping[str, str], split: str) -> Iterator[Row]:
-        if len(columns) > 2:
-            raise InputError(f"The demo has no columns {', '.join(columns.values())}: it has one input and its label.")
-        for line, (name, content, label, own) in enumerate(examples()):
-            if own == split:
-                yield Row(line, (Item(name, content), label))
-
-    return rows
 
 
 def _item(query: Any) -> Any:

@@ -1,7 +1,9 @@
 """Media files and TFDS data sets as streams of items, and the labeled examples in folders, tables and TFDS data sets."""
 
+import functools
 import glob
 import hashlib
+import importlib.metadata
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.data.records import source
-from bert_jax.data.tables import TABLES, Row, file_format, read_rows
+from bert_jax.data.tables import TABLES, Row, file_format, read_rows, tfds_text
 from bert_jax.data.tfds import prepared_tfds, tfds_examples
 from bert_jax.errors import InputError
 from bert_jax.modalities.media.extractor import Content, Unreadable
@@ -107,13 +109,12 @@ class Tfds:
         return [Tfds(f"{self.name.partition('[')[0]}[{piece}]", self.column) for piece in slices]
 
     def class_names(self, column: str) -> Callable[[Any], str]:
-        """Return a function from a value of a label column to the name of the class.
+        """Return a function from a value of a label column to the name of the class, "" for class -1 (no label).
 
         Raises:
             InputError: there is no such column.
         """
-        feature = self._feature(self._open()[0], column)
-        return feature.int2str if hasattr(feature, "int2str") else str
+        return functools.partial(tfds_text, feature=self._feature(self._open()[0], column))
 
     def _open(self) -> tuple[Any, str]:
         name, _, split = self.name.partition("[")
@@ -156,8 +157,49 @@ class InMemory:
         return [self]
 
 
+@dataclass(frozen=True)
+class Demo:
+    """Labeled data that a package contains.
+
+    Attributes:
+        name: what the data are.
+        package: the package.
+        examples: yields the name, content, label and split of each item.
+    """
+
+    name: str
+    package: str
+    examples: Callable[[], Iterable[tuple[str, Content, str, str]]]
+
+    @property
+    def unlabeled(self) -> Source:
+        """The items without those of the test set.
+
+        Raises:
+            InputError: the package is not installed.
+        """
+        try:
+            version = importlib.metadata.version(self.package)
+        except importlib.metadata.PackageNotFoundError:
+            raise InputError(f"The demo needs the package {self.package}: pip install {self.package}") from None
+        return InMemory(self._items, (("demo", self.name), (self.package, version)))
+
+    def _items(self) -> Iterator[Item]:
+        return (Item(name, content) for name, content, _, split in self.examples() if split != "test")
+
+    def rows(self, columns: Mapping[str, str], split: str) -> Iterator[Row]:
+        """Yield the labeled rows of a split; a built-in table."""
+        if len(columns) > 2:
+            raise InputError(f"The demo has no columns {', '.join(columns.values())}: it has one input and its label.")
+        for line, (name, content, label, own) in enumerate(self.examples()):
+            if own == split:
+                yield Row(line, (Item(name, content), label))
+
+
 def list_files(location: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Return the files that a file name, a folder (searched recursively) or a glob refers to, sorted; hidden ones are left out.
+    """Return the files that a file name, a folder (searched recursively) or a glob refers to, sorted.
+
+    Hidden files and folders are left out, such as the copies in `.ipynb_checkpoints`.
 
     Raises:
         InputError: there is no such file or folder, or it contains no file with one of the suffixes.
@@ -172,7 +214,8 @@ def list_files(location: Path, suffixes: tuple[str, ...]) -> list[Path]:
     elif glob.has_magic(str(location)):
         # Brackets in the names of existing folders are not part of a pattern.
         folder = next(parent for parent in location.parents if parent.is_dir())
-        found = folder.glob(str(location.relative_to(folder)))
+        matches = folder.glob(str(location.relative_to(folder)))
+        found = (path for path in matches if not any(part.startswith(".") for part in path.relative_to(folder).parts[:-1]))
     else:
         raise InputError(f"The data {location} does not exist: name a file, a folder, a glob, a tfds: data set or demo.")
     files = sorted(path for path in found if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file())

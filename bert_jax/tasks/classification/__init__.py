@@ -62,10 +62,12 @@ class Classify(Question):
     """The class of each text, or of each pair of texts."""
 
     name = "classify"
-    help = "classify texts"
+    help = "classify texts, images or recordings"
     examples = (
         "runs/demo/finetune '房间很干净' '再也不来了'",
         "runs/demo/finetune reviews.tsv --text text --output classified.jsonl",
+        "runs/images_labeled/finetune photos/0.png photos/1.png",
+        "runs/audio_labeled/finetune clips.csv --text path --output classified_clips.jsonl",
     )
     parts = PARTS
     pairs = "optional"
@@ -187,11 +189,8 @@ class ClassificationTask(PooledTask[ClassificationOptions]):
         # Earlier versions stored the matrix even for many classes.
         largest = confusions_of_matrix(rows, labels) if rows else result.get("largest_confusions") or []
         title = f"Largest confusions of {display.integer(len(labels))} classes"
-        return (
-            [Table(title, ("true class", "predicted class", "texts", "share of true class"), list(map(_confusion, largest)))]
-            if largest
-            else []
-        )
+        columns = ("true class", "predicted class", f"{display.nouns(result).input}s", "share of true class")
+        return [Table(title, columns, list(map(_confusion, largest)))] if largest else []
 
     def example(self, line: Json) -> dict[str, Any]:
         """Return an example with the predicted class, its probability and the true class."""
@@ -202,7 +201,7 @@ class ClassificationTask(PooledTask[ClassificationOptions]):
             "expected": line["label"],
         }
 
-    def panels(self, examples: Mapping[str, Sequence[Json]]) -> list[Panel]:
+    def panels(self, examples: Json) -> list[Panel]:
         """Return texts with their predicted classes."""
 
         def example(values: Json) -> Example:
@@ -212,22 +211,22 @@ class ClassificationTask(PooledTask[ClassificationOptions]):
             guess = Guess(label, display.probability(values.get("probability")), correct, note)
             return Example((str(values.get("text", "")),), ((guess,),), [*map(str, values.get("pictures") or ())])
 
-        return [Panel("Classified texts", [example(values) for values in examples.get("classify") or []])]
+        return [Panel(f"Classified {display.nouns(examples).input}s", [example(values) for values in examples.get("classify") or []])]
 
-    def example_lines(self, examples: Mapping[str, Sequence[Json]]) -> list[str]:
+    def example_lines(self, examples: Json) -> list[str]:
         """Return texts with their predicted classes, one line per text."""
         lines = []
         for one in examples.get("classify", ()):
             verdict = "correct" if one["label"] == one["expected"] else "wrong"
             lines.append(f"  {one['label']} {one['probability']:.0%} ({verdict})  {display.shortened(one['text'])}")
-        return ["", "Test texts and their predicted classes:", *lines] if lines else []
+        return ["", f"Test {display.nouns(examples).input}s and their predicted classes:", *lines] if lines else []
 
     def summary_lines(self, result: Json) -> list[str]:
         """Return accuracy, accuracy from scratch and the number of classes without a training example."""
         others = {"from scratch": "from_scratch_accuracy", "linear model": "linear_accuracy"}
         compared = "; ".join(f"{name}: {result[key]:.1%}" for name, key in others.items() if key in result)
         lines = [
-            f"Classification      {result['accuracy']:.1%} accuracy on {result['test_examples']:,} test texts, "
+            f"Classification      {result['accuracy']:.1%} accuracy on {result['test_examples']:,} test {display.nouns(result).input}s, "
             f"trained on {result['train_examples']:,}{f' ({compared})' if compared else ''}"
         ]
         if untrained := result.get("untrained_classes"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bert_jax.runtime.terminal import count
@@ -41,31 +40,35 @@ class PretrainingTask(Task):
 
     def figures(self, result: Json) -> list[Figure]:
         """Return the accuracy of both heads compared with guessing, the loss, and the number of tokens and throughput."""
+        nouns = display.nouns(result)
         floor, loss, tokens = (display.number(result, name) for name in ("mlm_accuracy_floor", "mlm_loss", "real_tokens"))
         speed = display.number(result, "real_tokens_per_second")
-        baseline = "" if floor is None else f"{display.percent(floor)} by always predicting the most frequent token"
+        baseline = "" if floor is None else f"{display.percent(floor)} by always predicting the most frequent {nouns.answer}"
         perplexity = "" if loss is None else f"perplexity {math.exp(min(loss, 700)):.4g}"
         return [
-            Figure("Masked-token accuracy", display.percent(display.number(result, "mlm_accuracy")), baseline),
-            Figure("Next-sentence accuracy", display.percent(display.number(result, "nsp_accuracy")), "50 % by chance"),
-            Figure("Masked-token loss", "" if loss is None else f"{loss:.3f}", perplexity),
+            Figure(f"Masked-{nouns.token} accuracy", display.percent(display.number(result, "mlm_accuracy")), baseline),
+            Figure(f"Next-{nouns.sentence} accuracy", display.percent(display.number(result, "nsp_accuracy")), "50 % by chance"),
+            Figure(f"Masked-{nouns.token} loss", "" if loss is None else f"{loss:.3f}", perplexity),
             Figure(
-                "Training tokens", "" if tokens is None else count(tokens), f"in {display.integer(display.number(result, 'steps'))} steps"
+                f"Training {nouns.token}s",
+                "" if tokens is None else count(tokens),
+                f"in {display.integer(display.number(result, 'steps'))} steps",
             ),
-            Figure("Throughput", "" if speed is None else count(speed), "tokens/s, without padding"),
+            Figure("Throughput", "" if speed is None else count(speed), f"{nouns.token}s/s, without padding"),
         ]
 
     def curves(self, result: Json) -> list[Curve]:
         """Return the losses and accuracies of both heads."""
-        floor = display.number(result, "mlm_accuracy_floor")
+        floor, nouns = display.number(result, "mlm_accuracy_floor"), display.nouns(result)
+        level = None if floor is None else (f"most frequent {nouns.answer}", floor)
         return [
             Curve("Loss", "loss"),
-            Curve("Masked-token loss", "mlm_loss"),
-            Curve("Masked-token accuracy", "mlm_accuracy", True, None if floor is None else ("most frequent token", floor)),
-            Curve("Next-sentence accuracy", "nsp_accuracy", True, ("chance", 0.5)),
+            Curve(f"Masked-{nouns.token} loss", "mlm_loss"),
+            Curve(f"Masked-{nouns.token} accuracy", "mlm_accuracy", True, level),
+            Curve(f"Next-{nouns.sentence} accuracy", "nsp_accuracy", True, ("chance", 0.5)),
         ]
 
-    def panels(self, examples: Mapping[str, Sequence[Json]]) -> list[Panel]:
+    def panels(self, examples: Json) -> list[Panel]:
         """Return blanks with the most probable tokens, and sentence pairs with the probability that B follows A."""
 
         def filled(values: Json) -> Example:
@@ -81,14 +84,15 @@ class PretrainingTask(Task):
             guess = Guess("follows", probability, correct) if follows else Guess("does not follow", 1 - probability, correct)
             return Example((str(values.get("a", "")), str(values.get("b", ""))), ((guess,),), *_pictures(values))
 
+        sentence = display.nouns(examples).sentence
         codes = [Example((str(values.get("text", "")),), (), *_pictures(values)) for values in examples.get("vocabulary") or []]
         return [
             Panel("Filled-in blanks", [filled(values) for values in examples.get("fill_mask") or []]),
-            Panel("Does the second sentence follow?", [paired(values) for values in examples.get("next_sentence") or []]),
+            Panel(f"Does the second {sentence} follow?", [paired(values) for values in examples.get("next_sentence") or []]),
             Panel("The codes: what is predicted where a unit is masked", codes),
         ]
 
-    def example_lines(self, examples: Mapping[str, Sequence[Json]]) -> list[str]:
+    def example_lines(self, examples: Json) -> list[str]:
         """Return blanks with their predictions, and sentence pairs, as lines for the terminal."""
         lines = []
         for blank in examples.get("fill_mask", ()):
@@ -106,15 +110,16 @@ class PretrainingTask(Task):
 
     def summary_lines(self, result: Json) -> list[str]:
         """Return training length, throughput and the accuracy of both heads."""
+        nouns = display.nouns(result)
         lines = [
-            f"Pre-training        {result['steps']:,} steps, {result['real_tokens']:,} real tokens, "
-            f"{result['real_tokens_per_second']:,.0f} tokens/s"
+            f"Pre-training        {result['steps']:,} steps, {result['real_tokens']:,} real {nouns.token}s, "
+            f"{result['real_tokens_per_second']:,.0f} {nouns.token}s/s"
             + (f"; {result['skipped_updates']:,} skipped updates" if result.get("skipped_updates") else ""),
-            f"Masked tokens       {result['mlm_accuracy']:.1%} accuracy "
-            f"(always predicting the most frequent token: {result['mlm_accuracy_floor']:.1%})",
+            f"{f'Masked {nouns.token}s':20}{result['mlm_accuracy']:.1%} accuracy "
+            f"(always predicting the most frequent {nouns.answer}: {result['mlm_accuracy_floor']:.1%})",
         ]
         if result["nsp_accuracy"] is not None:
-            lines.append(f"Next sentence       {result['nsp_accuracy']:.1%} accuracy (chance: 50.0%)")
+            lines.append(f"{f'Next {nouns.sentence}':20}{result['nsp_accuracy']:.1%} accuracy (chance: 50.0%)")
         return lines
 
 

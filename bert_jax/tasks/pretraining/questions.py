@@ -39,10 +39,12 @@ class FillMask(Question):
     """The most probable tokens at every [MASK]; each mask is predicted independently of the others."""
 
     name = "fill_mask"
-    help = "fill in the blanks of texts"
+    help = "predict what is masked in texts, images or recordings"
     examples = (
         "runs/demo/pretrain '这家酒店的服务很[MASK]。'",
         "runs/demo/pretrain texts.txt --words 好,差 --output filled.jsonl",
+        "runs/images/pretrain 'photos/0.png#xywh=8,8,16,16'",
+        "runs/audio/pretrain 'recordings/0.wav#t=0.1,0.3'",
     )
     parts = ("masked_token",)
     masked = True
@@ -52,7 +54,7 @@ class FillMask(Question):
         """Add --top-k and --words."""
         command.add_argument("--top-k", type=int, default=5, help="number of predictions per [MASK] (default: %(default)s)")
         command.add_argument(
-            "--words", type=_words, metavar="WORD,WORD,...", help="only predict these words (default: the whole vocabulary)"
+            "--words", type=_words, metavar="WORD,WORD,...", help="only predict these words, or codes (default: the whole vocabulary)"
         )
 
     def start(self, model: Loaded, top_k: int = 5, words: Sequence[str] | None = None, **_: Any) -> Callable[[Queries], Finish[Any]]:
@@ -90,8 +92,12 @@ class Score(Question):
     """The pseudo-log-likelihood of each text (Salazar et al. 2020, section 2)."""
 
     name = "score"
-    help = "score how probable texts are"
-    examples = ("runs/demo/pretrain '房间很干净' '房间很干静'", "runs/demo/pretrain texts.txt --output scores.jsonl")
+    help = "score how probable texts, images or recordings are"
+    examples = (
+        "runs/demo/pretrain '房间很干净' '房间很干静'",
+        "runs/demo/pretrain texts.txt --output scores.jsonl",
+        "runs/images/pretrain photos/0.png photos/1.png",
+    )
     parts = ("masked_token",)
 
     def start(self, model: Loaded, **options: Any) -> Callable[[Queries], Finish[list[float]]]:
@@ -132,7 +138,7 @@ class NextSentence(Question):
     """The probability that B follows A (for a model trained on sentence order: that A and B are not swapped)."""
 
     name = "next_sentence"
-    help = "predict whether one sentence follows another"
+    help = "predict whether one sentence, image half or recording follows another"
     examples = ("runs/demo/pretrain '他打开门。' '屋里没有人。'", "runs/demo/pretrain pairs.tsv --text a --text-pair b")
     parts = ("pooler", "next_sentence")
     pairs = "required"
