@@ -67,7 +67,7 @@ def config(corpus: Any, source: Path, next_sentence: Any, per_row: int) -> RunCo
         vocabulary=CodebookConfig(size=16),
         corpus=corpus(str(source)),
         pretrain=PretrainConfig(
-            steps=60, batch_size=16, evaluation_batches=1, rows=rows, masking=MaskingConfig(rate=0.4, whole_words=True),
+            steps=120, batch_size=16, evaluation_batches=1, rows=rows, masking=MaskingConfig(rate=0.4, whole_words=True),
             optimizer=OptimizerConfig(learning_rate=5e-3), loop=LOOP,
         ),
         finetune=FinetuneConfig(
@@ -78,7 +78,7 @@ def config(corpus: Any, source: Path, next_sentence: Any, per_row: int) -> RunCo
 
 
 def of_recordings(source: str, **changes: Any) -> AudioConfig:
-    return AudioConfig(source=source, rate=8_000, bands=16, frames=5, span=2, part_seconds=0.25, valid_fraction=0.1, **changes)
+    return AudioConfig(source=source, rate=8_000, bands=16, frames=5, span=2, part_seconds=0.25, valid_fraction=0.3, **changes)
 
 
 @pytest.fixture(scope="module")
