@@ -11,6 +11,7 @@ The files that a reader is expected to have (corpus/, reviews.tsv, ...) are firs
 """
 
 import argparse
+import itertools
 import math
 import os
 import random
@@ -18,7 +19,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,8 @@ SHORTENED = {
     "demo": "pretrain.steps=60 pretrain.loop.evaluate_every=30 pretrain.loop.save_every=30 finetune.epochs=1",
     "pretrain_folder": "pretrain.steps=20 pretrain.loop.evaluate_every=10 pretrain.loop.save_every=10",
     "finetune_tsv": "finetune.epochs=1",
+    "finetune_multilabel": "finetune.epochs=1",
+    "finetune_regress": "finetune.epochs=1",
     "demo_images": "pretrain.steps=20 pretrain.loop.evaluate_every=20 pretrain.loop.save_every=20 finetune.epochs=1 "
     "finetune.compare_from_scratch=false",
     "demo_audio": "pretrain.steps=20 pretrain.loop.evaluate_every=20 pretrain.loop.save_every=20 finetune.epochs=1 "
@@ -82,7 +85,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def pages() -> list[Path]:
     """The pages, in reading order."""
-    first = [ROOT / "docs" / f"{name}.md" for name in ("tour", "media", "models", "launch")]
+    first = [ROOT / "docs" / f"{name}.md" for name in ("tour", "tasks", "media", "models", "launch")]
     last = [ROOT / f"{name}.md" for name in ("SECURITY", "CONTRIBUTING")]
     return [ROOT / "README.md", *first, *sorted({*(ROOT / "docs").glob("*.md")} - {*first}), *last]
 
@@ -101,6 +104,8 @@ def make_readers_files() -> None:
         "train.tsv": "\n".join(["text\tlabel", *rows[:90]]),
         "test.tsv": "\n".join(["text\tlabel", *rows[80:120]]),
         "texts.txt": "\n".join(["房间很[MASK]。", "服务[MASK]好。"]),
+        "mentions.tsv": "\n".join(["text\tlabels", *mentions(texts[:400])]),
+        "similar.tsv": "\n".join(["a\tb\tscore", *similar(texts[:200])]),
         "pairs.tsv": "a\tb\n他打开门。\t屋里没有人。",
     }
     for name, text in files.items():
@@ -109,6 +114,21 @@ def make_readers_files() -> None:
     make_readers_media()
     export = [sys.executable, "-m", "bert_jax", "export", "runs/demo/pretrain", "downloads/bert-base-chinese"]
     subprocess.run(export, cwd=ROOT, check=True)
+
+
+def mentions(texts: Iterable[str]) -> Iterator[str]:
+    """Rows of texts with what they mention."""
+    marks = {"房": "room", "服务": "service", "早餐": "breakfast", "不": "negated"}
+    for text in texts:
+        if found := ",".join(label for mark, label in marks.items() if mark in text):
+            yield f"{text}\t{found}"
+
+
+def similar(texts: Sequence[str]) -> Iterator[str]:
+    """Rows of pairs of texts with the share of characters that they have in common, from 0 to 5."""
+    for text, other in itertools.pairwise(texts):
+        for a, b in ((text[:20], other[:20]), (text[:20], text[5:25])):
+            yield f"{a}\t{b}\t{5 * len({*a} & {*b}) / len({*a} | {*b}):.2f}"
 
 
 def make_readers_media() -> None:

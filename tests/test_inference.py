@@ -15,8 +15,7 @@ from conftest import random_parameters, write_model
 import bert_jax
 from bert_jax.config import ComputeConfig
 from bert_jax.errors import InputError
-from bert_jax.inference import Bert, TextError, TruncationWarning, forward
-from bert_jax.inference import bert as bert_room
+from bert_jax.inference import Bert, TextError, TruncationWarning, chunks, forward
 from bert_jax.model import directory as model_directory
 from bert_jax.model.bert import ClassificationModel, PretrainingModel
 from bert_jax.model.directory import EmbeddingConfig, ModelDescription
@@ -175,7 +174,7 @@ def test_scores_of_many_texts_are_made_in_groups(bert, monkeypatch):
     texts = ["很" * size for size in (1, 40, 3, 46)] + ["好[MASK]"]
     wanted = [bert.score(text) for text in texts]
     monkeypatch.setattr(pretrained_questions, "_BATCHES_PER_CHUNK", 1)
-    monkeypatch.setattr(bert_room, "CHUNK", 3)
+    monkeypatch.setattr(chunks, "CHUNK", 3)
     np.testing.assert_allclose(bert.score(iter(texts)), wanted, rtol=1e-5)
     assert bert.score("[MASK]") == 0
     with pytest.warns(TruncationWarning):
@@ -238,7 +237,7 @@ def test_an_answer_does_not_depend_on_the_company_or_the_order_of_a_text(bert, c
 def test_chunks_keep_the_order_and_number_the_texts_through(bert, monkeypatch):
     texts = [a + b for a, b in PAIRS] * 3
     whole = bert.embed(texts)
-    monkeypatch.setattr(bert_room, "CHUNK", 5)
+    monkeypatch.setattr(chunks, "CHUNK", 5)
     np.testing.assert_allclose(bert.embed(text for text in texts), whole, atol=1e-5)
     with pytest.raises(TextError, match="Text 12 ") as error:
         bert.embed([*texts, " "])

@@ -10,7 +10,7 @@ from bert_jax.tasks import TASKS, choices, questions
 from bert_jax.tasks.base import FinetuningTask
 
 PACKAGE = Path(bert_jax.__file__).parent
-SHARED_BY_TASKS = {"base", "display", "embedding", "published", "stored"}
+SHARED_BY_TASKS = {"base", "display", "embedding", "pooled", "published", "scores", "stored"}
 
 
 def members(folder: str) -> set[str]:
@@ -22,7 +22,7 @@ def members(folder: str) -> set[str]:
 def test_every_task_is_listed() -> None:
     listed = {type(task).__module__.removeprefix("bert_jax.tasks.") for task in TASKS}
     assert members("tasks") - SHARED_BY_TASKS == listed
-    assert len({task.kind for task in TASKS}) == len(TASKS) and len({question.name for _, question in questions()}) == 4
+    assert len({task.kind for task in TASKS}) == len(TASKS) and len({question.name for _, question in questions()}) == 5
 
 
 def test_every_modality_is_listed() -> None:

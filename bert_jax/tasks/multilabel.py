@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bert_jax.config.checks import require
-from bert_jax.data.tables import ListColumn
 from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish
 from bert_jax.runtime.terminal import percent
@@ -63,6 +62,8 @@ class LabelSets:
 
     def columns(self) -> Mapping[str, str]:
         """Return the column, by the option that names it."""
+        from bert_jax.data.tables import ListColumn
+
         return {"finetune.task.label": ListColumn(self._options.label)}
 
     def parse(self, values: Sequence[str], where: str) -> tuple[str, ...]:
@@ -139,7 +140,7 @@ class ClassifyMany(Question):
 
     name = "classify"
     help = "classify texts"
-    examples = ("runs/emotions/finetune texts.txt --threshold 0.3 --output classified.jsonl",)
+    examples = ("runs/mentions/finetune '房间很干净' --threshold 0.3",)
     parts = PARTS
     pairs = "optional"
     options = ("threshold",)

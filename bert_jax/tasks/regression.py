@@ -99,8 +99,8 @@ class Regress(Question):
     name = "regress"
     help = "predict a number for texts or pairs of texts"
     examples = (
-        "runs/similarity/finetune pairs.tsv --text sentence1 --text-pair sentence2 --output predicted.jsonl",
-        "runs/stars/finetune '房间很干净' '再也不来了'",
+        "runs/similarity/finetune similar.tsv --text a --text-pair b",
+        "runs/similarity/finetune similar.tsv --text a --text-pair b --output similarity.jsonl",
     )
     parts = PARTS
     pairs = "optional"
