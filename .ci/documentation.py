@@ -126,7 +126,7 @@ def mentions(texts: Iterable[str]) -> Iterator[str]:
 
 def similar(texts: Sequence[str]) -> Iterator[str]:
     """Rows of pairs of texts with the share of characters that they have in common, from 0 to 5."""
-    for text, other in itertools.pairwise(texts):
+    for text, other in itertools.pairwise(text for text in texts if len(text) > 25):
         for a, b in ((text[:20], other[:20]), (text[:20], text[5:25])):
             yield f"{a}\t{b}\t{5 * len({*a} & {*b}) / len({*a} | {*b}):.2f}"
 

@@ -201,7 +201,8 @@ class Task(ABC):
     def summary_lines(self, result: Json) -> list[str]:
         """Return the main results of a finished stage as lines for the terminal."""
         shown = [figure for figure in self.figures(result) if figure.value]
-        return [f"{figure.name:20}{figure.value}" + f" ({figure.comparison})" * bool(figure.comparison) for figure in shown]
+        column = max([18, *(len(figure.name) for figure in shown)]) + 2
+        return [f"{figure.name:{column}}{figure.value}" + f" ({figure.comparison})" * bool(figure.comparison) for figure in shown]
 
 
 class Scorer(Protocol):
