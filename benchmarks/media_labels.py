@@ -30,7 +30,7 @@ from machine import machine, versions
 from bert_jax.model.directory import read_json, write_json
 from bert_jax.stages.run import run
 
-STEPS = {"images": 3000, "recordings": 4000}
+STEPS = {"images": 2000, "recordings": 1500}
 MODELS = ("pre-trained", "from scratch", "linear model on the same units")
 HELD_OUT = "recordings, one speaker held out"
 LINEAR_NAMES = {"images": "images", "recordings": "audio", HELD_OUT: "audio, one speaker held out"}
