@@ -21,6 +21,10 @@ class OptimizerConfig:
     epsilon: float = 1e-6
     clip_norm: float = 1.0
     """Maximum global norm of the gradient; 0 disables clipping."""
+    layer_decay: float = 1.0
+    """Learning rate of a layer relative to the layer above; the heads have the full rate, and the embeddings the lowest."""
+    frozen_layers: int = -1
+    """0 keeps the embeddings as they are, and n also the first n layers; -1 trains everything."""
     ema: float = 0.0
     """Decay of an exponential moving average of the parameters, which is evaluated and saved as the model; 0 disables it."""
     skip_above: float = 0.0
@@ -30,6 +34,8 @@ class OptimizerConfig:
         positive(self, "learning_rate", "epsilon")
         fraction(self, "warmup_fraction", "beta1", "beta2", "ema")
         not_negative(self, "weight_decay", "clip_norm")
+        require(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "it must be greater than 0 and at most 1.")
+        require(self.frozen_layers >= -1, "frozen_layers", self.frozen_layers, "it must be a number of layers, or -1 for none.")
         require(
             self.skip_above == 0 or self.skip_above > 1, "skip_above", self.skip_above, "it must be 0 (off) or greater than 1."
         )

@@ -108,6 +108,11 @@ def _check(
             f"finetune.length={stage.length} exceeds the {encoder.encoder.max_positions} positions of the encoder in {pretrained}. "
             f"Set --config.finetune.length to at most {encoder.encoder.max_positions}."
         )
+    if stage.optimizer.frozen_layers > encoder.encoder.layers:
+        raise InputError(
+            f"finetune.optimizer.frozen_layers={stage.optimizer.frozen_layers} exceeds the {encoder.encoder.layers} layers of the encoder. "
+            f"Set --config.finetune.optimizer.frozen_layers to at most {encoder.encoder.layers}."
+        )
     for need in task.needs(stage.task):
         if pretrained and need.part in encoder.absent:
             raise InputError(

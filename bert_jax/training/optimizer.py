@@ -3,6 +3,8 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from bert_jax.config import OptimizerConfig
@@ -47,6 +49,36 @@ def _scale_by_trust_ratio() -> optax.GradientTransformation:
     return optax.GradientTransformation(ratio.init, update)
 
 
+def layer_rates(params: Any, decay: float, frozen: int) -> Any:
+    """Return the learning rate of each parameter relative to that of the heads, a number or, for stacked layers, float32 [N].
+
+    The embeddings are layer 0, and layer l of N has the rate decay^(N + 1 - l), as in ELECTRA (Clark et al. 2020, appendix B).
+
+    Args:
+        decay: see `OptimizerConfig.layer_decay`.
+        frozen: the last layer with the rate 0; -1 for none.
+    """
+    count = jax.tree.leaves(params["encoder"]["layers"])[0].shape[0]
+    rates = np.where(np.arange(count + 1) <= frozen, 0, decay ** (count + 1.0 - np.arange(count + 1))).astype(np.float32)
+    by_part = {"embeddings": rates[0], "encoder": rates[1:]}
+    return {part: jax.tree.map(lambda _, own=part: by_part.get(own, np.ones((), np.float32)), tree) for part, tree in params.items()}
+
+
+def _scale_by_layer(decay: float, frozen: int) -> optax.GradientTransformation:
+    """Scale updates by `layer_rates`. What is frozen gets a constant 0, so that the compiler drops the computation of its gradient."""
+
+    def scale(update: jax.Array, rate: Any) -> jax.Array:
+        if not rate.any():
+            return jnp.zeros_like(update)
+        return update * jnp.asarray(rate, update.dtype).reshape(rate.shape + (1,) * (update.ndim - rate.ndim))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        return jax.tree.map(scale, updates, layer_rates(updates, decay, frozen)), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """Create the optimizer for a run of `steps` steps.
 
@@ -58,4 +90,11 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         *((_scale_by_trust_ratio(),) if config.name == "lamb" else ()),
         optax.scale_by_learning_rate(learning_rate_schedule(config, steps)),
     )
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update) if config.clip_norm else update
+    if config.clip_norm:
+        update = optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+    if config.frozen_layers >= 0:
+        # The norm that is clipped is that of the trained parameters.
+        update = optax.chain(_scale_by_layer(1.0, config.frozen_layers), update)
+    if config.layer_decay < 1 or config.frozen_layers >= 0:
+        update = optax.chain(update, _scale_by_layer(config.layer_decay, config.frozen_layers))
+    return update
