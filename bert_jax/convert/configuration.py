@@ -10,7 +10,8 @@ from bert_jax.families.base import Family
 # Larger than in any published encoder, yet small enough that nothing sized by them can exhaust memory.
 _MAX_VALUES = {"layers": 1 << 10, "max_positions": 1 << 20}
 _MAX_SIZE, _MAX_VOCABULARY = 1 << 17, 1 << 24
-_PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+COMMON_PROBLEM_TYPE = "single_label_classification"
+_PROBLEM_TYPES = (COMMON_PROBLEM_TYPE, "multi_label_classification", "regression")
 """Of the class ForSequenceClassification in transformers."""
 
 
@@ -78,7 +79,7 @@ def problem_type(values: Mapping[str, Any], outputs: int, file: object) -> str:
     Raises:
         InputError: transformers has no such type.
     """
-    found = values.get("problem_type") or ("regression" if outputs == 1 else _PROBLEM_TYPES[0])
+    found = values.get("problem_type") or ("regression" if outputs == 1 else COMMON_PROBLEM_TYPE)
     if found not in _PROBLEM_TYPES:
         raise InputError(f"{file} has the problem_type {found!r}, which is none of {', '.join(_PROBLEM_TYPES)}. Correct it.")
     return str(found)

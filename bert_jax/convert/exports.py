@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from bert_jax.convert.configuration import config_values
+from bert_jax.convert.configuration import COMMON_PROBLEM_TYPE, config_values
 from bert_jax.convert.layouts import to_tensors
 from bert_jax.convert.model_card import model_card
 from bert_jax.convert.sentence_transformers import write_modules
@@ -55,7 +55,7 @@ def export_model(
         tensors = {name.removeprefix(family.base): tensor for name, tensor in tensors.items()}
     rows = tokenizer.vocab_size + description.spare_rows
     values = {"architectures": [architecture], **config_values(family, description.encoder, rows, tokenizer.pad_id)}
-    if published.problem_type:
+    if published.problem_type not in ("", COMMON_PROBLEM_TYPE):
         values["problem_type"] = published.problem_type
     if published.outputs and not published.labeled:
         values["num_labels"] = 1
