@@ -7,6 +7,7 @@ import pytest
 
 from bert_jax.errors import InputError
 from bert_jax.tasks.classification.labels import class_names, keep_every_class, remarks
+from bert_jax.tasks.classification.objective import balanced, measure
 
 
 def names(*labels: str) -> tuple[str, ...]:
@@ -91,3 +92,27 @@ def test_a_column_of_texts_or_numbers_is_no_column_of_classes() -> None:
     for classes, wanted in ((30, [f"30 {told.format(30)}"]), (16, [f"30 {told.format(16)}"]), (15, [])):
         counts = np.bincount(np.arange(30) % classes)
         assert list(remarks([str(i) for i in range(classes)], {"train": counts, "test": counts})) == wanted
+
+
+@pytest.mark.parametrize(("weights", "smoothing"), [((), 0.0), ((0.5, 2.0, 1.0), 0.0), ((), 0.2), ((0.5, 2.0, 1.0), 0.1)])
+def test_the_loss_is_that_of_torch(weights: tuple[float, ...], smoothing: float) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(2, 4, 3)).astype(np.float32), rng.integers(0, 3, (2, 4)).astype(np.int32)
+    present = np.array([[1, 1, 0, 1], [0, 1, 1, 1]], np.float32)
+    found = measure(scores, {"labels": labels, "example_weights": present}, weights, smoothing)
+    kept = present > 0
+    loss = torch.nn.CrossEntropyLoss(torch.tensor(weights) if weights else None, label_smoothing=smoothing, reduction="sum")
+    expected = loss(torch.tensor(scores[kept]), torch.tensor(labels[kept]).long())
+    assert float(found["loss"].total) == pytest.approx(float(expected), rel=1e-6)
+    assert float(found["loss"].count) == kept.sum()
+    assert float(found["accuracy"].total) == (scores[kept].argmax(-1) == labels[kept]).sum()
+
+
+def test_balanced_weights_are_those_of_scikit_learn() -> None:
+    weights = pytest.importorskip("sklearn.utils.class_weight")
+    classes = np.array([0] * 7 + [1] * 2 + [3], np.int32)
+    expected = weights.compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=classes)
+    found = balanced(classes, 4)
+    np.testing.assert_allclose([found[0], found[1], found[3]], expected)
+    assert found[2] == 1 and np.mean([found[kind] for kind in classes]) == pytest.approx(1)

@@ -140,7 +140,9 @@ def _job(
     return Job(
         name=directory.name.replace("_", " "),
         directory=directory,
-        objective=task.objective(model, make_augmentation(stage.augmentation, tokenizer.units, tokenizer.grid)),
+        objective=task.objective(
+            model, stage.task, labelled, make_augmentation(stage.augmentation, tokenizer.units, tokenizer.grid)
+        ),
         init=init,
         warm_start=warm_start,
         optimizer=make_optimizer(stage.optimizer, batches.steps),

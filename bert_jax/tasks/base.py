@@ -265,8 +265,9 @@ class FinetuningTask(Task, Generic[O]):
     def measure(self, predictions: Any, batch: Any) -> Any:
         """Return `loss` and other metrics of the model's output for a batch; see `bert_jax.training.objective.ExampleObjective`."""
 
-    def objective(self, model: Any, augmentation: Augment | None = None) -> Objective:
+    def objective(self, model: Any, options: O, labelled: Labelled, augmentation: Augment | None = None) -> Objective:
         """Return the training objective; by default, `measure` over the labeled examples, augmented if asked for."""
+        del options, labelled
         from bert_jax.training.objective import ExampleObjective
 
         return ExampleObjective(model, self.measure, augmentation)

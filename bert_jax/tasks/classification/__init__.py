@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from bert_jax.data.queries import Queries
     from bert_jax.tasks.classification.labels import ClassLabels
     from bert_jax.tasks.classification.scores import ClassScorer
+    from bert_jax.training.augmentation import Augment
+    from bert_jax.training.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,13 @@ class ClassificationOptions(PooledOptions):
     """The values of the label column, in class order. If empty, they are taken from the training file and sorted; labels such as `1` and
     `1.0` in the same file are then rejected as two spellings of one label. In a .jsonl file, `true` and `"true"` are the same label."""
 
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` gives every class the same share in the loss, however many training examples it has."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread evenly over all classes, in the loss."""
+
     def __post_init__(self) -> None:
+        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "it must be at least 0 and less than 1.")
         require(len(self.labels) != 1, "labels", self.labels, "name at least two labels, or none to use those in the file.")
         for label in self.labels:
             require(bool(label.strip()), "labels", label, "every class needs a name.")
@@ -125,6 +133,17 @@ class ClassificationTask(PooledTask[ClassificationOptions]):
         from bert_jax.tasks.classification.objective import measure
 
         return measure(predictions, batch)
+
+    def objective(
+        self, model: Any, options: ClassificationOptions, labelled: Labelled, augmentation: Augment | None = None
+    ) -> Objective:
+        """Return cross-entropy with the options' class weights and label smoothing."""
+        from bert_jax.tasks.classification.objective import balanced, measure
+        from bert_jax.training.objective import ExampleObjective
+
+        targets, names = labelled.train.targets, labelled.label_names
+        weights = balanced(targets, len(names)) if options.class_weights == "balanced" else ()
+        return ExampleObjective(model, partial(measure, class_weights=weights, smoothing=options.label_smoothing), augmentation)
 
     def predict(self, model: Any, params: Any, batch: Any) -> Any:
         """Return the probability of each class, float32 [B, E, C]."""
