@@ -2,8 +2,10 @@
 
 import os
 
-# Most of a test is compilation, and tiny models need no fast programs. Before JAX is imported.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+from children import PROGRAMS, XLA_FLAGS
+
+# Before JAX is imported.
+os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from children import PROGRAMS
 from toy import Undisturbed
 
 from bert_jax import errors
