@@ -6,6 +6,8 @@ from children import PROGRAMS, XLA_FLAGS
 
 # Before JAX is imported.
 os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)
+# The cores are shared with other test processes: further threads of PyTorch and scikit-learn would mostly wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
