@@ -13,6 +13,8 @@ from typing import Any
 
 WORKERS = Path(__file__).with_name("workers")
 LIMIT = 600  # seconds
+# Most of a test is compilation, and tiny models need no fast programs: half of the time goes into MLIR without the last.
+XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 PROGRAMS = tempfile.TemporaryDirectory(prefix="bert_jax-programs-")
 
 
@@ -22,7 +24,7 @@ def environment(devices: int) -> dict[str, str]:
     return os.environ | {
         "PYTHONPATH": path,
         "NPROC": "16",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {XLA_FLAGS}",
         "JAX_PLATFORMS": "cpu",
         "JAX_NUMPY_DTYPE_PROMOTION": "strict",
         "JAX_COMPILATION_CACHE_DIR": PROGRAMS.name,

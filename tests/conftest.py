@@ -2,8 +2,12 @@
 
 import os
 
-# Most of a test is compilation, and tiny models need no fast programs. Before JAX is imported.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+from children import PROGRAMS, XLA_FLAGS
+
+# Before JAX is imported.
+os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)
+# The cores are shared with other test processes: further threads of PyTorch and scikit-learn would mostly wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from children import PROGRAMS
 from toy import Undisturbed
 
 from bert_jax import errors

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -33,9 +34,9 @@ JOIN = QUICK + (
     "import jax; jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2])); import train; sys.exit(train.main(sys.argv[3:]))"
 )
 HOLD = QUICK + (
-    "import time; from bert_jax.cli.program import run_command; from bert_jax.storage.files import only_writer, resolve_path\n"
+    "from bert_jax.cli.program import run_command; from bert_jax.storage.files import only_writer, resolve_path\n"
     "def hold():\n"
-    "    with only_writer(resolve_path('gs://bucket/held')): print('held', flush=True); time.sleep(float(sys.argv[1]))\n"
+    "    with only_writer(resolve_path('gs://bucket/held')): print('held', flush=True); sys.stdin.read()\n"
     "sys.exit(run_command(hold))"
 )
 WRITE = (
@@ -61,10 +62,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(bucket: Any, files: Path | None, *arguments: str) -> subprocess.Popen[str]:
+def start(bucket: Any, files: Path | None, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
     environment = children.environment(1) | bucket.environment() | ({"XDG_CACHE_HOME": str(files / "cache")} if files else {})
     command = [sys.executable, *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def end(child: subprocess.Popen[str], wanted: int = 0) -> tuple[str, str]:
@@ -165,16 +166,19 @@ def test_two_processes_of_one_run_are_killed_and_go_on(bucket: Any, files: Path)
 
 @pytest.mark.slow
 def test_a_second_writer_is_refused_and_a_crash_lets_go(bucket: Any) -> None:
-    first = start(bucket, None, "-c", HOLD, "300")
+    first = start(bucket, None, "-c", HOLD, stdin=subprocess.PIPE)
     assert first.stdout and first.stdout.readline() == "held\n"
-    _, told = end(start(bucket, None, "-c", HOLD, "0"), wanted=2)
+    _, told = end(start(bucket, None, "-c", HOLD), wanted=2)
     assert f"Another process is writing gs://bucket/held: process {first.pid} on " in told
     first.kill()
     first.communicate()
-    # Both see that it is dead, and one of them has the lock.
-    heirs = [start(bucket, None, "-c", HOLD, "20") for _ in range(2)]
-    assert sorted(child.communicate(timeout=children.LIMIT)[0] for child in heirs) == ["", "held\n"]
-    assert sorted(child.returncode for child in heirs) == [0, 2]
+    # Both see that it is dead, and one of them has the lock; it lets go once the other has been refused.
+    heirs = [start(bucket, None, "-c", HOLD, stdin=subprocess.PIPE) for _ in range(2)]
+    deadline = time.monotonic() + children.LIMIT
+    while not any(heir.poll() is not None for heir in heirs) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert sorted(heir.communicate(timeout=children.LIMIT)[0] for heir in heirs) == ["", "held\n"]
+    assert sorted(heir.returncode for heir in heirs) == [0, 2]
     assert "held/lock" not in bucket.names()
 
 
@@ -182,7 +186,7 @@ def test_what_a_bucket_refuses_is_one_paragraph(bucket: Any) -> None:
     bucket.before = lambda method, name: HTTPStatus.FORBIDDEN if method == "POST" else None
     try:
         _, told = end(start(bucket, None, "-c", WRITE, "gs://bucket/refused"), wanted=1)
-        _, at_first = end(start(bucket, None, "-c", HOLD, "0"), wanted=2)
+        _, at_first = end(start(bucket, None, "-c", HOLD), wanted=2)
     finally:
         bucket.before = lambda method, name: None
     assert "error: A file cannot be read or written (Forbidden" in told

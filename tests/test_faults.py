@@ -16,8 +16,10 @@ import pytest
 import tiny
 import toy
 
+from bert_jax.config import LoopConfig
 from bert_jax.errors import print_unraisable, storage_failure
 from bert_jax.training.checkpoints.verification import faults
+from bert_jax.training.loop import train
 
 LOOP = {"log_every": 2, "evaluate_every": 4, "save_every": 2, "keep": 2}
 STEPS = 8
@@ -42,11 +44,20 @@ int fsync(int file) { REFUSE(file) return ((int (*)(int))dlsym(RTLD_NEXT, "fsync
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("undisturbed")
-    assert run(directory).returncode == 0
+    train_to_the_end(directory)
     return directory
 
 
-def run(directory: Path, preload: Path | None = None, **fault: Any) -> subprocess.CompletedProcess[str]:
+def train_to_the_end(directory: Path) -> None:
+    job = toy.toy(directory, STEPS, LoopConfig(**LOOP))
+    try:
+        train(job)
+    finally:
+        job.batches.close()
+
+
+def train_until(directory: Path, preload: Path | None, **fault: Any) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, as the command line would."""
     arguments = {"directory": str(directory), "steps": STEPS, "loop": LOOP} | fault
     environment = children.environment(1) | ({"LD_PRELOAD": str(preload)} if preload else {})
     command = [sys.executable, str(children.WORKERS / "faulty.py"), json.dumps(arguments)]
@@ -93,17 +104,16 @@ def test_storage_that_fails_fails_the_run(
             pytest.skip("only the superuser can become somebody else")
         for path in (tmp_path, *tmp_path.parents[:2]):
             path.chmod(0o755)
-    failed = run(directory, preload, fault=fault, at=at, after=after)
+    failed = train_until(directory, preload, fault=fault, at=at, after=after)
     assert failed.returncode == 1, f"{toy.steps_kept(directory)} {failed.stderr[-4000:]}"
     told = failed.stderr.strip().splitlines()
     assert told[-1].startswith("error: ") and word in told[-1] and "Traceback" not in failed.stderr, failed.stderr[-4000:]
     kept = toy.steps_kept(directory)
     assert kept[-1] == after and not any(faults(directory / "checkpoints" / str(step)) for step in kept)
-    # Once storage works again, the same command resumes as if nothing had happened.
+    # Once storage works again, another process resumes as if nothing had happened.
     (directory / "filler").unlink(missing_ok=True)
     (directory / "checkpoints").chmod(0o755)
-    again = run(directory)
-    assert again.returncode == 0, again.stderr[-4000:]
+    train_to_the_end(directory)
     assert toy.lines(directory) == toy.lines(undisturbed)
     parameters = [toy.parameters(one, STEPS, toy.toy_parameters()) for one in (directory, undisturbed)]
     assert toy.same_bits(*parameters)

@@ -6,6 +6,7 @@ import sys
 import warnings
 from functools import partial
 
+import children
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -393,9 +394,8 @@ print([p.id for p in bert.fill_mask("很[MASK]")[0]])
 
 
 def test_two_devices_give_the_answers_of_one(tiny_pretrained, bert, tmp_path):
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu", "PYTHONPATH": ":".join(sys.path)}
     command = [sys.executable, "-c", _ELSEWHERE, str(tiny_pretrained), str(tmp_path / "v.npy")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=children.environment(2), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(np.load(tmp_path / "v.npy"), bert.embed(["这家酒店", "cat", "很" * 20]), atol=1e-5)
     assert done.stdout.strip() == str([p.id for p in bert.fill_mask("很[MASK]")[0]])
