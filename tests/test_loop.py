@@ -43,10 +43,9 @@ from bert_jax.training.loop import Job, Phase, train
 def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(tmp_path: Path) -> None:
     loop = {"log_every": 4, "evaluate_every": 8, "save_every": 3, "keep": 2}
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    children.train([{"directory": str(unbroken), "steps": 11}], loop)
     # Two steps of a log line are in the checkpoint, and two that were dispatched after it are lost.
     blow = {"directory": str(killed), "steps": 11, "signal": "SIGKILL", "at": 9, "after": 6}
-    children.train([blow], loop, wanted=children.KILLED)
+    children.train([{"directory": str(unbroken), "steps": 11}, blow], loop, wanted=children.KILLED)
     assert 6 in steps_kept(killed) and 11 not in steps_kept(killed)
     junk = killed / "checkpoints" / "9.orbax-checkpoint-tmp" / "params"
     junk.mkdir(parents=True, exist_ok=True)  # what a blow in the midst of saving leaves

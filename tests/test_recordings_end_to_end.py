@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import children
 import numpy as np
 import pytest
+from command_line import failure, json_lines, ok
 from numpy.typing import NDArray
 
 import bert_jax
@@ -35,7 +37,6 @@ from bert_jax.tasks.classification import ClassificationOptions
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("soxr")
 
-ROOT = Path(__file__).parents[1]
 ENCODER = EncoderConfig(
     layers=1, width=32, heads=2, feed_forward=64, max_positions=48, dropout=0.0, attention_dropout=0.0,
     initializer_range=0.1, position_initializer="sinusoidal",
@@ -164,18 +165,16 @@ def test_what_it_cannot_do_is_said(made: tuple[Path, Path], tmp_path: Path) -> N
         bert_jax.load(made[1] / "pretrain").embed(files(made[0])[0], prompt="query: ")
 
 
-def shell(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-m", "bert_jax", *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
-
-
-def test_a_list_of_files_in_the_shell(made: tuple[Path, Path]) -> None:
+def test_a_list_of_files_in_the_shell(
+    made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, workdir = made
     good = [str(path.relative_to(folder)) for path in files(folder, 3)]
     (folder / "broken.bin").write_bytes(b"no file of any medium")
     (folder / "list.txt").write_text("\n".join([*good, "missing.png", "broken.bin", "../run/summary.json", "/etc/hostname"]) + "\n")
     model = os.path.relpath(workdir / "finetune", folder)
-    done = shell(folder, "classify", model, "list.txt", "--output", "out.jsonl")
+    command = [sys.executable, "-m", "bert_jax", "classify", model, "list.txt", "--output", "out.jsonl"]
+    done = subprocess.run(command, cwd=folder, env=children.environment(1), capture_output=True, text=True, check=False)
     lines = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
     for name in ("list.txt", "out.jsonl", "broken.bin"):
         (folder / name).unlink()
@@ -184,9 +183,10 @@ def test_a_list_of_files_in_the_shell(made: tuple[Path, Path]) -> None:
     errors = [line["error"] for line in lines[3:]]
     assert "does not exist" in errors[0] and "leads out of" in errors[2]
     assert errors[3].startswith(f"is absolute: write it relative to {folder}, the folder of the table or list")
-    single = shell(folder, "classify", model, good[0], "--json")
-    assert json.loads(single.stdout)["label"] == lines[0]["label"]
-    missing = shell(folder, "classify", model, "missing.png")
-    assert missing.returncode == 2 and missing.stderr.count("\n") == 1 and "'missing.png' does not exist" in missing.stderr
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    ok("classify", model, good[0], "--json")
+    assert json_lines(capsys.readouterr().out)[0]["label"] == lines[0]["label"]
+    assert "'missing.png' does not exist" in failure(capsys, "classify", model, "missing.png")
 
 

@@ -1,6 +1,7 @@
 """Builds stored models, using the task that their description names, and loads their parameters."""
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,13 @@ def build(
 
 def parameter_shapes(description: ModelDescription, vocab_size: int, others: Iterable[Task] = ()) -> Any:
     """Return the shapes and dtypes of the parameters in the checkpoints of a described model."""
-    model = build(description, vocab_size, ComputeConfig(), others=others)
-    params = jax.eval_shape(model.init, jax.random.key(0), zero_row(description.input.units))["params"]
+    params = _shapes(build(description, vocab_size, ComputeConfig(), others=others), description.input.units)
     return {part: params[part] for part in params if part not in description.absent}
+
+
+@lru_cache(maxsize=16)
+def _shapes(model: Any, units: int) -> Any:
+    return jax.eval_shape(model.init, jax.random.key(0), zero_row(units))["params"]
 
 
 def load_model(

@@ -16,6 +16,7 @@ Codes = NDArray[np.int32]
 
 _NO_TOKEN = np.iinfo(np.int32).min
 _RUN = _NO_TOKEN + 1
+_UNSEEN = _NO_TOKEN + 2
 _BLOCK = 1_000_000
 _LONGEST_KEPT = 100
 _MOST_KEPT = 200_000
@@ -48,7 +49,7 @@ class BulkEncoder:
         unknown_id: int,
         count_unknown: Callable[[list[str]], list[tuple[int, int]]],
     ) -> None:
-        """Build the table of single-character encodings.
+        """Encode single characters when they first occur.
 
         Args:
             encode: returns the codes of each text in a list.
@@ -63,10 +64,7 @@ class BulkEncoder:
         self._kept_unknown: dict[str, tuple[int, int]] = {}
         self._table = np.full(1 << 16, _RUN, np.int32)
         self._table[list(map(ord, spaces))] = _NO_TOKEN
-        apart = list(apart)
-        for character, codes in zip(apart, encode(apart), strict=True):
-            if len(codes) == 1:
-                self._table[ord(character)] = codes[0]
+        self._table[list(map(ord, apart))] = _UNSEEN
 
     def __call__(self, texts: Sequence[str]) -> BulkEncoding:
         """Encode the texts."""
@@ -78,11 +76,19 @@ class BulkEncoder:
             blocks.append(encoded)
         return blocks[0] if len(blocks) == 1 else BulkEncoding(*map(np.concatenate, zip(*blocks, strict=True)))
 
+    def _fill(self, characters: list[int]) -> None:
+        for character, codes in zip(characters, self._encode(list(map(chr, characters))), strict=True):
+            self._table[character] = codes[0] if len(codes) == 1 else _RUN
+
     def _encode_block(self, texts: Sequence[str]) -> BulkEncoding:
         text = "".join(texts)
         text_ends = np.cumsum([0, *map(len, texts)])
         points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-        table = self._table[np.minimum(points, 0xFFFF)]  # U+FFFF is not a character; it stands for all other planes, which are in runs
+        places = np.minimum(points, 0xFFFF)  # U+FFFF is not a character; it stands for all other planes, which are in runs
+        table = self._table[places]
+        if (unseen := table == _UNSEEN).any():
+            self._fill(np.unique(places[unseen]).tolist())
+            table = self._table[places]
         in_run = table == _RUN
         # A run ends before a character that is not in a run, and at the end of its text.
         follows = np.zeros(len(text) + 1, np.bool_)
