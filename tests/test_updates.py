@@ -16,7 +16,8 @@ from toy import LOOP, Before, lines, parameters, same_bits, steps_kept, toy, toy
 
 from bert_jax.config import LoopConfig
 from bert_jax.errors import Interrupted, TrainingError
-from bert_jax.training.loop import Job, evaluate
+from bert_jax.training.evaluation import evaluate
+from bert_jax.training.loop import Job
 from bert_jax.training.objective import Metrics
 from bert_jax.training.steps import evaluation_step
 
@@ -124,7 +125,7 @@ def test_the_average_of_the_parameters_is_evaluated_and_saved_and_training_does_
     def step(params: Any, batch: Any, index: jax.Array) -> Metrics:
         return evaluation_step(params, batch, index, objective=job.objective, seed=job.seed)
 
-    expected = evaluate({"dense": saved}, step, job.evaluation_batches, job)["loss"]
+    expected = evaluate({"dense": saved}, step, job)["loss"]
     assert found[-1]["loss"] == pytest.approx(expected, rel=1e-5) != pytest.approx(wanted[-1]["loss"], rel=1e-2)
 
 

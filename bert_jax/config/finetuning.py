@@ -120,6 +120,8 @@ class FinetuneConfig:
     batch_size: int = 32
     """Rows in one optimizer step."""
     epochs: int = 3
+    patience: int = 0
+    """End training after this many evaluations (`loop.evaluate_every`) without a better score on dev; 0 trains for all epochs."""
     dropout: float = 0.1
     """Dropout before the task head."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -132,6 +134,7 @@ class FinetuneConfig:
             texts = (self.data.text, self.data.text_pair)
             require(column not in texts, f"task.{option}", column, "it must not be one of the text columns.")
         positive(self, "examples_per_row", "batch_size", "epochs")
+        not_negative(self, "patience")
         fraction(self, "dropout")
         require(self.length >= 8, "length", self.length, "it must be at least 8 tokens.")
         require(

@@ -19,6 +19,7 @@ from bert_jax.model import directory as model_directory
 from bert_jax.model.attention import resolve_attention
 from bert_jax.model.bert import SHARED_PARAMETERS
 from bert_jax.model.directory import ModelDescription
+from bert_jax.runtime.metrics import read_metrics
 from bert_jax.tasks import find
 from bert_jax.tasks.base import FinetuningTask, Scorer, Task, Tuned
 from bert_jax.tasks.stored import build
@@ -158,6 +159,7 @@ def _job(
         data_fingerprint=labelled.fingerprint,
         skip_above=stage.optimizer.skip_above,
         ema=stage.optimizer.ema,
+        patience=stage.patience,
         flops=task.flops(description, stage),
         model=model_directory.identity(description, tokenizer),
     )
@@ -200,7 +202,8 @@ def _score(
         scorer.add(examples, found)
     if jax.process_index() == 0:
         _write_predictions(job.directory / PREDICTIONS, labelled.test, scorer)
-    return {"train_examples": len(labelled.train), "test_examples": len(labelled.test), **scorer.result(), "steps": job.steps}
+    steps = read_metrics(job.directory)[-1]["step"]  # fewer than planned if training ended early
+    return {"train_examples": len(labelled.train), "test_examples": len(labelled.test), **scorer.result(), "steps": steps}
 
 
 def _write_predictions(path: Path, examples: LabelledExamples, scorer: Scorer) -> None:

@@ -24,6 +24,7 @@ from bert_jax.runtime.metrics import MetricsWriter
 from bert_jax.runtime.progress import TrainingProgress
 from bert_jax.storage.files import DiskCopy
 from bert_jax.training.checkpoints.saving import Checkpoints, Position
+from bert_jax.training.evaluation import Patience, Window, evaluate, total_loss
 from bert_jax.training.losses import Mean
 from bert_jax.training.objective import Objective
 from bert_jax.training.peak import peak_flops
@@ -69,6 +70,8 @@ class Job:
     skip_above: float = 0.0
     ema: float = 0.0
     """`skip_above` and `ema`: see `bert_jax.training.steps.train_step`; 0 disables either."""
+    patience: int = 0
+    """Training ends after so many evaluations without a better score; 0 for never."""
     flops: int = 0
     """Model FLOPs per step, from which model FLOP/s and MFU are reported; 0 reports neither."""
     next_phase: "Phase | None" = None
@@ -83,41 +86,6 @@ class Phase:
     batches: Batches
     evaluation_batches: Sequence[HostBatch]
     flops: int = 0
-
-
-class _Window:
-    """Sums of the metrics since the last log line. Saved in checkpoints, so that a resumed run logs the same lines."""
-
-    def __init__(self, saved: Mapping[str, Sequence[float]] | None = None) -> None:
-        self.sums: dict[str, list[float]] = {name: list(pair) for name, pair in (saved or {}).items()}
-
-    def add(self, metrics: Mapping[str, Mean]) -> None:
-        for name, mean in metrics.items():
-            pair = self.sums.setdefault(name, [0.0, 0.0])
-            pair[0] += float(mean.total)
-            pair[1] += float(mean.count)
-
-    def means(self) -> dict[str, float]:
-        return {name: total / count for name, (total, count) in self.sums.items() if count}
-
-
-def total_loss(means: Mapping[str, float], objective: Objective) -> float:
-    """Return the loss that a training step minimizes, given the means of its parts."""
-    return sum(means.get(name, 0.0) for name in objective.losses)
-
-
-def evaluate(
-    params: Any, step: EvaluationStep, batches: Sequence[HostBatch], job: Job, stop: Callable[[], bool] = lambda: False
-) -> dict[str, float] | None:
-    """Return the means over fixed held-out batches, without dropout and with the same masks at every call; None if stopped."""
-    window = _Window()
-    for index, batch in enumerate(batches):
-        if stop():
-            return None
-        window.add(jax.device_get(step(params, place_batch(batch, job.mesh), jnp.int32(index))))
-    means = window.means()
-    means.pop("real_tokens", None)
-    return {"loss": total_loss(means, job.objective), **means}
 
 
 def _merged(state: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +106,7 @@ class _Training:
     def __init__(self, job: Job, checkpoints: Checkpoints) -> None:
         self.job, self.checkpoints = job, checkpoints
         self.state = create_state(job.init, job.optimizer, job.mesh, track_loss=job.skip_above > 0, average=job.ema > 0)
-        self.window, self.real_tokens, self.step = _Window(), 0, 0
+        self.window, self.real_tokens, self.step, self.patience = Window(), 0, 0, Patience(job.patience)
         self.skipped, self.skipped_in_a_row = 0, list[dict[str, Any]]()
         self.metrics_mark: dict[str, Any] | None = None
         if checkpoints.latest is not None:
@@ -182,9 +150,13 @@ class _Training:
                 f"{self.job.data_fingerprint}: its files, vocabulary or settings have changed. Restore them, or start in a new workdir."
             )
         self.step, self.real_tokens = int(self.state.step), position["real_tokens"]
-        self.window = _Window(position["window"])
+        self.window = Window(position["window"])
         self.skipped, self.skipped_in_a_row = position.get("skipped", 0), position.get("skipped_in_a_row", [])
         self.metrics_mark = position.get("metrics")
+        self.patience = Patience(self.job.patience, position.get("patience"))
+        # Stopped during the evaluation of this step, the run evaluated it later, and saved the score alone.
+        if self.evaluates and (score := self.checkpoints.score(self.step)) is not None:
+            self.patience.add(self.step, score)
         # A checkpoint saved exactly at the end of a phase has the position of that phase; the next phase starts from its own beginning.
         if self.job.next_phase and self.step > self.job.next_phase.after:
             self._start_phase(self.job.next_phase)
@@ -199,6 +171,7 @@ class _Training:
             "skipped": self.skipped,
             "skipped_in_a_row": list(self.skipped_in_a_row),
             "data": self.job.data_fingerprint,
+            **self.patience.position(),
             # The first process writes both the metrics and the position.
             **({"metrics": self.writer.mark()} if self.writer else {}),
         }
@@ -258,7 +231,7 @@ class _Training:
 
     def _skip(self, step: int, metrics: Mapping[str, Mean], position: dict[str, Any]) -> None:
         # Its metrics are left out of the sums, which a single non-finite value would invalidate.
-        window = _Window()
+        window = Window()
         window.add(metrics)
         numbers = {name: window.means().get(name, 0.0) for name in (*self.job.objective.losses, "gradient_norm")}
         finite = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
@@ -301,7 +274,7 @@ class _Training:
         }
         if self.writer:
             self.writer.write(self.step, "train", fields)
-        self.window, self.clock, self.waited, self.clocked_tokens, self.clocked_flops = _Window(), now, 0.0, 0, 0
+        self.window, self.clock, self.waited, self.clocked_tokens, self.clocked_flops = Window(), now, 0.0, 0, 0
         return fields
 
     @property
@@ -312,14 +285,16 @@ class _Training:
     def evaluate(self, stop: Stop, progress: TrainingProgress) -> float | None:
         """Evaluate this step and return its score, or write nothing and return None if the run is stopped during the evaluation."""
         start = time.perf_counter()
-        held_out = evaluate(self.state.model, self.evaluation_step, self.job.evaluation_batches, self.job, stop.requested)
+        held_out = evaluate(self.state.model, self.evaluation_step, self.job, stop.requested)
         if held_out is None:
             return None
         if self.writer:
             self.writer.write(self.step, "valid", held_out)
         progress.message(f"{self.job.name}  step {self.step}  held out:  " + "  ".join(f"{n} {v:.4g}" for n, v in held_out.items()))
         self.clock += time.perf_counter() - start
-        return self.job.score(held_out)
+        score = self.job.score(held_out)
+        self.patience.add(self.step, score)
+        return score
 
     def save(self, score: float | None = None) -> None:
         start = time.perf_counter()
@@ -362,7 +337,7 @@ def train(job: Job) -> int:
 def _drive(run: _Training, stop: Stop, progress: TrainingProgress) -> None:
     job, shown = run.job, dict[str, float]()
     stopped = run.unevaluated and not _evaluate_again(run, stop, progress)
-    while run.step < job.steps and not stopped:
+    while run.step < job.steps and not stopped and not run.patience.exhausted:
         run.advance()
         run.checkpoints.check()
         last = run.step == job.steps
@@ -379,11 +354,13 @@ def _drive(run: _Training, stop: Stop, progress: TrainingProgress) -> None:
             stopped = score is None
         if run.evaluates or save or stopped:
             run.save(score)
-        if last and not stopped:
+        if (last or run.patience.exhausted) and not stopped:
             # A run that is stopped while the last checkpoint is being written should not have to repeat its last steps.
             run.checkpoints.wait()
             stopped = stop.requested()
     run.checkpoints.verified()
+    if run.patience.exhausted and not stopped:
+        progress.message(f"{job.name}  ended at step {run.step}: {job.patience} evaluations without a better score")
     if stopped:
         run.checkpoints.wait()
         raise Interrupted(
