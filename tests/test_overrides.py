@@ -228,7 +228,8 @@ TASK = dataclasses.replace(PRETRAIN, finetune=FinetuneConfig(task=Classification
 def test_a_task_is_chosen_and_its_options_set_in_any_order():
     typed = ["finetune.task.label=stars", "finetune.task=classify", "finetune.task.labels=1,2", "finetune.task.pooling=mean"]
     assert apply_overrides(BOTH, typed, choices()) == TASK == apply_overrides(BOTH, typed[::-1], choices())
-    assert to_dict(TASK)["finetune"]["task"] == {"name": "classification", "label": "stars", "labels": ["1", "2"], "pooling": "mean"}
+    given = {"name": "classification", "label": "stars", "labels": ["1", "2"], "pooling": "mean"}
+    assert to_dict(TASK)["finetune"]["task"] == given | {"class_weights": "none", "label_smoothing": 0.0}
     for override, parts in (
         ("finetune.task=clasify", ["one of classify, classification", "Did you mean classify"]),
         ("finetune.task.poling=mean", ["Did you mean --config.finetune.task.pooling"]),
