@@ -29,7 +29,7 @@ from bert_jax.tasks.classification.labels import ClassLabels
 from bert_jax.training.checkpoints.saving import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
-ODD = ("a b", "a#b", "50%", "%2F", "what?", "a*", "酒店", "~me", "caf\u00e9", "-x")
+ODD = ("a b/a#b", "50%/%2F", "what?/a*", "酒店/caf\u00e9", "~me", "-x")
 
 
 @pytest.fixture
