@@ -1,6 +1,8 @@
 """The codebook of units: which code a unit gets, what a code stands for, and files that are not what they should be."""
 
+import base64
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from bert_jax.errors import InputError
+from bert_jax.modalities.audio.slices import Slices
 from bert_jax.modalities.image.patches import Patches
 from bert_jax.modalities.media.codebook import FILE, SPECIAL_TOKENS, Codebook, _refined
 from bert_jax.modalities.media.options import CodebookConfig
+from bert_jax.modalities.media.pictures import contact_sheet
 
 GRAY = Patches(size=8, patch=2, color=False, block=2)
 
@@ -251,3 +255,17 @@ def test_flipped_bits_never_end_in_a_traceback(codebook: Codebook, tmp_path: Pat
 def test_settings_that_make_no_sense(values: dict[str, int]) -> None:
     with pytest.raises(InputError, match=next(iter(values))):
         CodebookConfig(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("extractor", "count"), [(Patches(size=8, patch=2), 64), (Slices(bands=40), 200), (Patches(size=8, patch=2), 2)])
+def test_a_sheet_of_codes_fits_on_a_page_and_shows_them_all(extractor: Any, count: int) -> None:
+    image = pytest.importorskip("PIL.Image")
+    size = extractor.units.size
+    # Units far below the mean are dark, on a white sheet.
+    centroids = np.full((count, size), -3, np.float32)
+    book = Codebook(extractor, centroids, np.zeros(size, np.float32), np.ones(size, np.float32), "dimensions")
+    sheet = image.open(io.BytesIO(base64.b64decode(contact_sheet(book).partition(",")[2]))).convert("L")
+    tile = extractor.tile(book.prototypes(np.array([len(SPECIAL_TOKENS)]))[0])
+    dark = (np.asarray(sheet) < 128).sum()
+    assert dark == count * (tile.mean(-1) < 128).sum() == count * tile.shape[0] * tile.shape[1]
+    assert 1 <= sheet.width / sheet.height <= 6

@@ -1,5 +1,7 @@
 """Pictures of units and codes for the report, as data URIs."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,7 +10,8 @@ from bert_jax.modalities.media.png import data_uri
 
 _GAP = 1
 _MOST_CODES = 1024
-_SHEET_COLUMNS = 32
+_SHEET_SHAPE = 4.0
+"""About how many times wider than high a contact sheet is, whatever the shape of a unit."""
 _STRONGEST_TINT = 0.6
 """So that improbable codes can still be seen."""
 
@@ -45,7 +48,7 @@ def contact_sheet(reader: Codebook) -> str:
     count = min(len(reader.centroids), _MOST_CODES)
     cells = [reader.extractor.tile(unit) for unit in reader.prototypes(np.arange(count) + len(SPECIAL_TOKENS))]
     height, width = cells[0].shape[:2]
-    columns = min(_SHEET_COLUMNS, count)
+    columns = min(count, math.ceil(math.sqrt(_SHEET_SHAPE * count * (height + _GAP) / (width + _GAP))))
     rows = -(-count // columns)
     sheet = np.full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), 255, np.uint8)
     for index, cell in enumerate(cells):
