@@ -144,7 +144,7 @@ def test_the_report_shows_pictures(finished: Path) -> None:
     captions = [caption for _, caption in found]
     assert captions.count("original") == captions.count("masked") == captions.count("completed") > 2
     assert {size for size, (_, caption) in zip(sizes, found, strict=True) if caption} == {(8, 8)}
-    assert (16 * 3 - 1, 2) in sizes, "the 16 codes in a row"
+    assert (8 * 3 - 1, 2 * 3 - 1) in sizes, "the 16 codes in two rows"
     assert "masked units have the predicted code" in report and "Does the second part follow?" in report
 
 
