@@ -295,9 +295,10 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(encoding, "_BATCHES_BEFORE_PROCESSES", 2)
     monkeypatch.setattr(encoding, "cores", lambda: 1)
     monkeypatch.setattr(files, "_CHUNK", 4096)
-    peaks = []
-    for count in (50, 200, 3200):  # the first for what is imported and kept at first use
+    sizes, peaks = [], []
+    for count in (50, 800, 3200):  # the first for what is imported and kept at first use, the second fills all buffers
         write_corpus(tmp_path / f"{count}.txt", count, sentences=20)
+        sizes.append((tmp_path / f"{count}.txt").stat().st_size)
         config = CorpusConfig(source=str(tmp_path / f"{count}.txt"), segmenter="characters")
         gc.collect()
         gc.freeze()  # beside the heap of all other tests, cycles would be left for long
@@ -308,7 +309,8 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, tokenizer, monkeypatch):
         finally:
             tracemalloc.stop()
             gc.unfreeze()
-    assert peaks[2] < 2 * peaks[1]
+    # How full the buffers between threads are depends on timing; a corpus held in memory takes more than its own size.
+    assert peaks[2] - peaks[1] < (sizes[2] - sizes[1]) / 2
 
 
 def test_progress_says_megabytes_a_second_and_nothing_goes_to_standard_output(config, tokenizer, tmp_path, capsys):
