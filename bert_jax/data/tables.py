@@ -61,6 +61,10 @@ class ListColumn(str):
     """The name of a column whose values may be lists; their text is JSON."""
 
 
+class JsonColumn(ListColumn):
+    """The name of a column whose values may be lists or objects; their text is JSON."""
+
+
 def file_format(path: Path) -> str:
     """Return the suffix that identifies the file format, ignoring compression: `.tsv` for `reviews.tsv.gz`."""
     return Path(path.stem).suffix if path.suffix in PACKED else path.suffix
@@ -187,7 +191,7 @@ def _value_problem(record: Mapping[str, Any], columns: Mapping[str, str]) -> str
             continue
         if isinstance(value, float | np.floating) and not math.isfinite(value):
             return f"has the non-finite number {value} in column {column!r}: use text or a finite number."
-        if isinstance(column, ListColumn) and not isinstance(value, dict):
+        if isinstance(column, JsonColumn if isinstance(value, dict) else ListColumn):
             continue
         if isinstance(value, list | dict) or (isinstance(value, np.ndarray) and value.ndim):
             kind = "an object" if isinstance(value, dict) else "a list"
