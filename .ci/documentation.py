@@ -105,6 +105,7 @@ def make_readers_files() -> None:
         "test.tsv": "\n".join(["text\tlabel", *rows[80:120]]),
         "texts.txt": "\n".join(["房间很[MASK]。", "服务[MASK]好。"]),
         "mentions.tsv": "\n".join(["text\tlabels", *mentions(texts[:400])]),
+        "names.conll": "\n\n".join(people(text[:60] for text in texts[:200])),
         "similar.tsv": "\n".join(["a\tb\tscore", *similar(texts[:200])]),
         "pairs.tsv": "a\tb\n他打开门。\t屋里没有人。",
     }
@@ -114,6 +115,16 @@ def make_readers_files() -> None:
     make_readers_media()
     export = [sys.executable, "-m", "bert_jax", "export", "runs/demo/pretrain", "downloads/bert-base-chinese"]
     subprocess.run(export, cwd=ROOT, check=True)
+
+
+def people(texts: Iterable[str]) -> Iterator[str]:
+    """Texts as characters with tags; those for staff are entities."""
+    for text in texts:
+        tags = ["O"] * len(text)
+        for word in ("服务员", "前台", "老板", "客人"):
+            for start in (index for index in range(len(text)) if text.startswith(word, index)):
+                tags[start : start + len(word)] = ["B-PER", *["I-PER"] * (len(word) - 1)]
+        yield "\n".join(f"{character}\t{tag}" for character, tag in zip(text, tags, strict=True) if character.strip())
 
 
 def mentions(texts: Iterable[str]) -> Iterator[str]:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -52,6 +52,14 @@ class LabelReader(Protocol):
 
         Both arguments and both results are int64 indices; examples are swapped between the two parts as needed.
         """
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """A `LabelReader` that repairs labels where it is configured to."""
+
+    def notes(self) -> tuple[str, ...]:
+        """Return sentences about what was repaired; called after `LabelReader.targets`."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,8 @@ class Labelled:
     """Training examples dropped before dev was held out: repeated texts, and texts with conflicting labels."""
     overlaps: dict[str, int]
     """For `dev` and `test`, the number of examples that also appear in the training set and so measure memorization."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what the reader of the labels repaired."""
 
     @property
     def fingerprint(self) -> str:
@@ -159,7 +169,8 @@ def load_labelled(
     if config.max_train_examples:
         order, count = np.random.default_rng(seed).permutation(len(train)), config.max_train_examples
         train = train.select(labels.keep(order[:count], order[count:], train.targets)[0])
-    return Labelled(train, parts["dev"], parts["test"], names, duplicates, _overlaps(train, parts, sources, config))
+    notes = labels.notes() if isinstance(labels, Noting) else ()
+    return Labelled(train, parts["dev"], parts["test"], names, duplicates, _overlaps(train, parts, sources, config), notes)
 
 
 def _overlaps(

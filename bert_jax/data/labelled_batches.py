@@ -1,9 +1,9 @@
 """Batches of tokenized labelled text, for fine-tuning and evaluation."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import grain
 import numpy as np
@@ -36,19 +36,36 @@ class EncodedExamples:
     """Number of examples that were longer than a row and were truncated at the end."""
     units: np.ndarray | None = None
     """[t, U]: the unit of each token, if the modality has units."""
+    token_labels: np.ndarray | None = None
+    """int32 [t]: the label of each token, -1 for none; for tasks that label tokens, not examples."""
+    items: np.ndarray | None = None
+    """int64 [t]: for such tasks, what each token's label belongs to, such as the index of its word in the data; -1 for nothing."""
 
     def rows(self, placement: Placement, own: range, special: SpecialTokens, length: int, per_row: int) -> tuple[Batch, np.ndarray]:
-        """Return the batch of the rows in `own`, and the example in each slot, int64 [rows, per_row], -1 for empty slots.
+        """Return the batch of the rows in `own`, and what each of the model's outputs is about.
 
         Rows past the last one of the placement are empty.
+
+        Returns:
+            The batch, and the example in each slot, int64 [rows, per_row], or the item of each token, int64 [rows, L]; -1 for none.
         """
         inside = np.flatnonzero((placement.rows >= own.start) & (placement.rows < own.stop))
         here = Placement(placement.rows[inside] - own.start, placement.slots[inside], placement.offsets[inside], len(own))
         chosen = self.examples.select(inside)
-        batch = assemble(chosen, here, self.tokens, self.word_starts, special, length, per_row, "labels", self.units)
+
+        def assembled(token_labels: np.ndarray | None) -> Batch:
+            return assemble(chosen, here, self.tokens, self.word_starts, special, length, per_row, "labels", self.units, token_labels)
+
+        batch = assembled(self.token_labels)
+        if self.items is not None:
+            return batch, assembled(self.items)["labels"]
         indices = np.full((len(own), per_row), -1, np.int64)
         indices[here.rows, here.slots] = inside
         return batch, indices
+
+
+EncodeExamples: TypeAlias = Callable[[LabelledExamples, Any, int], EncodedExamples]
+"""Tokenizes labelled examples for rows of so many tokens; the second argument is the `bert_jax.data.reader.Reader`."""
 
 
 def encode_examples(examples: LabelledExamples, tokenizer: Encoder, length: int) -> EncodedExamples:
@@ -167,6 +184,7 @@ def labelled_batches(
     stream: str,
     process_index: int = 0,
     process_count: int = 1,
+    encode: EncodeExamples = encode_examples,
 ) -> LabelledBatches:
     """Return the training batches of one process: every example once per epoch, in packed rows, with `labels` [B, E, ...].
 
@@ -182,24 +200,26 @@ def labelled_batches(
         stream: the kind of task; part of the fingerprint that a saved position is checked against.
         process_index: index of this process.
         process_count: number of processes.
+        encode: tokenizes the examples.
 
     Raises:
         InputError: `batch_size` is not divisible by the number of processes.
     """
     own = own_rows(batch_size, process_index, process_count)
-    encoded = encode_examples(examples, tokenizer, length)
+    encoded = encode(examples, tokenizer, length)
     return LabelledBatches(_Epochs(encoded, tokenizer, length, examples_per_row, packing, batch_size, seed, epochs, own, stream), epochs)
 
 
 def labelled_evaluation(
-    examples: LabelledExamples, tokenizer: Encoder, length: int, examples_per_row: int, packing: bool, batch_size: int
+    examples: LabelledExamples, tokenizer: Encoder, length: int, examples_per_row: int, packing: bool, batch_size: int,
+    encode: EncodeExamples = encode_examples,
 ) -> list[tuple[Batch, np.ndarray]]:
     """Return every example once, in global batches of `batch_size` rows; the last batch is padded with empty rows.
 
     Returns:
-        Pairs of a batch and the index of the example in each slot, int64 [batch_size, examples_per_row], -1 for empty slots.
-    """
-    encoded = encode_examples(examples, tokenizer, length)
+        Pairs of a batch and what its outputs are about; see `EncodedExamples.rows`.
+    """  # fmt: skip
+    encoded = encode(examples, tokenizer, length)
     placement = pack(encoded.examples.lengths, length, examples_per_row if packing else 1)
     starts = range(0, placement.count, batch_size)
     return [encoded.rows(placement, range(start, start + batch_size), tokenizer, length, examples_per_row) for start in starts]

@@ -88,6 +88,7 @@ def assemble(
     examples_per_row: int,
     label_field: str,
     units: np.ndarray | None = None,
+    token_labels: np.ndarray | None = None,
 ) -> Batch:
     """Write the examples into rows and return the fields of the batch layout, with the labels under the name `label_field`.
 
@@ -102,6 +103,8 @@ def assemble(
         label_field: `is_next` or `labels`.
         units: [t, U], the unit vector of each token, if the modality has units. The batch then has a field `units` [B, L, U],
             zero at special tokens and padding.
+        token_labels: int [t], the label of each token, at least 0, or -1; the labels of the batch are then [B, L], not those of the
+            examples.
     """
     sizes = examples.lengths
     example = np.repeat(np.arange(len(examples)), sizes)
@@ -141,6 +144,8 @@ def assemble(
     if units is not None:
         special_units = np.zeros((2, units.shape[1]), units.dtype)
         batch["units"] = spread(np.concatenate([units, special_units])[source], 0, units.dtype)
+    if token_labels is not None:
+        batch[label_field] = spread(np.concatenate([token_labels, [-1, -1]])[source], -1, token_labels.dtype)
     return batch
 
 

@@ -106,19 +106,19 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     return _checked(str(path), _records(path, {}))
 
 
-def read_lines(path: Path) -> Iterator[Row]:
-    """Yield every non-blank line, without its line ending; raises the same errors as `read_rows`."""
-    return _checked(str(path), scan_lines(path))
+def read_lines(path: Path, blank: bool = False) -> Iterator[Row]:
+    """Yield every non-blank line, or every line, without its line ending; raises the same errors as `read_rows`."""
+    return _checked(str(path), scan_lines(path, blank))
 
 
-def scan_lines(path: Path) -> Iterator[Row | BadRow]:
-    """Yield every non-blank line, without its line ending, with a `BadRow` for each malformed line.
+def scan_lines(path: Path, blank: bool = False) -> Iterator[Row | BadRow]:
+    """Yield every line, without its line ending, with a `BadRow` for each malformed line; blank lines only if asked for.
 
     Raises:
         InputError: the file is missing or damaged.
     """
     for line, text in _lines(path):
-        if text.strip():
+        if blank or text.strip():
             problem = _text_problem(text)
             yield BadRow(line, problem) if problem else Row(line, (text.rstrip("\r\n"),))
 

@@ -37,6 +37,7 @@ _HEADS = {
         Entry("cls.seq_relationship.bias", ("next_sentence", "dense", "bias"), _CLASSES_SWAPPED),
     ),
     "classifier": tuple(linear("classifier", "classifier", "dense")),
+    "tagger": tuple(linear("classifier", "tagger", "dense")),
 }
 
 

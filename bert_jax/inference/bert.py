@@ -32,6 +32,7 @@ from bert_jax.tasks.classification import Classification
 from bert_jax.tasks.multilabel import LabelSet
 from bert_jax.tasks.pretraining import Prediction
 from bert_jax.tasks.stored import build, load_model
+from bert_jax.tasks.tagging.questions import Span
 
 Single: TypeAlias = str | bytes | Path | tuple[NDArray[Any], int] | Item | Masked | Half
 """A text; or a path, the bytes of a file, samples with their rate, or one of these with masked units. An array is one input or many."""
@@ -84,8 +85,8 @@ class Bert:
     """A trained model, as returned by `bert_jax.load`.
 
     A pre-trained model supports `fill_mask`, `score` and, if it was trained for it, `next_sentence`; a classifier, of one or several
-    labels, supports `classify`, and a regression model `regress`; all support `embed`. A method that the model does not support raises
-    InputError. A text that is too long for the model is truncated, with a `TruncationWarning`.
+    labels, supports `classify`, a regression model `regress`, and a tagger `tag`; all support `embed`. A method that the model does not
+    support raises InputError. A text that is too long for the model is truncated, with a `TruncationWarning`.
 
     Attributes:
         config: the encoder's architecture.
@@ -253,6 +254,27 @@ class Bert:
             InputError: the model is not a regression model; see also `classify`.
         """
         return self._unwrap(texts, self._answer("regress", texts, pairs))
+
+    @overload
+    def tag(self, texts: str) -> list[Span]: ...
+    @overload
+    def tag(self, texts: Iterable[str | Sequence[str]]) -> list[list[Span]]: ...
+    def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[Span] | list[list[Span]]:
+        """Return the tagged spans of each text: its entities or, for tags without prefixes such as parts of speech, its words.
+
+        A text that is longer than the model's limit is read in overlapping windows, so nothing is truncated.
+
+        Args:
+            texts: one text or several. A text may also be a list of words, whose string has spaces between words, except next to Chinese
+                characters.
+
+        Returns:
+            For one text, its spans in order; for several texts, a list of these. Offsets are characters of the text as given.
+
+        Raises:
+            InputError: the model is not a tagger, or a text is empty.
+        """
+        return self._unwrap(texts, self._answer("tag", texts, None))
 
     def answer(self, name: str, texts: Iterable[Any], pairs: Iterable[Any] | None = None, **options: Any) -> Answers:
         """Answer a question about each text.

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from bert_jax.data.queries import Queries, encode_queries
 from bert_jax.errors import InputError, TextError
 from bert_jax.runtime.ahead import Finish, one_ahead
-from bert_jax.tasks.base import ONE_SEGMENT_TYPE, Loaded
+from bert_jax.tasks.base import ONE_SEGMENT_TYPE, Encode, Loaded
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class ChunkedAsk:
         texts: Iterable[Any],
         pairs: Iterable[Any] | None,
         start: Callable[[Queries], Finish[T]],
-        masked: bool = False,
+        encode: Encode = encode_queries,
         max_tokens: int = 0,
     ) -> list[T]:
         """Return the result of `start` for each chunk of texts. The next chunk is dispatched before the results of a chunk are awaited.
@@ -42,7 +42,7 @@ class ChunkedAsk:
             texts: the texts.
             pairs: the second text of each pair, or None.
             start: dispatches a chunk to the devices.
-            masked: the question is about the [MASK]s of a text, so long texts are truncated around them.
+            encode: converts a chunk of texts to queries.
             max_tokens: truncate texts to this many tokens, if fewer than the model's maximum length; 0 for no further limit.
         """
         encoder = self._model.description.encoder
@@ -54,7 +54,7 @@ class ChunkedAsk:
         def started() -> Iterator[Finish[T]]:
             for first, (left, right) in _chunks(texts, pairs, self._model.tokenizer.nouns.input):
                 try:
-                    queries = encode_queries(left, right, self._model.tokenizer, self.positions, masked)
+                    queries = encode(left, right, self._model.tokenizer, self.positions)
                 except TextError as error:
                     raise error.moved(lambda index, first=first: first + index) from None  # type: ignore[misc]
                 self.truncated += queries.truncated

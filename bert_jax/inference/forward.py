@@ -69,6 +69,23 @@ class Forward:
         sent = [(packed.examples, work(batch)) for packed, batch in self._dispatch(queries)]
         return lambda: _in_order([(own.indices, (own.rows, own.columns), answers) for own, answers in sent])
 
+    def per_token(self, queries: Queries, work: Callable[[Any], jax.Array]) -> Finish[np.ndarray]:
+        """Apply `work`, which returns [B, L, ...] for a batch, and return its result for each token of each example.
+
+        Returns:
+            [t, ...]: the tokens of the first example from [CLS] to the last [SEP], then those of the second, and so on.
+        """
+        ends = np.cumsum(queries.examples.lengths)
+        begins = ends - queries.examples.lengths
+        sent = []
+        for packed, batch in self._dispatch(queries):
+            table = np.zeros(packed.fields["cls_positions"].shape, np.int64)
+            table[packed.examples.rows, packed.examples.columns] = begins[packed.examples.indices]
+            rows, columns = np.nonzero(packed.fields["example_ids"])
+            ids, positions = (packed.fields[name][rows, columns] for name in ("example_ids", "positions"))
+            sent.append((table[rows, ids - 1] + positions, (rows, columns), work(batch)))
+        return lambda: _in_order(sent)
+
     def per_masked_token(self, queries: Queries, head: Callable[..., Any]) -> Finish[Any]:
         """Apply `head` to all masked tokens, in slices of fixed size, and return its results: [c, ...].
 

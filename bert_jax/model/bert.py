@@ -1,4 +1,4 @@
-"""BERT models that combine the encoder with heads: pre-training and classification."""
+"""BERT models that combine the encoder with heads: for pre-training, and over examples or over tokens for fine-tuning."""
 
 import dataclasses
 import warnings
@@ -130,4 +130,27 @@ class ClassificationModel(BertModel):
 
     def outputs(self, batch: Batch) -> dict[str, jax.Array]:
         """Return the logits [B, E, C] by name."""
+        return {"scores": self(batch)}
+
+
+class TokenModel(BertModel):
+    """Encoder with a linear layer over the vector of every token, whose parameters are called `head`."""
+
+    classes: int = 2
+    head: str = "head"
+    head_dropout: float = 0.0
+
+    def setup(self) -> None:
+        super().setup()
+        setattr(self, self.head, LinearHead(self.classes, self.config))
+
+    def __call__(self, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
+        """Return float32 logits [B, L, C]; per-row keys [B] enable dropout."""
+        encoder_keys, head_keys = split_rows(keys, 2)
+        hidden, _ = self.encode(batch, encoder_keys)
+        logits: jax.Array = getattr(self, self.head)(dropout(hidden, self.head_dropout, head_keys))
+        return logits
+
+    def outputs(self, batch: Batch) -> dict[str, jax.Array]:
+        """Return the logits [B, L, C] by name."""
         return {"scores": self(batch)}

@@ -1,15 +1,18 @@
 """Renders what tasks display (`bert_jax.tasks.display`) as HTML."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from bert_jax.data.nouns import Nouns
 from bert_jax.report import svg
 from bert_jax.report.svg import Chart, Series
-from bert_jax.tasks.display import Bars, Curve, Example, Figure, Guess, Json, Matrix, Panel, Scatter, Shown, Table, integer
+from bert_jax.tasks.display import Bars, Curve, Example, Figure, Guess, Json, Marked, Matrix, Panel, Scatter, Shown, Table, integer
 
 Lines = Sequence[Json]
+
+_COLORS = 6
+"""Colors of marks in the style sheet."""
 
 
 def figures(shown: Sequence[Figure]) -> str:
@@ -23,15 +26,32 @@ def figures(shown: Sequence[Figure]) -> str:
 
 
 def panel(shown: Panel) -> str:
-    """Return the examples of a panel under its title."""
-    articles = "".join(_article(example) for example in shown.examples)
+    """Return the examples of a panel under its title. Marks with the same label have the same color."""
+    texts = [text for example in shown.examples for text in example.texts if isinstance(text, Marked)]
+    labels = sorted({mark.label for text in texts for mark in text.marks})
+    colors = {label: f"color{index % _COLORS}" for index, label in enumerate(labels)}
+    articles = "".join(_article(example, colors) for example in shown.examples)
     return f'<h3>{escape(shown.title)}</h3>\n<div class="examples">\n{articles}</div>\n' if articles else ""
 
 
-def _article(example: Example) -> str:
-    text = "<br>".join(escape(text).replace("[MASK]", "<mark>[MASK]</mark>") for text in example.texts)
+def _article(example: Example, colors: Mapping[str, str]) -> str:
+    text = "<br>".join(
+        _marked(text, colors) if isinstance(text, Marked) else escape(text).replace("[MASK]", "<mark>[MASK]</mark>")
+        for text in example.texts
+    )
     lists = "".join(f"<ol>{''.join(_guess(guess) for guess in guesses)}</ol>" for guesses in example.guesses)
     return f"<article><p>{text}</p>{_pictures(example)}{lists}</article>\n"
+
+
+def _marked(shown: Marked, colors: Mapping[str, str]) -> str:
+    parts, place = [f"<small>{escape(shown.note)}:</small> "] if shown.note else [], 0
+    for mark in shown.marks:
+        inside = escape(shown.text[mark.start : mark.end])
+        label = f"<small>{escape(mark.label)}</small>" if mark.label else ""
+        parts += [escape(shown.text[place : mark.start]), f'<mark class="{colors[mark.label]}">{inside}{label}</mark>']
+        parts += [_verdict(False)] if mark.correct is False else []
+        place = mark.end
+    return "".join(parts) + escape(shown.text[place:])
 
 
 def _pictures(example: Example) -> str:

@@ -33,7 +33,7 @@ from bert_jax.training.state import abstract_state, create_state
 PREDICTIONS = "predictions.jsonl"
 
 _Evaluation: TypeAlias = Sequence[tuple[HostBatch, np.ndarray]]
-"""Batches, and the example in each of their slots."""
+"""Batches, and what the outputs of each are about (`bert_jax.data.labelled_batches.EncodedExamples.rows`)."""
 
 
 def finetune(
@@ -82,12 +82,12 @@ def finetune(
     model = build(description, tokenizer.vocab_size, compute, stage.dropout, tasks)
     batches = labelled_batches(
         labelled.train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
-        task.kind, jax.process_index(), jax.process_count(),
+        task.kind, jax.process_index(), jax.process_count(), task.encode,
     )  # fmt: skip
     start = partial(_warm_start, pretrained, encoder, tokenizer, tasks) if pretrained else None
     job = _job(config, stage, task, directory, labelled, tokenizer, description, model, mesh, start, batches)
     # Before training, so that an input that cannot be read is found now.
-    test = _evaluation(labelled.test, tokenizer, stage)
+    test = _evaluation(task, labelled.test, tokenizer, stage)
     try:
         train(job)
     finally:
@@ -132,7 +132,7 @@ def _job(
     config: RunConfig, stage: FinetuneConfig, task: FinetuningTask[Any], directory: Path, labelled: Labelled, tokenizer: Reader,
     description: ModelDescription, model: Any, mesh: Mesh, warm_start: Callable[[Any], Any] | None, batches: LabelledBatches,
 ) -> Job:  # fmt: skip
-    dev = [_own_rows(batch) for batch, _ in _evaluation(labelled.dev, tokenizer, stage)]
+    dev = [_own_rows(batch) for batch, _ in _evaluation(task, labelled.dev, tokenizer, stage)]
 
     def init() -> Any:
         row = {name: value[:1] for name, value in dev[0].items()}
@@ -171,8 +171,10 @@ def _warm_start(pretrained: Path, encoder: ModelDescription, tokenizer: Reader, 
     return params | load_parameters(pretrained, shared, identity, find(encoder.kind, tasks).best)
 
 
-def _evaluation(examples: LabelledExamples, tokenizer: Reader, stage: FinetuneConfig) -> _Evaluation:
-    return labelled_evaluation(examples, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size)
+def _evaluation(task: FinetuningTask[Any], examples: LabelledExamples, tokenizer: Reader, stage: FinetuneConfig) -> _Evaluation:
+    return labelled_evaluation(
+        examples, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, task.encode
+    )
 
 
 def _own_rows(batch: HostBatch) -> HostBatch:
@@ -196,7 +198,7 @@ def _score(
             yield indices[indices >= 0], found[indices >= 0]
 
     if isinstance(scorer, Tuned):
-        examples, found = map(np.concatenate, zip(*predicted(_evaluation(labelled.dev, tokenizer, stage)), strict=True))
+        examples, found = map(np.concatenate, zip(*predicted(_evaluation(task, labelled.dev, tokenizer, stage)), strict=True))
         scorer.tune(labelled.dev.targets[examples], found)
     for examples, found in predicted(test):
         scorer.add(examples, found)

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -116,7 +117,7 @@ def _finetune(
         scratch = finetune(config, workdir / "finetune_from_scratch", labelled, encoder, reader, None, tasks)
         result = result | {f"from_scratch_{score}": scratch[score] for score in finetuning(stage.task, tasks).scores}
     if stage.compare_linear:
-        scores = finetuning(stage.task, tasks).linear_scores(labelled, *_plain_features(labelled, modality, reader))
+        scores = finetuning(stage.task, tasks).linear_scores(labelled, partial(_plain_features, labelled, modality, reader))
         result = result | {f"linear_{score}": value for score, value in scores.items()}
     return result
 
@@ -137,10 +138,11 @@ def _plain_features(labelled: Labelled, modality: Modality[Any, Any], reader: Re
 def _labelled(config: RunConfig, tasks: Sequence[Task], modality: Modality[Any, Any]) -> Labelled:
     """Load the labeled examples, and warn about anything unusual in it."""
     assert config.finetune is not None
-    task = finetuning(config.finetune.task, tasks)
-    labelled = load_labelled(config.finetune.data, task.labels(config.finetune.task), config.seed, modality.tables, modality.read_rows)
+    task, options = finetuning(config.finetune.task, tasks), config.finetune.task
+    read_rows = task.read_rows(options) or modality.read_rows
+    labelled = load_labelled(config.finetune.data, task.labels(options), config.seed, modality.tables, read_rows)
     if jax.process_index() == 0:
-        _warn_about_labels(labelled, task.remarks(labelled), modality.nouns.input)
+        _warn_about_labels(labelled, (*labelled.notes, *task.remarks(labelled)), modality.nouns.input)
     return labelled
 
 

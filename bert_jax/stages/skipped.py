@@ -60,9 +60,10 @@ def _batches(config: RunConfig, directory: Path, modality: Modality[Any, Any]) -
     assert stage is not None
     _, tokenizer = model_directory.read(directory, [modality])
     task = finetuning(stage.task)
-    train = load_labelled(stage.data, task.labels(stage.task), config.seed, modality.tables, modality.read_rows).train
+    read_rows = task.read_rows(stage.task) or modality.read_rows
+    train = load_labelled(stage.data, task.labels(stage.task), config.seed, modality.tables, read_rows).train
     examples = labelled_batches(
         train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
-        task.kind,
+        task.kind, encode=task.encode,
     )  # fmt: skip
     return [(examples.steps, examples)], tokenizer

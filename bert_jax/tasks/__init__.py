@@ -14,11 +14,12 @@ from bert_jax.tasks.embedding import Embed
 from bert_jax.tasks.multilabel import MULTILABEL
 from bert_jax.tasks.pretraining import PRETRAINING
 from bert_jax.tasks.regression import REGRESSION
+from bert_jax.tasks.tagging import TAGGING
 
 if TYPE_CHECKING:
     from bert_jax.modalities.base import Modality
 
-TASKS: tuple[Task, ...] = (PRETRAINING, CLASSIFICATION, MULTILABEL, REGRESSION)
+TASKS: tuple[Task, ...] = (PRETRAINING, CLASSIFICATION, MULTILABEL, REGRESSION, TAGGING)
 COMMON_QUESTIONS: tuple[Question, ...] = (Embed(),)
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bert_jax.config import ComputeConfig
-    from bert_jax.data.labelled import Labelled, LabelReader
+    from bert_jax.data.labelled import Labelled, LabelledExamples, LabelReader, ReadRows
+    from bert_jax.data.labelled_batches import EncodedExamples
     from bert_jax.data.queries import BatchShapes, Queries
     from bert_jax.data.reader import Reader
     from bert_jax.model.directory import ModelDescription
@@ -41,6 +42,12 @@ ONE_SEGMENT_TYPE = (
 )
 
 
+class Encode(Protocol):
+    """Converts texts, and the second text of each pair, to queries of at most `positions` tokens."""
+
+    def __call__(self, texts: Sequence[Any], pairs: Sequence[Any] | None, reader: Reader, positions: int, /) -> Queries: ...
+
+
 class Forward(Protocol):
     """A model placed on its devices; implemented by `bert_jax.inference.forward.Forward`."""
 
@@ -53,6 +60,9 @@ class Forward(Protocol):
 
     def vectors(self, queries: Queries, modes: tuple[str, ...], layer: int | None, skipped: int = 0) -> Finish[np.ndarray]:
         """Return the pooled hidden states of each example, float32 [n, D * modes]."""
+
+    def per_token(self, queries: Queries, work: Callable[[Any], Any]) -> Finish[np.ndarray]:
+        """Apply `work` to each batch and return its outputs [B, L, ...] per token of each example, [t, ...]."""
 
     def per_masked_token(self, queries: Queries, head: Callable[..., Any]) -> Finish[Any]:
         """Apply `head(hidden, rows, columns, which)` to the masked tokens and return its outputs per masked token, [c, ...]."""
@@ -78,8 +88,8 @@ class Ask(Protocol):
         self,
         texts: Iterable[Any],
         pairs: Iterable[Any] | None,
-        start: Callable[[Queries], Finish[Answers]],
-        masked: bool = False,
+        start: Callable[[Any], Finish[Answers]],
+        encode: Encode = ...,
         max_tokens: int = 0,
     ) -> list[Answers]: ...
 
@@ -116,7 +126,7 @@ class Question(ABC):
         return ""
 
     @abstractmethod
-    def start(self, model: Loaded, **options: Any) -> Callable[[Queries], Finish[Answers]]:
+    def start(self, model: Loaded, **options: Any) -> Callable[[Any], Finish[Answers]]:
         """Check the options and return a function that starts the computation for a chunk of texts on the devices.
 
         Raises:
@@ -125,7 +135,17 @@ class Question(ABC):
 
     def ask(self, model: Loaded, ask: Ask, texts: Iterable[Any], pairs: Iterable[Any] | None, **options: Any) -> Answers:
         """Return the answers for all texts, in input order."""
-        return [answer for chunk in ask(texts, pairs, self.start(model, **options), masked=self.masked) for answer in chunk]
+        return [answer for chunk in ask(texts, pairs, self.start(model, **options), self.encode) for answer in chunk]
+
+    def encode(self, texts: Sequence[Any], pairs: Sequence[Any] | None, reader: Reader, positions: int, /) -> Queries:
+        """Convert a chunk of texts to queries; by default, each text or pair is one example, truncated to `positions` tokens.
+
+        Raises:
+            TextError: see `bert_jax.data.queries.encode_queries`.
+        """
+        from bert_jax.data.queries import encode_queries
+
+        return encode_queries(texts, pairs, reader, positions, self.masked)
 
     @abstractmethod
     def record(self, answer: Any) -> dict[str, Any]:
@@ -209,7 +229,7 @@ class Scorer(Protocol):
     """Accumulates predictions for the test examples, batch by batch."""
 
     def add(self, examples: np.ndarray, found: np.ndarray) -> None:
-        """Add the predictions `found` [k, ...] for the examples with the indices `examples`, int64 [k]."""
+        """Add the predictions `found` [k, ...] for the examples (or `EncodedExamples.items`) with these indices, int64 [k]."""
 
     def result(self) -> dict[str, Any]:
         """Return the scores as JSON values."""
@@ -257,6 +277,17 @@ class FinetuningTask(Task, Generic[O]):
     def labels(self, options: O) -> LabelReader:
         """Return the reader that extracts the labels from the columns of a table."""
 
+    def read_rows(self, options: O) -> ReadRows | None:
+        """Return the function that reads labeled rows of the task's own file formats; None for those of every task."""
+        del options
+        return None
+
+    def encode(self, examples: LabelledExamples, reader: Any, length: int) -> EncodedExamples:
+        """Tokenize labeled examples for rows of `length` tokens; by default, each is truncated to a row."""
+        from bert_jax.data.labelled_batches import encode_examples
+
+        return encode_examples(examples, reader, length)
+
     @abstractmethod
     def describe(self, options: O, labels: Sequence[str]) -> dict[str, Any]:
         """Return the task's own fields of `ModelDescription`; `labels` are the label names, if any."""
@@ -273,7 +304,7 @@ class FinetuningTask(Task, Generic[O]):
         return ExampleObjective(model, self.measure, augmentation)
 
     def predict(self, model: Any, params: Any, batch: Any) -> Any:
-        """Return predictions [B, E, ...] for the examples of a batch; called inside jit. By default, the model's output."""
+        """Return predictions [B, E, ...] or [B, L, ...] for a batch; called inside jit. By default, the model's output."""
         return model.apply({"params": params}, batch)
 
     def score(self, held_out: Mapping[str, float]) -> float:
@@ -295,9 +326,13 @@ class FinetuningTask(Task, Generic[O]):
 
         return training_flops(description.encoder, 0, stage.batch_size, stage.length, masked=0, examples=0, units=description.input.units)
 
-    def linear_scores(self, labelled: Labelled, train: Any, test: Any) -> dict[str, float]:
-        """Return scores of a linear model on the features [n, F] of the training and test examples; none if the task has no such model."""
-        del labelled, train, test
+    def linear_scores(self, labelled: Labelled, features: Callable[[], tuple[Any, Any]]) -> dict[str, float]:
+        """Return scores of a linear model; none if the task has no such model.
+
+        Args:
+            features: returns the plain features [n, F] of the training and of the test examples.
+        """
+        del labelled, features
         return {}
 
     def remarks(self, labelled: Labelled) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from bert_jax.data.nouns import Nouns
 
@@ -39,11 +39,28 @@ class Guess:
     note: str = ""
 
 
+class Mark(NamedTuple):
+    """A labeled part of a text, from `start` to `end` (exclusive); `correct` is None if it is not a prediction."""
+
+    start: int
+    end: int
+    label: str
+    correct: bool | None = None
+
+
+class Marked(NamedTuple):
+    """A text with marks, which do not overlap and are in order, and an optional remark before it."""
+
+    text: str
+    marks: Sequence[Mark]
+    note: str = ""
+
+
 @dataclass(frozen=True)
 class Example:
     """One or more texts, or pictures, and the model's answers: a list of guesses for each question."""
 
-    texts: Sequence[str]
+    texts: Sequence[str | Marked]
     guesses: Sequence[Sequence[Guess]] = ()
     pictures: Sequence[str] = ()
     """Data URIs of PNG images."""

@@ -211,13 +211,14 @@ class RegressionTask(PooledTask[RegressionOptions]):
         """Return a scorer for correlations and the mean absolute error."""
         return NumberScorer(labelled.test.targets)
 
-    def linear_scores(self, labelled: Labelled, train: Any, test: Any) -> dict[str, float]:
+    def linear_scores(self, labelled: Labelled, features: Callable[[], tuple[Any, Any]]) -> dict[str, float]:
         """Return the correlations of ridge regression."""
         from sklearn.linear_model import Ridge
         from sklearn.model_selection import GridSearchCV
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import MaxAbsScaler
 
+        train, test = features()
         search = GridSearchCV(make_pipeline(MaxAbsScaler(), Ridge()), {"ridge__alpha": [10.0**power for power in range(-2, 4)]}, cv=3)
         found = search.fit(train, labelled.train.targets).predict(test)
         return {name: value for name, value in correlations(labelled.test.targets, found).items() if value is not None}

@@ -44,19 +44,26 @@ def row_metrics(batch: Batch) -> Metrics:
     return {"real_tokens": Mean(real, jnp.float32(1)), "padding": Mean(slots - real, slots)}
 
 
+def example_weights(batch: Batch) -> jax.Array:
+    """Return 1 for each slot that holds a labeled example, and 0 for others; float32 [B, E]."""
+    return batch["example_weights"]
+
+
 @dataclass(frozen=True)
 class ExampleObjective:
-    """A single loss over the labeled examples of a batch, for models that output one prediction per example.
+    """A single loss over the labels of a batch, for models that output one prediction per example or per token.
 
     Attributes:
-        model: the model, whose output for a batch is [B, E, ...].
-        measure: (predictions, batch) -> the metric `loss` and any others, as sums and counts weighted by `example_weights`.
+        model: the model, whose output for a batch is [B, E, ...] or [B, L, ...].
+        measure: (predictions, batch) -> the metric `loss` and any others, as sums and counts weighted by what `weights` returns.
         augmentation: changes a training batch at random.
+        weights: the weight of each label of a batch, float32 [B, ...]; by default, those of the examples.
     """
 
     model: Any
     measure: Callable[[jax.Array, Batch], Metrics]
     augmentation: Callable[[Batch, jax.Array], Batch] | None = None
+    weights: Callable[[Batch], jax.Array] = example_weights
 
     losses = ("loss",)
 
@@ -70,8 +77,8 @@ class ExampleObjective:
         return batch
 
     def normalizers(self, batch: Batch) -> dict[str, jax.Array]:
-        """Count the labeled examples in the batch."""
-        return {"loss": batch["example_weights"].sum()}
+        """Count the labels in the batch."""
+        return {"loss": self.weights(batch).sum()}
 
     def metrics(self, params: Any, batch: Batch, keys: jax.Array | None) -> Metrics:
         """Return the metrics of `measure` and of `row_metrics`."""

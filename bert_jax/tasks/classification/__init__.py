@@ -157,10 +157,11 @@ class ClassificationTask(PooledTask[ClassificationOptions]):
 
         return ClassScorer(labelled.test.targets, labelled.label_names)
 
-    def linear_scores(self, labelled: Labelled, train: Any, test: Any) -> dict[str, float]:
+    def linear_scores(self, labelled: Labelled, features: Callable[[], tuple[Any, Any]]) -> dict[str, float]:
         """Return the accuracy of logistic regression."""
         from bert_jax.tasks.classification.linear import linear_accuracy
 
+        train, test = features()
         return {"accuracy": linear_accuracy(train, labelled.train.targets, test, labelled.test.targets)}
 
     def remarks(self, labelled: Labelled) -> tuple[str, ...]:

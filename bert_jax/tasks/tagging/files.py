@@ -1,0 +1,109 @@
+"""Reads tagged words: from files in columns (CoNLL and CoNLL-U), from lists in .jsonl files, and from TFDS data sets."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bert_jax.data.tables import TABLES, ListColumn, Row, file_format, read_lines, read_rows
+from bert_jax.errors import InputError
+from bert_jax.storage.files import on_disk
+from bert_jax.tasks.tagging.words import Words
+
+_DOCUMENT = "-DOCSTART-"
+"""In CoNLL-2003, the only word of a line that begins a document."""
+_UNIVERSAL = (2, 4)
+"""The columns FORM and UPOS of CoNLL-U, counted from 1."""
+
+
+class Tagged(NamedTuple):
+    """The words of a text with their tags, and the line of each word, or none if all are in one line."""
+
+    words: Sequence[str]
+    tags: Sequence[str]
+    lines: Sequence[int]
+
+    def place(self, where: str, index: int) -> str:
+        """Return where a word is, given where its text is."""
+        line = f", line {self.lines[index]}" if self.lines else ""
+        return f"{where} (word {index + 1}, {self.words[index]!r}{line})"
+
+
+def read_tagged(source: str, columns: Mapping[str, str], split: str, numbers: tuple[int, ...] = ()) -> Iterator[Row]:
+    """Yield the words of each text (`Words`) and its tags (`Tagged`).
+
+    Args:
+        source: a .tsv, .csv or .jsonl file or a TFDS data set, in which both columns hold lists; or any other file, which has a word per
+            line, columns that are separated by tabs or spaces, and blank lines between texts.
+        columns: the names of the columns of lists; the first holds the words.
+        split: the split to read if a TFDS source does not name one.
+        numbers: the columns of the word and of its tag in other files, counted from 1; by default the first and the last, or FORM and
+            UPOS in a .conllu file.
+
+    Raises:
+        InputError: a line has too few columns, a list is malformed, or a text has more tags than words or fewer; see also `read_rows`.
+    """
+    if source.startswith("tfds:") or file_format(Path(source)) in TABLES:
+        yield from _lists(source, columns, split)
+    else:
+        yield from _columns(source, numbers)
+
+
+def _lists(source: str, columns: Mapping[str, str], split: str) -> Iterator[Row]:
+    names = {option: ListColumn(column) for option, column in columns.items()}
+    for line, values in read_rows(source, names, split):
+        where = f"{source} line {line}"
+        words, tags = (_list(value, column, where) for value, column in zip(values, columns.values(), strict=True))
+        if len(words) != len(tags):
+            raise InputError(f"{where} has {len(words)} words but {len(tags)} tags: give each word one tag.")
+        yield Row(line, (Words(tuple(words)), Tagged(words, tags, ())))
+
+
+def _list(text: str, column: str, where: str) -> list[str]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = text.split()
+    if not isinstance(found, list) or not all(isinstance(one, str | int | float) for one in found):
+        raise InputError(f"{where} has no list of strings in the column {column!r}: give a JSON list, or words with spaces between them.")
+    return [str(one) for one in found]
+
+
+def _columns(source: str, numbers: tuple[int, ...]) -> Iterator[Row]:
+    path = on_disk(source, "The file")
+    universal = file_format(path) == ".conllu"
+    word_column, tag_column = numbers or (_UNIVERSAL if universal else (1, 0))
+    # The words of a text: the line, the word and the tag of each.
+    text: list[tuple[int, str, str]] = []
+    found = False
+    for line, (content,) in read_lines(path, blank=True):
+        if not content.strip(" \t"):
+            found |= bool(text)
+            yield from _text(text)
+            text = []
+            continue
+        if universal and content.startswith("#"):
+            continue
+        fields = content.split("\t") if "\t" in content else content.split(" ")
+        fields = fields if universal or "\t" in content else [one for one in fields if one]
+        # Ranges such as 3-4 and empty nodes such as 8.1 are not words of the sentence.
+        if universal and ("-" in fields[0] or "." in fields[0]):
+            continue
+        if len(fields) < max(word_column, tag_column, 2):
+            raise InputError(
+                f"{source} line {line} has {len(fields)} column{'s' * (len(fields) != 1)} ({content[:40]!r}), but the word is in column "
+                f"{word_column} and its tag in {f'column {tag_column}' if tag_column else 'the last one'}: correct the line, or name the "
+                "columns with --config.finetune.task.conll_columns=WORD,TAG."
+            )
+        text.append((line, fields[word_column - 1], fields[tag_column - 1].strip()))
+    yield from _text(text)
+    if not found and not text:
+        raise InputError(f"{source} contains no words with tags: it is empty.")
+
+
+def _text(text: Sequence[tuple[int, str, str]]) -> Iterator[Row]:
+    if text:
+        lines, words, tags = zip(*text, strict=True)
+        if words != (_DOCUMENT,):
+            yield Row(lines[0], (Words(words), Tagged(words, tags, lines)))
+

@@ -1,0 +1,114 @@
+"""The question that taggers answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bert_jax.errors import InputError
+from bert_jax.runtime.ahead import Finish
+from bert_jax.tasks.base import Loaded, Question
+from bert_jax.tasks.tagging import schemes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bert_jax.data.reader import Reader
+    from bert_jax.tasks.tagging.words import WordWindows
+
+
+@dataclass(frozen=True)
+class Span:
+    """A tagged part of a text: `text` is `start` to `end` (exclusive, in characters) of it, with the mean probability of its tags."""
+
+    label: str
+    text: str
+    start: int
+    end: int
+    probability: float
+
+
+class Tag(Question):
+    """The entities of each text, or the tag of each of its words if tags have no prefixes."""
+
+    name = "tag"
+    help = "tag the entities or the words of texts"
+    examples = (
+        "runs/names/finetune 'Anna Keller moved from Bern to Oslo.'",
+        "runs/names/finetune texts.txt --output names.jsonl",
+    )
+    parts = ("tagger",)
+
+    def encode(self, texts: Sequence[Any], pairs: Sequence[Any] | None, reader: Reader, positions: int, /) -> WordWindows:
+        """Convert strings, or lists of words, to windows, so that no text is truncated.
+
+        Raises:
+            TextError: a text is neither, or has no readable characters.
+        """
+        from bert_jax.tasks.tagging.words import encode_words
+
+        if pairs is not None:
+            raise InputError("tag takes single texts, not pairs: leave the second texts out.")
+        return encode_words(texts, reader, positions)
+
+    def start(self, model: Loaded, **options: Any) -> Callable[[WordWindows], Finish[list[list[Span]]]]:
+        """Return a function that tags a chunk of texts."""
+        from bert_jax.tasks.tagging.outputs import most_probable
+
+        forward, names = model.forward, model.description.labels
+
+        def start(windows: WordWindows) -> Finish[list[list[Span]]]:
+            finish = forward.per_token(windows, lambda batch: most_probable(forward.model, forward.params, batch))
+            return lambda: spans(windows, finish(), names)
+
+        return start
+
+    def record(self, answer: list[Span]) -> dict[str, Any]:
+        """Return a record with `spans`."""
+        return {"spans": [vars(span) | {"probability": round(span.probability, 6)} for span in answer]}
+
+    def show(self, records: Sequence[dict[str, Any]]) -> list[str]:
+        """Return each text with its spans in brackets, one line per text."""
+        return [bracketed(str(one["text"]), [(span["start"], span["end"], span["label"]) for span in one["spans"]]) for one in records]
+
+
+def bracketed(text: str, found: Sequence[tuple[int, int, str]]) -> str:
+    """Return a text with the label of each span (start, end, label) after it, in brackets."""
+    shown, place = [], 0
+    for start, end, label in found:
+        shown.append(f"{text[place:start]}[{text[start:end]} {label}]")
+        place = end
+    return "".join(shown) + text[place:]
+
+
+def spans(windows: WordWindows, found: np.ndarray, names: Sequence[str]) -> list[list[Span]]:
+    """Return the spans of each text from the tags of all tokens and their probabilities, float32 [t, 2]."""
+    import numpy as np
+
+    words = windows.words
+    # Own tokens are all tokens, in order, so they are indexed as the tokens are.
+    found = found[windows.own_cells()]
+    tags = np.where(words.first >= 0, found[words.first, 0], -1).astype(np.int64).tolist()
+    probabilities, places = found[words.first, 1].astype(np.float64), words.spans.tolist()
+    answers, begin = [], 0
+    for text, count in zip(windows.strings, words.counts.tolist(), strict=True):
+        own = [names[tag] if tag >= 0 else schemes.OUTSIDE for tag in tags[begin : begin + count]]
+        answers.append([_span(text, entity, places, probabilities, begin) for entity in entities(own, names)])
+        begin += count
+    return answers
+
+
+def entities(tags: Sequence[str], names: Sequence[str]) -> list[schemes.Entity]:
+    """Return the entities of a model's tags; if no tag of the model marks entities, each word is one."""
+    if any(name == schemes.OUTSIDE or schemes.parts(name)[0] for name in names):
+        return [*schemes.grouped_entities(tags)]
+    return [schemes.Entity(tag, index, index + 1) for index, tag in enumerate(tags)]
+
+
+def _span(text: str, entity: schemes.Entity, places: Sequence[Sequence[int]], probabilities: np.ndarray, begin: int) -> Span:
+    first, last = begin + entity.start, begin + entity.end - 1
+    start, end = places[first][0], places[last][1]
+    return Span(entity.type, text[start:end], start, end, float(probabilities[first : last + 1].mean()))
+
+
