@@ -5,6 +5,7 @@ windows belongs to the one in which it is farther from an end, where it has the 
 """
 
 import itertools
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, Self
@@ -65,7 +66,23 @@ def read_texts(texts: Sequence[str], reader: TextReader) -> Texts:
     if not encoded:
         return nothing
     ids, word_starts, offsets = (np.concatenate([getattr(one, name) for one in encoded]) for name in Texts._fields[:3])
-    return Texts(ids, word_starts, offsets, np.stack([starts, ends], 1))
+    ranges = np.stack([starts, ends], 1)
+    return Texts(ids, word_starts, _with_marks(texts, offsets, ranges), ranges)
+
+
+def _with_marks(texts: Sequence[str], offsets: np.ndarray, ranges: np.ndarray) -> np.ndarray:
+    """Extend the ends of tokens over the combining marks that follow, which a tokenizer that strips accents does not count."""
+    text_of = np.repeat(np.arange(len(texts)), ranges[:, 1] - ranges[:, 0])
+    limits = np.append(offsets[1:, 0], 0)
+    last = ranges[ranges[:, 0] < ranges[:, 1], 1] - 1
+    limits[last] = [len(texts[text]) for text in text_of[last]]
+    other = np.array([not text.isascii() for text in texts], np.bool_)
+    for token in np.flatnonzero((offsets[:, 1] < limits) & other[text_of]).tolist():
+        text, end = texts[text_of[token]], offsets[token, 1]
+        while end < limits[token] and unicodedata.category(text[end]) in ("Mn", "Me"):
+            end += 1
+        offsets[token, 1] = end
+    return offsets
 
 
 @dataclass(frozen=True)
