@@ -21,7 +21,7 @@ from bert_jax.model.bert import SHARED_PARAMETERS
 from bert_jax.model.directory import ModelDescription
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.tasks import find
-from bert_jax.tasks.base import FinetuningTask, Scorer, Task, Tuned
+from bert_jax.tasks.base import FinetuningTask, Reading, Scorer, Task, Tuned
 from bert_jax.tasks.stored import build
 from bert_jax.training.augmentation import make_augmentation
 from bert_jax.training.checkpoints.loading import load_parameters
@@ -197,9 +197,10 @@ def _score(
             found = np.asarray(predict(params, place_batch(_own_rows(batch), job.mesh)))
             yield indices[indices >= 0], found[indices >= 0]
 
+    if isinstance(scorer, Reading):
+        scorer.read(*(task.encode(part, tokenizer, stage.length) for part in (labelled.dev, labelled.test)))
     if isinstance(scorer, Tuned):
-        examples, found = map(np.concatenate, zip(*predicted(_evaluation(task, labelled.dev, tokenizer, stage)), strict=True))
-        scorer.tune(labelled.dev.targets[examples], found)
+        scorer.tune(*map(np.concatenate, zip(*predicted(_evaluation(task, labelled.dev, tokenizer, stage)), strict=True)))
     for examples, found in predicted(test):
         scorer.add(examples, found)
     if jax.process_index() == 0:

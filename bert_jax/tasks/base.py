@@ -242,8 +242,16 @@ class Scorer(Protocol):
 class Tuned(Protocol):
     """A scorer that first chooses something on the held-out examples, such as a threshold."""
 
-    def tune(self, targets: np.ndarray, found: np.ndarray) -> None:
-        """Choose it by the predictions `found` [n, ...] for held-out examples with these `targets` [n, ...]; called before `add`."""
+    def tune(self, examples: np.ndarray, found: np.ndarray) -> None:
+        """Choose it by the predictions for held-out examples, given as `add` takes those for test examples; called before `add`."""
+
+
+@runtime_checkable
+class Reading(Protocol):
+    """A scorer that must know which tokens the predictions are about."""
+
+    def read(self, dev: Any, test: Any) -> None:
+        """Take what `FinetuningTask.encode` returned for the dev and the test examples; called before `tune` and `add`."""
 
 
 class Need(NamedTuple):

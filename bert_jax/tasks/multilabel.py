@@ -193,19 +193,20 @@ class LabelSetScorer:
     """Compares predicted with true sets of labels.
 
     Args:
-        targets: int8 [n, C], which labels each example has.
+        targets: int8 [n, C], which labels each test example has.
+        dev: int8 [m, C], the same of the dev examples.
         names: the names of the labels.
     """
 
-    def __init__(self, targets: np.ndarray, names: Sequence[str]) -> None:
+    def __init__(self, targets: np.ndarray, dev: np.ndarray, names: Sequence[str]) -> None:
         import numpy as np
 
-        self._targets, self._names, self._threshold = targets.astype(bool), names, _THRESHOLD
+        self._targets, self._dev, self._names, self._threshold = targets.astype(bool), dev.astype(bool), names, _THRESHOLD
         self._found = np.zeros(targets.shape, np.float32)
 
-    def tune(self, targets: np.ndarray, found: np.ndarray) -> None:
-        """Choose the threshold with the highest micro F1 on held-out examples: targets int8 [n, C], probabilities float32 [n, C]."""
-        self._threshold = best_threshold(targets.astype(bool), found)
+    def tune(self, examples: np.ndarray, found: np.ndarray) -> None:
+        """Choose the threshold with the highest micro F1 by the probabilities `found`, float32 [k, C], of the dev examples `examples`."""
+        self._threshold = best_threshold(self._dev[examples], found)
 
     def add(self, examples: np.ndarray, found: np.ndarray) -> None:
         """Add the probabilities `found`, float32 [k, C], of the examples with indices `examples`, int64 [k]."""
@@ -305,7 +306,7 @@ class MultilabelTask(PooledTask[MultilabelOptions]):
 
     def scorer(self, labelled: Labelled, options: MultilabelOptions) -> LabelSetScorer:
         """Return a scorer for F1 and subset accuracy."""
-        return LabelSetScorer(labelled.test.targets, labelled.label_names)
+        return LabelSetScorer(labelled.test.targets, labelled.dev.targets, labelled.label_names)
 
     def remarks(self, labelled: Labelled) -> tuple[str, ...]:
         """Report labels without a training example."""
