@@ -93,7 +93,7 @@ def test_no_threshold_leads_to_a_higher_f1(seed: int) -> None:
     rng = np.random.default_rng(seed)
     answerable = rng.random(200) < 0.6
     f1 = np.where(answerable, rng.choice([0, 0.5, 1], 200), 0)
-    matches = Matches(f1, f1, answerable, np.ones(200, np.bool_))
+    matches = Matches(f1, f1, answerable)
     none_scores = np.round(rng.normal(np.where(answerable, -1, 1), 1), 1).astype(np.float32)  # with equal scores
     best = max(matches.at(none_scores, float(threshold))["f1"] for threshold in np.arange(-6, 6, 0.05))
     threshold = best_threshold(matches, none_scores)
@@ -102,8 +102,8 @@ def test_no_threshold_leads_to_a_higher_f1(seed: int) -> None:
 
 
 def test_a_model_without_right_answers_gives_none() -> None:
-    wrong = Matches(np.zeros(3), np.zeros(3), np.array([True, False, False]), np.ones(3, np.bool_))
+    wrong = Matches(np.zeros(3), np.zeros(3), np.array([True, False, False]))
     threshold = best_threshold(wrong, np.array([-2.0, 1.0, 3.0]))
     assert wrong.at(np.array([-2.0, 1.0, 3.0]), threshold)["f1"] == pytest.approx(2 / 3)
-    right = Matches(np.ones(2), np.ones(2), np.ones(2, np.bool_), np.ones(2, np.bool_))
+    right = Matches(np.ones(2), np.ones(2), np.ones(2, np.bool_))
     assert right.at(np.array([5.0, 7.0]), best_threshold(right, np.array([5.0, 7.0])))["f1"] == 1

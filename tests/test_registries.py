@@ -22,7 +22,7 @@ def members(folder: str) -> set[str]:
 def test_every_task_is_listed() -> None:
     listed = {type(task).__module__.removeprefix("bert_jax.tasks.") for task in TASKS}
     assert members("tasks") - SHARED_BY_TASKS == listed
-    assert len({task.kind for task in TASKS}) == len(TASKS) and len({question.name for _, question in questions()}) == 6
+    assert len({task.kind for task in TASKS}) == len(TASKS) and len({question.name for _, question in questions()}) == 7
 
 
 def test_every_modality_is_listed() -> None:

@@ -161,7 +161,7 @@ def _answer_rows(request: _Request, source: Path | None, rows: list[Row | BadRow
         typed = zip(*values.values(), strict=True)
         texts, *pairs = ([reader.listed(text, source.parent) if source else text for text in column] for column in typed)
         try:
-            answers = request.bert.answer(request.question.name, texts, pairs[0] if pairs else None, **request.options)
+            answers = request.bert.ask(request.question.name, texts, pairs[0] if pairs else None, **request.options)
             found = [request.question.record(answer) for answer in answers]
         except TextError as error:
             if not source:

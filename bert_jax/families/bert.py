@@ -38,6 +38,7 @@ _HEADS = {
     ),
     "classifier": tuple(linear("classifier", "classifier", "dense")),
     "tagger": tuple(linear("classifier", "tagger", "dense")),
+    "span": tuple(linear("qa_outputs", "span", "dense")),
 }
 
 

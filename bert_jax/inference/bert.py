@@ -27,6 +27,7 @@ from bert_jax.modalities.media.items import Half, Item, Masked
 from bert_jax.model.directory import ModelDescription, finished
 from bert_jax.storage.files import resolve_path
 from bert_jax.tasks import COMMON_QUESTIONS, embedding, find, questions
+from bert_jax.tasks.answering.questions import Answer
 from bert_jax.tasks.base import Answers, Loaded, Question, Task
 from bert_jax.tasks.classification import Classification
 from bert_jax.tasks.multilabel import LabelSet
@@ -276,7 +277,36 @@ class Bert:
         """
         return self._unwrap(texts, self._answer("tag", texts, None))
 
-    def answer(self, name: str, texts: Iterable[Any], pairs: Iterable[Any] | None = None, **options: Any) -> Answers:
+    @overload
+    def answer(
+        self, questions: str, passages: str, threshold: float | None = None, max_answer_tokens: int | None = None
+    ) -> Answer | None: ...
+    @overload
+    def answer(
+        self, questions: Iterable[str], passages: Iterable[str], threshold: float | None = None, max_answer_tokens: int | None = None
+    ) -> list[Answer | None]: ...
+    def answer(
+        self, questions: str | Iterable[str], passages: str | Iterable[str], threshold: float | None = None,
+        max_answer_tokens: int | None = None,
+    ) -> Answer | list[Answer | None] | None:  # fmt: skip
+        """Return the part of a passage that answers a question, or None if the passage does not answer it.
+
+        A passage that is longer than the model's limit is read in overlapping windows, so nothing of it is truncated.
+
+        Args:
+            questions: one question or several.
+            passages: the passage of each question.
+            threshold: by how much the score of no answer may exceed that of the best answer; None for what was tuned on the dev set. Models
+                that were not trained on questions without answers, and imported ones, answer always.
+            max_answer_tokens: the maximum number of tokens in an answer; None for that of the training, or 30.
+
+        Raises:
+            InputError: the model is not a question answering model, a text is empty, or the lists differ in length.
+        """
+        options = {"threshold": threshold, "max_answer_tokens": max_answer_tokens}
+        return self._unwrap(questions, self._answer("answer", questions, passages, **options))
+
+    def ask(self, name: str, texts: Iterable[Any], pairs: Iterable[Any] | None = None, **options: Any) -> Answers:
         """Answer a question about each text.
 
         Args:

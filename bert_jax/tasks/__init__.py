@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bert_jax.config import RunConfig, TaskOptions, to_dict
 from bert_jax.config.overrides import Choices, apply_overrides, from_dict, load_config
 from bert_jax.errors import InputError
+from bert_jax.tasks.answering import ANSWERING
 from bert_jax.tasks.base import FinetuningTask, Question, Task
 from bert_jax.tasks.classification import CLASSIFICATION
 from bert_jax.tasks.embedding import Embed
@@ -19,7 +20,7 @@ from bert_jax.tasks.tagging import TAGGING
 if TYPE_CHECKING:
     from bert_jax.modalities.base import Modality
 
-TASKS: tuple[Task, ...] = (PRETRAINING, CLASSIFICATION, MULTILABEL, REGRESSION, TAGGING)
+TASKS: tuple[Task, ...] = (PRETRAINING, CLASSIFICATION, MULTILABEL, REGRESSION, TAGGING, ANSWERING)
 COMMON_QUESTIONS: tuple[Question, ...] = (Embed(),)
 
 

@@ -88,13 +88,11 @@ class Matches:
     Attributes:
         exact, f1: float64 [n], from 0 to 1.
         answerable: bool [n], whether there is an answer.
-        found: bool [n], whether the model has one; only for a passage without tokens it has none.
     """
 
     exact: np.ndarray
     f1: np.ndarray
     answerable: np.ndarray
-    found: np.ndarray
 
     def at(self, none_scores: np.ndarray, threshold: float | None) -> dict[str, float]:
         """Return the mean exact match and F1, also of the questions with and without answers if there are both.
@@ -121,7 +119,7 @@ def match_all(found: Sequence[str], answers: Sequence[Sequence[str]], scoring: s
     import numpy as np
 
     matched = np.array([match(*both, scoring) for both in zip(found, answers, strict=True)], np.float64).reshape(-1, 2)
-    return Matches(matched[:, 0], matched[:, 1], np.array([*map(bool, answers)], np.bool_), np.array([*map(bool, found)], np.bool_))
+    return Matches(matched[:, 0], matched[:, 1], np.array([*map(bool, answers)], np.bool_))
 
 
 def best_threshold(matches: Matches, none_scores: np.ndarray) -> float:
@@ -137,8 +135,8 @@ def best_threshold(matches: Matches, none_scores: np.ndarray) -> float:
 
     order = np.argsort(none_scores, kind="stable")
     scores = none_scores[order].astype(np.float64)
-    # The gain of answering a question: its F1, or the loss of the point for a question without an answer.
-    gains = np.where(matches.answerable, matches.f1, -matches.found.astype(np.float64))[order]
+    # What answering a question gains: its F1, or the loss of the point for giving no answer where there is none.
+    gains = np.where(matches.answerable, matches.f1, -1.0)[order]
     totals = np.concatenate([[0.0], np.cumsum(gains)])
     between = np.concatenate([[scores[0] - 1], (scores[:-1] + scores[1:]) / 2, [scores[-1] + 1]])
     # Questions with equal scores cannot be told apart.
