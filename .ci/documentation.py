@@ -12,6 +12,7 @@ The files that a reader is expected to have (corpus/, reviews.tsv, ...) are firs
 
 import argparse
 import itertools
+import json
 import math
 import os
 import random
@@ -22,6 +23,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,6 +42,7 @@ SHORTENED = {
     "finetune_tsv": "finetune.epochs=1",
     "finetune_multilabel": "finetune.epochs=1",
     "finetune_regress": "finetune.epochs=1",
+    "finetune_answer": "finetune.epochs=1",
     "demo_images": "pretrain.steps=20 pretrain.loop.evaluate_every=20 pretrain.loop.save_every=20 finetune.epochs=1 "
     "finetune.compare_from_scratch=false",
     "demo_audio": "pretrain.steps=20 pretrain.loop.evaluate_every=20 pretrain.loop.save_every=20 finetune.epochs=1 "
@@ -107,6 +110,8 @@ def make_readers_files() -> None:
         "mentions.tsv": "\n".join(["text\tlabels", *mentions(texts[:400])]),
         "names.conll": "\n\n".join(people(text[:60] for text in texts[:200])),
         "similar.tsv": "\n".join(["a\tb\tscore", *similar(texts[:200])]),
+        "questions.json": json.dumps(squad(rows_of_questions := [*questions(texts[:400])]), ensure_ascii=False),
+        "questions.jsonl": "\n".join(json.dumps(row, ensure_ascii=False) for row in rows_of_questions),
         "pairs.tsv": "a\tb\n他打开门。\t屋里没有人。",
     }
     for name, text in files.items():
@@ -133,6 +138,25 @@ def mentions(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         if found := ",".join(label for mark, label in marks.items() if mark in text):
             yield f"{text}\t{found}"
+
+
+def questions(texts: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Questions about reviews; the answers are the clauses that say it, or there is none."""
+    for number, text in enumerate(texts):
+        for word in ("房间", "服务", "早餐"):
+            found = re.search(f"[\\w]*{word}[\\w]*", text)
+            if found or number % 10 == 0:
+                answers = [{"text": found[0], "start": found.start()}] if found else []
+                yield {"question": f"{word}怎么样？", "passage": text, "answers": answers}
+
+
+def squad(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The same in the layout of SQuAD, with a question about each passage."""
+    paragraphs = []
+    for number, row in enumerate(rows):
+        answers = [{"text": answer["text"], "answer_start": answer["start"]} for answer in row["answers"]]
+        paragraphs.append({"context": row["passage"], "qas": [{"id": str(number), "question": row["question"], "answers": answers}]})
+    return {"version": "1.1", "data": [{"title": "reviews", "paragraphs": paragraphs}]}
 
 
 def similar(texts: Sequence[str]) -> Iterator[str]:

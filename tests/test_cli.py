@@ -112,7 +112,7 @@ def test_arguments_that_do_not_fit(tiny_pretrained, tmp_path, capsys):
     assert "but not both" in failure(capsys, "embed", tiny_pretrained)
     assert "but not both" in failure(capsys, "embed", tiny_pretrained, "很", "--input", tmp_path / "a.txt")
     assert "but not both" in failure(capsys, "embed", tiny_pretrained, "--input", tmp_path / "a.txt", tmp_path / "a.txt")
-    assert "two sentences, A and B (or two paths), not 1" in failure(capsys, "next-sentence", tiny_pretrained, "很")
+    assert "two texts, A and B (or two paths), not 1" in failure(capsys, "next-sentence", tiny_pretrained, "很")
     assert "two columns" in failure(capsys, "next-sentence", tiny_pretrained, "--input", tmp_path / "a.txt")
     assert ".jsonl or .npy" in failure(capsys, "embed", tiny_pretrained, "很", "--output", tmp_path / "v.csv")
     assert "does not end in .jsonl:" in failure(capsys, "classify", tiny_pretrained, "很", "--output", tmp_path / "v.npy")

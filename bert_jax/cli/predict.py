@@ -97,7 +97,7 @@ def _texts(flags: argparse.Namespace, question: Question) -> _Texts:
         return _Texts(source, columns, [], count, identity)
     if of_pairs and len(flags.texts) != 2:
         command = flags.parser.prog.split()[-1]
-        raise InputError(f"{command} takes two sentences, A and B (or two paths), not {len(flags.texts)}. Quote each one.")
+        raise InputError(f"{command} takes two texts, A and B (or two paths), not {len(flags.texts)}. Quote each one.")
     rows = [Row(0, tuple(flags.texts))] if of_pairs else [Row(0, (text,)) for text in flags.texts]
     return _Texts(None, columns, rows, len(rows), flags.texts)
 

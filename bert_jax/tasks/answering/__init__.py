@@ -34,7 +34,8 @@ class AnsweringTask(FinetuningTask[AnsweringOptions]):
     metric, scores = "accuracy", ("f1", "exact_match")
     titles: ClassVar[Mapping[str, str]] = {"f1": "Test F1 of answers", "exact_match": "Test exact match of answers"}
     questions = (AnswerQuestion(),)
-    published = (Published("ForQuestionAnswering", (*ENCODER, HEAD), "question-answering"),)
+    # transformers 5 has no pipeline for it.
+    published = (Published("ForQuestionAnswering", (*ENCODER, HEAD)),)
 
     def model(self, description: ModelDescription, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0) -> TokenModel:
         """Return the Flax module."""

@@ -44,7 +44,7 @@ class AnswerQuestion(Question):
     name = "answer"
     help = "answer questions with parts of passages"
     examples = (
-        "runs/answers/finetune 'When did the Normans come?' 'In 1066 the Normans came to England.'",
+        "runs/answers/finetune '房间怎么样？' '服务不错,房间很干净,早餐一般。'",
         "runs/answers/finetune questions.jsonl --text question --text-pair passage --output answers.jsonl",
     )
     parts = (HEAD,)
