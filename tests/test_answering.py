@@ -101,6 +101,7 @@ def test_it_learns_and_its_scores_are_those_of_its_predictions(workdir: Path) ->
     lines = lines_of(workdir)
     matches = [match(line["predicted"] or "", line["answers"], "english") for line in lines]
     assert result["f1"] == pytest.approx(np.mean([one.f1 for one in matches]))
+    assert [line["exact_match"] for line in lines] == [one.exact for one in matches]
     assert result["exact_match"] == pytest.approx(np.mean([one.exact for one in matches]))
     assert result["has_answer_f1"] == pytest.approx(np.mean([one.f1 for one, line in zip(matches, lines, strict=True) if line["answers"]]))
     assert result["f1"] > 0.85, result
@@ -150,6 +151,8 @@ def test_options_of_an_answer(workdir: Path) -> None:
         model.answer(["Who?", "Who?"], ["Anna", " "])
     with pytest.raises(InputError, match=r"Text 0 .*is an empty question"):
         model.answer(["\u200b"], ["Anna"])
+    with pytest.raises(InputError, match=r"Text 1 .*and its pair are str and list: pass a question and a passage"):
+        model.answer(["Who?", "Who?"], ["Anna", ["Otto"]])  # type: ignore[list-item]
 
 
 def test_the_command_answers_single_questions_and_files(workdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,8 +44,8 @@ def answers_of(path: Path, **options: Any) -> tuple[TrueAnswer, ...]:
 def test_questions_of_squad_have_their_answers_and_places(saved: Callable[[Any], Path]) -> None:
     path = saved(squad(question([("1066", 3), ("In 1066", 0)]), question([], id="q2", question="Why?", is_impossible=True)))
     first, second = read(path)
-    assert first[1:] == (1, "q1", "When?", PASSAGE, (("1066", 3), ("In 1066", 0)))
-    assert second[1:] == (2, "q2", "Why?", PASSAGE, ())
+    assert first[1:] == (1, "When?", PASSAGE, (("1066", 3), ("In 1066", 0)))
+    assert second[1:] == (2, "Why?", PASSAGE, ())
     assert first.where == f"{path} article 1 ('Normans'), paragraph 1, question 'q1'"
 
 
@@ -53,7 +53,7 @@ def test_questions_of_squad_have_their_answers_and_places(saved: Callable[[Any],
 def test_compressed_files_are_read(tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]) -> None:
     path = tmp_path / f"questions.json{suffix}"
     path.write_bytes(compress(b"\xef\xbb\xbf" + json.dumps(squad(question([("1066", 3)]))).encode()))
-    assert [one.id for one in read(path)] == ["q1"]
+    assert [one.question for one in read(path)] == ["When?"]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_rows_of_tables_name_their_answers_in_several_ways(tmp_path: Path, writt
     path.write_text(f'\n{{"question": "When?", "passage": "{PASSAGE}", "answers": {written}}}\n')
     faults = Faults()
     (found,) = read(path, faults=faults)
-    assert found == (f"{path} line 2", 2, "2", "When?", PASSAGE, expected)
+    assert found == (f"{path} line 2", 2, "When?", PASSAGE, expected)
     assert not faults.moved
 
 
@@ -101,7 +101,7 @@ def test_an_answer_that_is_nowhere_counts_for_scoring_and_leaves_the_question_ou
     path = saved(squad(question([("1492", 3)]), question([("1492", -1), ("1066", 3)], id="q2"), question([], id="q3")))
     scored, trained = Faults(), Faults()
     assert [one.answers for one in read(path, faults=scored)] == [(("1492", NOWHERE),), (("1492", NOWHERE), ("1066", 3)), ()]
-    assert [one.id for one in read(path, training=True, faults=trained)] == ["q2", "q3"]
+    assert [one.line for one in read(path, training=True, faults=trained)] == [2, 3]
     assert (scored.left_out, trained.left_out, trained.nowhere) == (0, 1, 2)
 
 
@@ -114,7 +114,7 @@ def test_a_misplaced_answer_is_refused_where_configured(saved: Callable[[Any], P
 
 def test_an_empty_question_is_left_out_of_training_and_refused_for_scoring(saved: Callable[[Any], Path]) -> None:
     path, faults = saved(squad(question([("1066", 3)], question=" "), question([], id="q2"))), Faults()
-    assert [one.id for one in read(path, training=True, faults=faults)] == ["q2"]
+    assert [one.line for one in read(path, training=True, faults=faults)] == [2]
     assert faults.left_out == 1
     with pytest.raises(InputError, match=r"paragraph 1, question 'q1' has an empty question"):
         read(path)

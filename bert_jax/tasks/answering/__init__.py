@@ -113,7 +113,7 @@ class AnsweringTask(FinetuningTask[AnsweringOptions]):
         shown = []
         for one in examples.get(self.name) or []:
             predicted, true = one.get("predicted"), [str(text) for text in one.get("answers") or ()]
-            right = predicted in true if true else predicted is None
+            right = bool(one.get("exact_match"))
             marks = [] if predicted is None else [Mark(int(one["start"]), int(one["end"]), "", right)]
             guesses = [] if predicted is None else [Guess(str(predicted), display.probability(one.get("probability")), right)]
             texts: list[str | Marked] = [str(one["text"])]

@@ -36,7 +36,6 @@ class Asked(NamedTuple):
 
     where: str
     line: int
-    id: str
     question: str
     passage: str
     answers: tuple[TrueAnswer, ...]
@@ -114,14 +113,14 @@ class QuestionFiles:
 
     def _checked(self, one: _Given) -> Asked:
         """Return a question after checking its texts and locating its answers."""
-        where, line, number, question, passage, answers = one
+        where, line, question, passage, answers = one
         for text in (question, passage, *(answer.text for answer in answers)):
             if not _is_unicode(text):
                 raise InputError(f"{where} has a text with half of a surrogate pair, which is not a character: {text[:_MOST_SHOWN]!a}.")
         if not passage.strip():
             raise InputError(f"{where} has no passage: its text is empty. Fill it in or remove the question.")
         located = tuple(self._located(answer, passage, where) for answer in answers if answer.text.strip())
-        return Asked(where, line, number, question, passage, located)
+        return Asked(where, line, question, passage, located)
 
     def _located(self, answer: _GivenAnswer, passage: str, where: str) -> TrueAnswer:
         text = answer.text.strip()
@@ -152,7 +151,7 @@ class QuestionFiles:
         }
         for line, (question, passage, answers) in read_rows(source, columns, split):
             where = f"{source} line {line}"
-            yield _Given(where, line, str(line), question, passage, _answers(_json(answers, where, self.columns.answers), where))
+            yield _Given(where, line, question, passage, _answers(_json(answers, where, self.columns.answers), where))
 
     # --- SQuAD ---
 
@@ -181,7 +180,6 @@ class _Given(NamedTuple):
 
     where: str
     line: int
-    id: str
     question: str
     passage: str
     answers: tuple[_GivenAnswer, ...]
@@ -221,7 +219,7 @@ def _squad_question(question: Any, passage: str, where: str, number: int, line: 
         raise InputError(f"{where} has is_impossible={impossible!r}: use true or false.")
     if impossible and answers:
         raise InputError(f"{where} has answers although is_impossible is true: remove the answers, or set it to false.")
-    return _Given(where, line, str(name), _text(question, "question", where), passage, answers)
+    return _Given(where, line, _text(question, "question", where), passage, answers)
 
 
 def _list(owner: Any, key: str, where: str) -> Sequence[Any]:

@@ -51,6 +51,9 @@ def encode_passages(questions: Sequence[str], passages: Sequence[str], reader: A
     Raises:
         TextError: a question or a passage has no readable characters, or is not a string.
     """
+    for index, pair in enumerate(zip(questions, passages, strict=True)):
+        if not all(isinstance(text, str) for text in pair):
+            raise TextError(index, f"and its pair are {' and '.join(type(text).__name__ for text in pair)}: pass a question and a passage.")
     distinct = {passage: index for index, passage in enumerate(dict.fromkeys(passages))}
     read = read_texts([*questions, *distinct], reader)
     asked = read.ranges[: len(questions)].copy()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax.data.labelled import Labelled, LabelledExamples
-from bert_jax.tasks.answering.metrics import Matches, best_threshold, match_all, scoring_of
+from bert_jax.tasks.answering.metrics import Matches, best_threshold, match, match_all, scoring_of
 from bert_jax.tasks.answering.options import AnsweringOptions
 from bert_jax.tasks.answering.passages import EncodedQuestions
 from bert_jax.tasks.answering.questions import MAX_ANSWER_TOKENS, THRESHOLD, Answer, answers
@@ -66,10 +66,11 @@ class AnswerScorer:
         return scores if self._threshold is None else scores | {THRESHOLD: self._threshold}
 
     def line(self, example: int) -> dict[str, Any]:
-        """Return the true answers to a question and the model's, with its probability; `predicted` is None for no answer."""
+        """Return the true answers to a question, the model's with its probability (`predicted` is None for none), and how they match."""
         best, found = self._of_test
-        line: dict[str, Any] = {"answers": [answer.text for answer in self._labelled.test.targets[example]], "predicted": None}
+        true, own = [answer.text for answer in self._labelled.test.targets[example]], found[example]
+        given: dict[str, Any] = {"predicted": None}
         if self._threshold is None or best.none_margins[example] <= self._threshold:
-            text, start, end, probability = vars(found[example]).values()
-            line |= {"predicted": text, "start": start, "end": end, "probability": round(probability, 6)}
-        return line
+            given = {"predicted": own.text, "start": own.start, "end": own.end, "probability": round(own.probability, 6)}
+        exact, f1 = match(given["predicted"] or "", true, self._scoring)
+        return {"answers": true, **given, "exact_match": exact, "f1": round(f1, 6)}
