@@ -72,11 +72,21 @@ class LabelledConfig:
     """What to do about training examples that are also in dev or test: report them, drop them, or raise an error."""
     max_train_examples: int = 0
     """Train on a random sample of this size, with at least one example of every class if possible; 0 uses all examples."""
+    folds: int = 0
+    """Cross-validation: test on each of this many parts of `train` a model trained on the other parts; 0 does not."""
 
     def __post_init__(self) -> None:
         require(bool(self.train), "train", self.train, "name a labelled file, a tfds: data set or demo.")
         require(0 < self.dev_fraction < 1, "dev_fraction", self.dev_fraction, "it must be in (0, 1).")
         not_negative(self, "max_train_examples")
+        require(self.folds == 0 or self.folds >= 2, "folds", self.folds, "it must be at least 2, or 0 for no cross-validation.")
+        given = " and ".join(name for name in ("dev", "test") if getattr(self, name))
+        require(
+            not (self.folds and given),
+            "folds",
+            self.folds,
+            f"cross-validation tests on parts of train and holds dev out of the others; leave {given} empty, or drop folds.",
+        )
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,8 @@ class FinetuneConfig:
     batch_size: int = 32
     """Rows in one optimizer step."""
     epochs: int = 3
+    seeds: tuple[int, ...] = ()
+    """Train a model with each of these seeds, for the mean and standard deviation of the scores; empty trains one, with the run's seed."""
     patience: int = 0
     """End training after this many evaluations (`loop.evaluate_every`) without a better score on dev; 0 trains for all epochs."""
     dropout: float = 0.1
@@ -136,6 +148,14 @@ class FinetuneConfig:
         positive(self, "examples_per_row", "batch_size", "epochs")
         not_negative(self, "patience")
         fraction(self, "dropout")
+        distinct = min(self.seeds, default=0) >= 0 and len(set(self.seeds)) == len(self.seeds) != 1
+        require(distinct, "seeds", self.seeds, "name two or more different seeds, such as 0,1,2, or none to train one model.")
+        require(
+            not (self.seeds and self.data.folds),
+            "seeds",
+            self.seeds,
+            "it cannot be combined with finetune.data.folds, which trains a model for each fold; drop one of the two.",
+        )
         require(self.length >= 8, "length", self.length, "it must be at least 8 tokens.")
         require(
             not (self.from_scratch and self.checkpoint),

@@ -20,6 +20,7 @@ from bert_jax.model.attention import resolve_attention
 from bert_jax.model.bert import SHARED_PARAMETERS
 from bert_jax.model.directory import ModelDescription
 from bert_jax.runtime.metrics import read_metrics
+from bert_jax.stages import outputs
 from bert_jax.tasks import find
 from bert_jax.tasks.base import FinetuningTask, Scorer, Task, Tuned
 from bert_jax.tasks.stored import build
@@ -195,18 +196,25 @@ def _score(
             found = np.asarray(predict(params, place_batch(_own_rows(batch), job.mesh)))
             yield indices[indices >= 0], found[indices >= 0]
 
+    held_out, tested = None, []
     if isinstance(scorer, Tuned):
         examples, found = map(np.concatenate, zip(*predicted(_evaluation(labelled.dev, tokenizer, stage)), strict=True))
-        scorer.tune(labelled.dev.targets[examples], found)
+        held_out = labelled.dev.targets[examples], found
+        scorer.tune(*held_out)
     for examples, found in predicted(test):
         scorer.add(examples, found)
+        if stage.data.folds:
+            tested.append((examples, found))
     if jax.process_index() == 0:
-        _write_predictions(job.directory / PREDICTIONS, labelled.test, scorer)
+        write_predictions(job.directory / PREDICTIONS, labelled.test, scorer)
+        if stage.data.folds:
+            outputs.keep(job.directory, tested, held_out)
     steps = read_metrics(job.directory)[-1]["step"]  # fewer than planned if training ended early
     return {"train_examples": len(labelled.train), "test_examples": len(labelled.test), **scorer.result(), "steps": steps}
 
 
-def _write_predictions(path: Path, examples: LabelledExamples, scorer: Scorer) -> None:
+def write_predictions(path: Path, examples: LabelledExamples, scorer: Scorer) -> None:
+    """Write the scorer's line for each example, after its text."""
     pairs: Sequence[Any] = examples.pairs or [None] * len(examples)
     with path.open("w", encoding="utf-8") as file:
         for i, (text, pair) in enumerate(zip(examples.texts, pairs, strict=True)):

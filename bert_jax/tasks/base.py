@@ -223,7 +223,10 @@ class Tuned(Protocol):
     """A scorer that first chooses something on the held-out examples, such as a threshold."""
 
     def tune(self, targets: np.ndarray, found: np.ndarray) -> None:
-        """Choose it by the predictions `found` [n, ...] for held-out examples with these `targets` [n, ...]; called before `add`."""
+        """Choose it by the predictions `found` [n, ...] for held-out examples with these `targets` [n, ...].
+
+        Called before the predictions of a model are added, so several times if those of several models are scored together.
+        """
 
 
 class Need(NamedTuple):

@@ -202,6 +202,7 @@ class LabelSetScorer:
 
         self._targets, self._names, self._threshold = targets.astype(bool), names, _THRESHOLD
         self._found = np.zeros(targets.shape, np.float32)
+        self._predicted = np.zeros(targets.shape, bool)
 
     def tune(self, targets: np.ndarray, found: np.ndarray) -> None:
         """Choose the threshold with the highest micro F1 on held-out examples: targets int8 [n, C], probabilities float32 [n, C]."""
@@ -209,13 +210,13 @@ class LabelSetScorer:
 
     def add(self, examples: np.ndarray, found: np.ndarray) -> None:
         """Add the probabilities `found`, float32 [k, C], of the examples with indices `examples`, int64 [k]."""
-        self._found[examples] = found
+        self._found[examples], self._predicted[examples] = found, found >= self._threshold
 
     def result(self) -> dict[str, Any]:
         """Return micro and macro F1, subset accuracy, the threshold, and the scores of each label."""
         from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
-        predicted = self._found >= self._threshold
+        predicted = self._predicted
         each = precision_recall_fscore_support(self._targets, predicted, average=None, zero_division=0)
         rows = zip(self._names, *(values.tolist() for values in each), strict=True)
         return {
@@ -233,7 +234,7 @@ class LabelSetScorer:
         """Return the true and predicted labels of an example, and the probabilities of all of either."""
         probabilities = dict(zip(self._names, self._found[example].tolist(), strict=True))
         true = [name for name, is_true in zip(self._names, self._targets[example], strict=True) if is_true]
-        predicted = [name for name, value in probabilities.items() if value >= self._threshold]
+        predicted = [name for name, is_predicted in zip(self._names, self._predicted[example], strict=True) if is_predicted]
         shown = dict.fromkeys([*predicted, *true])
         return {"labels": true, "predicted": predicted, "probabilities": {name: round(probabilities[name], 6) for name in shown}}
 
