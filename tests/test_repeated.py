@@ -1,5 +1,6 @@
 """Several fine-tunings in one command: with several seeds, and cross-validation over one file."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
@@ -216,6 +217,8 @@ def test_folds_are_stratified_and_keep_equal_texts_together() -> None:
     repeated = assign_folds(examples([*texts, *(f"text  {i}" for i in range(20))], np.concatenate([targets, 2 - targets[:20]])), 5)
     assert (repeated[:20] == repeated[87:]).all(), "also if they differ in spaces or in their labels"
     assert not (fold_of == assign_folds(examples(texts, np.roll(targets, 1)), 5)).all()
+    pairs = dataclasses.replace(examples([text for text in texts for _ in range(2)], np.tile([0, 1], 87)), pairs=["yes", "no"] * 87)
+    assert (np.diff(assign_folds(pairs, 5).reshape(87, 2)) == 0).all(), "a premise with two hypotheses"
     numbers = rng.normal(size=100).astype(np.float32)
     means = [numbers[assign_folds(examples([str(i) for i in range(100)], numbers), 4) == fold].mean() for fold in range(4)]
     assert np.ptp(means) < 0.2

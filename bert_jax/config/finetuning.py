@@ -108,6 +108,30 @@ class AugmentationConfig:
         fraction(self, "time_mask", "band_mask")
 
 
+MATRICES = ("query", "key", "value", "attention_output", "feed_forward", "feed_forward_output")
+"""The matrices of an encoder layer."""
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adaptation (Hu et al. 2021): only the head and small factors of some of the encoder's matrices are trained."""
+
+    rank: int = 0
+    """Rank of the factors; 0 trains every parameter instead."""
+    alpha: float = 16.0
+    """The product of the factors is scaled by alpha / rank."""
+    matrices: tuple[str, ...] = ("query", "value")
+    """Matrices of each layer that are adapted, of query, key, value, attention_output, feed_forward and feed_forward_output."""
+
+    def __post_init__(self) -> None:
+        not_negative(self, "rank")
+        positive(self, "alpha")
+        unknown = [name for name in self.matrices if name not in MATRICES]
+        require(not unknown, "matrices", ",".join(unknown), f"name some of {', '.join(MATRICES)}.")
+        once = len(set(self.matrices)) == len(self.matrices) > 0
+        require(once, "matrices", ",".join(self.matrices), "name at least one matrix, and each once.")
+
+
 @formerly(_give_task, pooling=_NOW.format("pooling"))
 @dataclass(frozen=True)
 class FinetuneConfig:
@@ -137,6 +161,7 @@ class FinetuneConfig:
     dropout: float = 0.1
     """Dropout before the task head."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=3e-5))
     loop: LoopConfig = field(default_factory=LoopConfig)
 
@@ -162,4 +187,11 @@ class FinetuneConfig:
             "from_scratch",
             self.from_scratch,
             "it cannot be combined with finetune.checkpoint; drop one of the two.",
+        )
+        random = next((name for name in ("from_scratch", "compare_from_scratch") if getattr(self, name)), "")
+        require(
+            not (self.lora.rank and random),
+            "lora.rank",
+            self.lora.rank,
+            f"LoRA adapts a pre-trained encoder, not a random one; set it to 0, or drop finetune.{random}.",
         )

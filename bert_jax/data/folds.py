@@ -65,13 +65,16 @@ def load_folds(
 
 
 def assign_folds(examples: LabelledExamples, folds: int) -> np.ndarray:
-    """Return the fold of each example, int64 [n]: the same for every seed, and the same for examples whose texts are equal.
+    """Return the fold of each example, int64 [n]: the same for every seed, and the same for examples with the same text.
+
+    Of pairs, only the first text counts, such as a premise with several hypotheses: second texts are often stock phrases, which would tie
+    most of a file together. Texts that differ only in whitespace are the same.
 
     The folds are stratified: distinct texts are dealt out in the order of their targets, so that each fold has an equal share of every
     class, of every set of labels, and of high and low numbers.
     """
     numbers: dict[str, int] = {}
-    text_of = np.array([numbers.setdefault(key, len(numbers)) for key in examples.keys()], np.int64)  # noqa: SIM118  # not a dict
+    text_of = np.array([numbers.setdefault("".join(text.split()), len(numbers)) for text in examples.identities], np.int64)
     first = np.unique(text_of, return_index=True)[1]
     order = np.random.default_rng(0).permutation(len(first))
     targets = examples.targets[first]
