@@ -261,4 +261,5 @@ def test_outputs_of_folds_are_scored_together_each_with_its_own_threshold(tmp_pa
     for number, place in enumerate(places):
         outputs.score(tmp_path / str(number), scorer, place)
     assert scorer.result()["subset_accuracy"] == 1, "0.3 is a label of the second model and none of the first"
+    assert "threshold" not in scorer.result(), "each has its own"
     assert [scorer.line(i)["predicted"] for i in range(4)] == [["a"], ["b"], ["a", "b"], []]
