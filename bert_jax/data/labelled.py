@@ -152,12 +152,37 @@ def load_labelled(
     """
     default = config.train if config.train in tables else ""
     sources = {"train": config.train, "dev": config.dev or default, "test": config.test or default}
+    parts, names = read_examples(sources, config, labels, tables, others)
+    return divide(parts, names, sources, config, labels, seed)
+
+
+def read_examples(
+    sources: Mapping[str, str], config: LabelledConfig, labels: LabelReader, tables: Mapping[str, Table], others: ReadRows
+) -> tuple[dict[str, LabelledExamples], tuple[str, ...]]:
+    """Read every source that is named, and return its examples by the split that it is for, and the label names.
+
+    Raises:
+        InputError: as `load_labelled`.
+    """
     read = {role: tables.get(source) or _table(source, others) for role, source in sources.items() if source}
     raw = {role: _read(sources[role], role, config, labels, table) for role, table in read.items()}
     targets, names = labels.targets({role: Parsed(sources[role], part.values, part.lines) for role, part in raw.items()})
     parts = {
         role: LabelledExamples(part.texts, part.pairs, targets[role], np.array(part.lines, np.int64)) for role, part in raw.items()
     }
+    return parts, names
+
+
+def divide(
+    given: Mapping[str, LabelledExamples], names: tuple[str, ...], sources: Mapping[str, str], config: LabelledConfig, labels: LabelReader,
+    seed: int,
+) -> Labelled:  # fmt: skip
+    """Hold out dev from the training examples if it is not given, and apply `leaks` and `max_train_examples`.
+
+    Raises:
+        InputError: as `load_labelled`.
+    """
+    parts = dict(given)
     train, duplicates = parts["train"], 0
     if "dev" not in parts:
         kept = _distinct(train)

@@ -20,9 +20,11 @@ from bert_jax.model.attention import resolve_attention
 from bert_jax.model.bert import SHARED_PARAMETERS
 from bert_jax.model.directory import ModelDescription
 from bert_jax.runtime.metrics import read_metrics
+from bert_jax.stages import outputs
 from bert_jax.tasks import find
 from bert_jax.tasks.base import FinetuningTask, Scorer, Task, Tuned
 from bert_jax.tasks.stored import build
+from bert_jax.training import lora
 from bert_jax.training.augmentation import make_augmentation
 from bert_jax.training.checkpoints.loading import load_parameters
 from bert_jax.training.loop import HostBatch, Job, train
@@ -114,6 +116,8 @@ def _check(
             f"finetune.optimizer.frozen_layers={stage.optimizer.frozen_layers} exceeds the {encoder.encoder.layers} layers of the encoder. "
             f"Set --config.finetune.optimizer.frozen_layers to at most {encoder.encoder.layers}."
         )
+    if stage.lora.rank:
+        lora.check_rank(stage.lora, encoder.encoder)
     for need in task.needs(stage.task):
         if pretrained and need.part in encoder.absent:
             raise InputError(
@@ -136,7 +140,8 @@ def _job(
 
     def init() -> Any:
         row = {name: value[:1] for name, value in dev[0].items()}
-        return model.init(jax.random.key(config.seed), row)["params"]
+        params = model.init(jax.random.key(config.seed), row)["params"]
+        return lora.add_factors(params, stage.lora, jax.random.key(config.seed)) if stage.lora.rank else params
 
     return Job(
         name=directory.name.replace("_", " "),
@@ -160,7 +165,8 @@ def _job(
         skip_above=stage.optimizer.skip_above,
         ema=stage.optimizer.ema,
         patience=stage.patience,
-        flops=task.flops(description, stage),
+        # LoRA does not compute the gradients of most parameters, so the FLOPs of a usual step would overstate the utilization.
+        flops=0 if stage.lora.rank else task.flops(description, stage),
         model=model_directory.identity(description, tokenizer),
     )
 
@@ -188,7 +194,7 @@ def _score(
     job: Job, task: FinetuningTask[Any], model: Any, labelled: Labelled, tokenizer: Reader, test: _Evaluation, stage: FinetuneConfig
 ) -> dict[str, Any]:
     state = abstract_state(create_state(job.init, job.optimizer, job.mesh))
-    params = load_parameters(job.directory, state.params, job.model, task.best)
+    params = load_parameters(job.directory, state.base, job.model, task.best)
     scorer = task.scorer(labelled, stage.task)
     predict = jax.jit(partial(task.predict, model), out_shardings=replicated(job.mesh))
 
@@ -197,18 +203,25 @@ def _score(
             found = np.asarray(predict(params, place_batch(_own_rows(batch), job.mesh)))
             yield indices[indices >= 0], found[indices >= 0]
 
+    held_out, tested = None, []
     if isinstance(scorer, Tuned):
         examples, found = map(np.concatenate, zip(*predicted(_evaluation(task, labelled.dev, tokenizer, stage)), strict=True))
-        scorer.tune(labelled.dev.targets[examples], found)
+        held_out = labelled.dev.targets[examples], found
+        scorer.tune(*held_out)
     for examples, found in predicted(test):
         scorer.add(examples, found)
+        if stage.data.folds:
+            tested.append((examples, found))
     if jax.process_index() == 0:
-        _write_predictions(job.directory / PREDICTIONS, labelled.test, scorer)
+        write_predictions(job.directory / PREDICTIONS, labelled.test, scorer)
+        if stage.data.folds:
+            outputs.keep(job.directory, tested, held_out)
     steps = read_metrics(job.directory)[-1]["step"]  # fewer than planned if training ended early
     return {"train_examples": len(labelled.train), "test_examples": len(labelled.test), **scorer.result(), "steps": steps}
 
 
-def _write_predictions(path: Path, examples: LabelledExamples, scorer: Scorer) -> None:
+def write_predictions(path: Path, examples: LabelledExamples, scorer: Scorer) -> None:
+    """Write the scorer's line for each example, after its text."""
     pairs: Sequence[Any] = examples.pairs or [None] * len(examples)
     with path.open("w", encoding="utf-8") as file:
         for i, (text, pair) in enumerate(zip(examples.texts, pairs, strict=True)):

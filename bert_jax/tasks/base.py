@@ -243,7 +243,10 @@ class Tuned(Protocol):
     """A scorer that first chooses something on the held-out examples, such as a threshold."""
 
     def tune(self, targets: np.ndarray, found: np.ndarray) -> None:
-        """Choose it by the predictions `found` [n, ...] for held-out examples with these `targets` [n, ...]; called before `add`."""
+        """Choose it by the predictions `found` [n, ...] for held-out examples with these `targets` [n, ...].
+
+        Called before the predictions of a model are added, so several times if those of several models are scored together.
+        """
 
 
 class Need(NamedTuple):
@@ -310,6 +313,10 @@ class FinetuningTask(Task, Generic[O]):
     def score(self, held_out: Mapping[str, float]) -> float:
         """Return the score that selects the best checkpoint from held-out metrics; higher is better."""
         return held_out[self.metric]
+
+    def item_counts(self, examples: LabelledExamples) -> Sequence[int]:
+        """Return how many predictions each example has in `Scorer.add`, such as one per word; by default, one."""
+        return [1] * len(examples)
 
     @abstractmethod
     def scorer(self, labelled: Labelled, options: O) -> Scorer:
