@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -51,6 +51,22 @@ class LabelReader(Protocol):
         """Adjust a random split of the examples so that `kept` contains everything the task needs.
 
         Both arguments and both results are int64 indices; examples are swapped between the two parts as needed.
+        """
+
+
+@runtime_checkable
+class RowReader(LabelReader, Protocol):
+    """A label reader that looks at the texts of each row too."""
+
+    @property
+    def several_targets(self) -> bool:
+        """Whether examples with equal texts and different targets are all right, instead of in conflict."""
+
+    def accepts(self, texts: Sequence[str], value: Any, where: str) -> bool:
+        """Return whether to use a row with these texts (or identities of inputs) and this parsed value.
+
+        Raises:
+            InputError: the row has a fault.
         """
 
 
@@ -107,6 +123,8 @@ class Labelled:
     """Training examples dropped before dev was held out: repeated texts, and texts with conflicting labels."""
     overlaps: dict[str, int]
     """For `dev` and `test`, the number of examples that also appear in the training set and so measure memorization."""
+    left_out: int = 0
+    """Rows of all files that the task does not use; see `RowReader`."""
 
     @property
     def fingerprint(self) -> str:
@@ -150,7 +168,7 @@ def load_labelled(
     }
     train, duplicates = parts["train"], 0
     if "dev" not in parts:
-        kept = _distinct(train)
+        kept = _distinct(train, isinstance(labels, RowReader) and labels.several_targets)
         duplicates = len(train) - len(kept)
         train, parts["dev"] = _hold_out(train.select(kept), labels, config)
     parts.setdefault("test", parts["dev"])
@@ -159,7 +177,8 @@ def load_labelled(
     if config.max_train_examples:
         order, count = np.random.default_rng(seed).permutation(len(train)), config.max_train_examples
         train = train.select(labels.keep(order[:count], order[count:], train.targets)[0])
-    return Labelled(train, parts["dev"], parts["test"], names, duplicates, _overlaps(train, parts, sources, config))
+    left_out = sum(part.left_out for part in raw.values())
+    return Labelled(train, parts["dev"], parts["test"], names, duplicates, _overlaps(train, parts, sources, config), left_out)
 
 
 def _overlaps(
@@ -191,31 +210,37 @@ class _Raw:
     pairs: list[Any] | None
     values: list[Any]
     lines: list[int]
+    left_out: int = 0
 
 
 def _read(source: str, role: str, config: LabelledConfig, labels: LabelReader, table: Table) -> _Raw:
     texts = {"finetune.data.text": config.text} | ({"finetune.data.text_pair": config.text_pair} if config.text_pair else {})
-    raw = _Raw([], [] if config.text_pair else None, [], [])
+    raw, left_out = _Raw([], [] if config.text_pair else None, [], []), 0
     for line, values in table(texts | dict(labels.columns()), role):
         for column, value in zip(texts.values(), values, strict=False):
             if not _identity(value).strip():
                 raise InputError(f"{source} line {line} has empty text in column {column!r}: fill it in or remove the line.")
-        raw.values.append(labels.parse(values[len(texts) :], f"{source} line {line}"))
+        where = f"{source} line {line}"
+        target = labels.parse(values[len(texts) :], where)
+        if isinstance(labels, RowReader) and not labels.accepts([*map(_identity, values[: len(texts)])], target, where):
+            left_out += 1
+            continue
+        raw.values.append(target)
         raw.texts.append(values[0])
         raw.lines.append(line)
         if raw.pairs is not None:
             raw.pairs.append(values[1])
-    return raw
+    return replace(raw, left_out=left_out)
 
 
-def _distinct(examples: LabelledExamples) -> np.ndarray:
-    """Return the index of the first example of each text, omitting texts with conflicting labels."""
+def _distinct(examples: LabelledExamples, several_targets: bool = False) -> np.ndarray:
+    """Return the index of the first example of each text, omitting texts with conflicting labels; or of each text and target."""
     labels: dict[str, set[str]] = {}
-    first: dict[str, int] = {}
+    first: dict[Any, int] = {}
     for i, (key, target) in enumerate(zip(examples.keys(), examples.targets.tolist(), strict=True)):
         labels.setdefault(key, set()).add(repr(target))
-        first.setdefault(key, i)
-    return np.array([i for key, i in first.items() if len(labels[key]) == 1], np.int64)
+        first.setdefault((key, repr(target)) if several_targets else key, i)
+    return np.array([i for key, i in first.items() if several_targets or len(labels[key]) == 1], np.int64)
 
 
 def _without(examples: LabelledExamples, keys: set[str], config: LabelledConfig) -> LabelledExamples:
@@ -238,5 +263,7 @@ def _hold_out(
         )
     # Independent of the run's seed, so that runs with different seeds are compared on the same dev set.
     order = np.random.default_rng(0).permutation(len(examples))
-    train, dev = labels.keep(order[count:], order[:count], examples.targets)
-    return examples.select(np.sort(train)), examples.select(np.sort(dev))
+    train, dev = (examples.select(np.sort(part)) for part in labels.keep(order[count:], order[:count], examples.targets))
+    # Texts with several targets may have been divided.
+    held_out = {*dev.keys()}
+    return train.select(np.array([i for i, key in enumerate(train.keys()) if key not in held_out], np.int64)), dev

@@ -72,28 +72,30 @@ def finetune(
     assert stage is not None
     task = find(stage.task.name, tasks)
     assert isinstance(task, FinetuningTask)
-    _check(stage, task, labelled, encoder, pretrained)
+    train_examples, together = task.inputs(labelled.train)
+    _check(stage, task, train_examples, encoder, pretrained)
     mesh = make_mesh(config.mesh, stage.batch_size)
-    own = task.describe(stage.task, labelled.label_names)
-    description = ModelDescription(task.kind, encoder.encoder, stage.length, spare_rows=encoder.spare_rows, input=encoder.input, **own)
+    description = task.description(stage, encoder, labelled.label_names)
     if jax.process_index() == 0:
         model_directory.write(directory, description, tokenizer)
     compute = resolve_attention(config.compute, encoder.encoder, [stage.length], platform(mesh))
     model = build(description, tokenizer.vocab_size, compute, stage.dropout, tasks)
     batches = labelled_batches(
-        labelled.train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
-        task.kind, jax.process_index(), jax.process_count(),
+        train_examples, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
+        task.kind, jax.process_index(), jax.process_count(), together,
     )  # fmt: skip
     start = partial(_warm_start, pretrained, encoder, tokenizer, tasks) if pretrained else None
     job = _job(config, stage, task, directory, labelled, tokenizer, description, model, mesh, start, batches)
     # Before training, so that an input that cannot be read is found now.
-    test = _evaluation(labelled.test, tokenizer, stage)
+    test = _evaluation(task, labelled.test, tokenizer, stage)
     try:
         train(job)
     finally:
         batches.close()
     result = _score(job, task, model, labelled, tokenizer, test, stage)
     result |= {"truncated_texts": batches.truncated, "duplicates_left_out": labelled.duplicates, "overlaps": labelled.overlaps}
+    if labelled.left_out:
+        result["rows_left_out"] = labelled.left_out
     result |= {"nouns": tokenizer.nouns._asdict()}
     result |= task.data_fields(labelled)
     if jax.process_index() == 0:
@@ -102,7 +104,7 @@ def finetune(
 
 
 def _check(
-    stage: FinetuneConfig, task: FinetuningTask[Any], labelled: Labelled, encoder: ModelDescription, pretrained: Path | None
+    stage: FinetuneConfig, task: FinetuningTask[Any], train: LabelledExamples, encoder: ModelDescription, pretrained: Path | None
 ) -> None:
     if stage.length > encoder.encoder.max_positions:
         raise InputError(
@@ -120,7 +122,7 @@ def _check(
                 f"The model in {pretrained} has no {need.part}, which {need.option} needs. Set {need.otherwise}, or import the model with "
                 "--initialize-missing."
             )
-    if labelled.train.pairs is not None and encoder.encoder.segment_types == 1:
+    if train.pairs is not None and encoder.encoder.segment_types == 1:
         raise InputError(
             f"The encoder{f' in {pretrained}' if pretrained else ''} has one segment type (encoder.segment_types=1), so it cannot "
             "distinguish the text of finetune.data.text_pair from the first text. Start from a model with two segment types, or put both "
@@ -132,7 +134,7 @@ def _job(
     config: RunConfig, stage: FinetuneConfig, task: FinetuningTask[Any], directory: Path, labelled: Labelled, tokenizer: Reader,
     description: ModelDescription, model: Any, mesh: Mesh, warm_start: Callable[[Any], Any] | None, batches: LabelledBatches,
 ) -> Job:  # fmt: skip
-    dev = [_own_rows(batch) for batch, _ in _evaluation(labelled.dev, tokenizer, stage)]
+    dev = [_own_rows(batch) for batch, _ in _evaluation(task, labelled.dev, tokenizer, stage)]
 
     def init() -> Any:
         row = {name: value[:1] for name, value in dev[0].items()}
@@ -171,8 +173,9 @@ def _warm_start(pretrained: Path, encoder: ModelDescription, tokenizer: Reader, 
     return params | load_parameters(pretrained, shared, identity, find(encoder.kind, tasks).best)
 
 
-def _evaluation(examples: LabelledExamples, tokenizer: Reader, stage: FinetuneConfig) -> _Evaluation:
-    return labelled_evaluation(examples, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size)
+def _evaluation(task: FinetuningTask[Any], examples: LabelledExamples, tokenizer: Reader, stage: FinetuneConfig) -> _Evaluation:
+    inputs, together = task.inputs(examples)
+    return labelled_evaluation(inputs, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, together)
 
 
 def _own_rows(batch: HostBatch) -> HostBatch:
@@ -196,7 +199,7 @@ def _score(
             yield indices[indices >= 0], found[indices >= 0]
 
     if isinstance(scorer, Tuned):
-        examples, found = map(np.concatenate, zip(*predicted(_evaluation(labelled.dev, tokenizer, stage)), strict=True))
+        examples, found = map(np.concatenate, zip(*predicted(_evaluation(task, labelled.dev, tokenizer, stage)), strict=True))
         scorer.tune(labelled.dev.targets[examples], found)
     for examples, found in predicted(test):
         scorer.add(examples, found)

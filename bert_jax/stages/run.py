@@ -149,6 +149,8 @@ def _warn_about_labels(labelled: Labelled, remarks: Sequence[str], noun: str) ->
         print(f"Warning: {remark}")
     if labelled.duplicates:
         print(f"Excluded {labelled.duplicates:,} training examples: repeated {noun}s, or {noun}s with conflicting labels.")
+    if labelled.left_out:
+        print(f"Left out {labelled.left_out:,} rows that this task cannot learn from or be tested on.")
     for split, count in labelled.overlaps.items():
         if count:
             print(
