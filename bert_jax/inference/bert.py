@@ -31,6 +31,7 @@ from bert_jax.tasks.base import Answers, Loaded, Question, Task
 from bert_jax.tasks.classification import Classification
 from bert_jax.tasks.multilabel import LabelSet
 from bert_jax.tasks.pretraining import Prediction
+from bert_jax.tasks.similar import Neighbor
 from bert_jax.tasks.stored import build, load_model
 
 Single: TypeAlias = str | bytes | Path | tuple[NDArray[Any], int] | Item | Masked | Half
@@ -84,8 +85,8 @@ class Bert:
     """A trained model, as returned by `bert_jax.load`.
 
     A pre-trained model supports `fill_mask`, `score` and, if it was trained for it, `next_sentence`; a classifier, of one or several
-    labels, supports `classify`, and a regression model `regress`; all support `embed`. A method that the model does not support raises
-    InputError. A text that is too long for the model is truncated, with a `TruncationWarning`.
+    labels, supports `classify`, and a regression model `regress`; all support `embed` and `similar`. A method that the model does not
+    support raises InputError. A text that is too long for the model is truncated, with a `TruncationWarning`.
 
     Attributes:
         config: the encoder's architecture.
@@ -217,6 +218,25 @@ class Bert:
         return self._unwrap(texts, self._answer("embed", texts, None, **options))
 
     @overload
+    def similar(self, queries: Single, texts: Iterable[Any], top_k: int = 5) -> list[Neighbor]: ...
+    @overload
+    def similar(self, queries: Iterable[Any], texts: Iterable[Any], top_k: int = 5) -> list[list[Neighbor]]: ...
+    def similar(self, queries: Single | Iterable[Any], texts: Iterable[Any], top_k: int = 5) -> list[Neighbor] | list[list[Neighbor]]:
+        """Return the texts that are nearest to each query, by the cosine of their embeddings, nearest first.
+
+        If the model has prompts for queries and for documents, they are prepended, as in sentence-transformers.
+
+        Args:
+            queries: one text or several.
+            texts: the texts to search.
+            top_k: the number of texts per query; at most all of them are returned.
+
+        Raises:
+            InputError: there are no texts to search, a text is empty, or `top_k` is not positive.
+        """
+        return self._unwrap(queries, self._answer("similar", queries, None, among=texts, top_k=top_k))
+
+    @overload
     def classify(
         self, texts: Single, pairs: Single | None = None, threshold: float | None = None
     ) -> Classification | LabelSet: ...
@@ -267,6 +287,14 @@ class Bert:
             InputError: the model cannot answer the question, a text is empty, or the lists differ in length.
         """
         return self._answer(name, texts, pairs, **options)
+
+    def prepared(self, name: str, **options: Any) -> dict[str, Any]:
+        """Return the options of a question for any number of calls of `answer`, after work that need not be repeated.
+
+        Raises:
+            InputError: see `answer`.
+        """
+        return self.question(name).prepared(self._model, ChunkedAsk(self._model), **options)
 
     @property
     def questions(self) -> dict[str, Question]:

@@ -58,7 +58,7 @@ class ChunkedAsk:
                 except TextError as error:
                     raise error.moved(lambda index, first=first: first + index) from None  # type: ignore[misc]
                 self.truncated += queries.truncated
-                self.count = first + len(left)
+                self.count += len(left)
                 yield start(queries)
 
         return list(one_ahead(started()))
