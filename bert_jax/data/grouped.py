@@ -32,11 +32,11 @@ def fewest_batches(lengths: np.ndarray, together: int, length: int, per_row: int
         if all(place(lengths, together, length, per_row, batch_size, batches, seed) is not None for seed in seeds):
             return batches
         batches += 1
-    what = f"there {'is' if groups == 1 else 'are'} only {groups}" if groups < 2 else f"a batch of {batch_size} rows holds only one"
-    raise InputError(
-        f"Each example is compared with the others in its batch, but {what}. Raise finetune.batch_size, or for short texts "
-        "finetune.examples_per_row, and give at least two examples."
-    )
+    if groups < 2:
+        what = "a split has only one: add examples, or raise finetune.data.dev_fraction if dev is held out"
+    else:
+        what = f"a batch of {batch_size} rows holds only one: raise finetune.batch_size, or for short texts finetune.examples_per_row"
+    raise InputError(f"Each example is compared with the others in its batch, but {what}.")
 
 
 def place(

@@ -47,7 +47,7 @@ class Similar(Question):
     help = "find the texts that are nearest to each query"
     examples = (
         "runs/demo/pretrain '房间很干净' '再也不来了' --texts texts.txt --top-k 3",
-        "runs/demo/pretrain queries.tsv --texts reviews.tsv --output nearest.jsonl",
+        "runs/demo/pretrain texts.txt --texts reviews.tsv --output nearest.jsonl",
     )
     options = ("among", "top_k")
     files = ("among",)
