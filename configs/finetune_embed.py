@@ -3,8 +3,8 @@
     python train.py --config=configs/finetune_embed.py --workdir=runs/related --config.finetune.checkpoint=runs/demo/pretrain \
         --config.finetune.data.train=related.tsv --config.finetune.data.text=question --config.finetune.data.text_pair=answer
 
-Optional: --config.finetune.task.negative names a column with a hard negative per pair, or .target one with a number, greater for more similar
-texts; .microbatches=4 compares texts of larger batches than memory holds at once. Larger encoders need a lower rate, such as
+Optional: --config.finetune.task.negative names a column with a hard negative per pair, or .target one with a number, greater for more
+similar texts; .microbatches=4 compares texts of larger batches than memory holds at once. Larger encoders need a lower rate, such as
 --config.finetune.optimizer.learning_rate=2e-5. Other options as in configs/finetune_tsv.py.
 """
 

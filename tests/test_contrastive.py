@@ -227,7 +227,7 @@ def test_processes_share_the_batches_and_go_on_where_they_stopped() -> None:
     np.testing.assert_array_equal(next(restored)["labels"], whole[2]["labels"])
 
 
-@pytest.mark.parametrize(("count", "rows", "message"), [(1, 8, "a split has only one: add examples"), (9, 1, "a batch of 1 rows holds only one")])
+@pytest.mark.parametrize(("count", "rows", "message"), [(1, 8, "a split has only one: add"), (9, 1, "a batch of 1 rows holds only one")])
 def test_a_batch_of_one_pair_is_refused(count: int, rows: int, message: str) -> None:
     with pytest.raises(InputError, match=f"compared with the others in its batch, but {message}"):
         stream(count, batch_size=rows)
