@@ -148,7 +148,8 @@ def test_similar_texts_are_those_of_numpy(model: Bert, tiny_classifier: Path) ->
             assert all(one.text == texts[one.index] and row[one.index] == pytest.approx(one.cosine, abs=1e-5) for one in neighbors)
         (single,) = bert.similar("房间很干净", texts, top_k=1)
         assert (single.index, single.text) == (0, "房间很干净") and single.cosine == pytest.approx(1, abs=1e-5)
-        assert len(bert.similar("好", iter(texts), top_k=99)) == 5
+        assert [one.index for one in bert.similar("房间很干净", iter(texts), top_k=99)][:2] == [0, 3], "equal texts in their order"
+        assert len(bert.similar("好", texts, top_k=99)) == 5
 
 
 @pytest.mark.parametrize(
@@ -211,6 +212,9 @@ def test_the_command_answers_texts_and_files_and_resumes(
     texts.write_text("房间\n\n服务\n", encoding="utf-8")
     write(tmp_path / "bad.tsv", "text", ["好", " "])
     assert "bad.tsv line 3 has an empty text" in failure(capsys, "similar", model, "好", "--texts", tmp_path / "bad.tsv")
+    (tmp_path / "long.txt").write_text("好" * 60 + "\n服务\n", encoding="utf-8")
+    ok("similar", model, "好", "--texts", tmp_path / "long.txt")
+    assert "1 of the texts to search were truncated to the model's limit of 24 tokens." in capsys.readouterr().err
     assert "none.txt" in failure(capsys, "similar", model, "好", "--texts", tmp_path / "none.txt")
 
 

@@ -74,7 +74,7 @@ def answer(group: Sequence[Question], flags: argparse.Namespace) -> None:
     files = {name: on_disk(options[name], "The path") for name in question.files}
     given = {name: _all_texts(file, flags.text, bert) for name, file in files.items()}
     identity = options | {name: _identity(file) for name, file in files.items()}
-    request = _Request(bert, bert.question(question.name), bert.prepared(question.name, **options | given), identity)
+    request = _Request(bert, bert.question(question.name), _prepared(bert, question.name, options | given), identity)
     with _output(flags, request, texts, {"command": command, "model": model}) as output:
         try:
             with WorkProgress(command, f"{bert.tokenizer.nouns.input}s", texts.count, show_progress, output.written.rows) as progress:
@@ -109,6 +109,17 @@ def _identity(source: Path) -> dict[str, Any]:
     """Identify the content of a file, as JSON values."""
     state = source.stat()
     return {"path": str(source.resolve()), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+
+
+def _prepared(bert: Bert, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options after work that need not be repeated, and report how many texts were truncated in it."""
+    with warnings.catch_warnings(action="ignore", category=TruncationWarning):
+        options = bert.prepared(name, **options)
+    if bert.truncated:
+        nouns = bert.tokenizer.nouns
+        limit = f"the model's limit of {bert.max_tokens(name)} {nouns.token}s"
+        print(f"{bert.truncated:,} of the {nouns.input}s to search were truncated to {limit}.", file=sys.stderr)
+    return options
 
 
 def _all_texts(source: Path, column: str, bert: Bert) -> list[Any]:

@@ -216,13 +216,14 @@ class _Raw:
 def _read(source: str, role: str, config: LabelledConfig, labels: LabelReader, table: Table) -> _Raw:
     texts = {"finetune.data.text": config.text} | ({"finetune.data.text_pair": config.text_pair} if config.text_pair else {})
     raw, left_out = _Raw([], [] if config.text_pair else None, [], []), 0
+    rows = labels if isinstance(labels, RowReader) else None
     for line, values in table(texts | dict(labels.columns()), role):
         for column, value in zip(texts.values(), values, strict=False):
             if not _identity(value).strip():
                 raise InputError(f"{source} line {line} has empty text in column {column!r}: fill it in or remove the line.")
         where = f"{source} line {line}"
         target = labels.parse(values[len(texts) :], where)
-        if isinstance(labels, RowReader) and not labels.accepts([*map(_identity, values[: len(texts)])], target, where):
+        if rows and not rows.accepts([*map(_identity, values[: len(texts)])], target, where):
             left_out += 1
             continue
         raw.values.append(target)

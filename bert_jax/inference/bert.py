@@ -7,7 +7,8 @@ on the other texts.
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias, cast, overload
@@ -36,10 +37,6 @@ from bert_jax.tasks.stored import build, load_model
 
 Single: TypeAlias = str | bytes | Path | tuple[NDArray[Any], int] | Item | Masked | Half
 """A text; or a path, the bytes of a file, samples with their rate, or one of these with masked units. An array is one input or many."""
-
-
-class TruncationWarning(UserWarning):
-    """Texts were longer than the model's maximum length and were truncated."""
 
 
 class UnusedTensorsWarning(UserWarning):
@@ -294,7 +291,9 @@ class Bert:
         Raises:
             InputError: see `answer`.
         """
-        return self.question(name).prepared(self._model, ChunkedAsk(self._model), **options)
+        question, ask = self.question(name), ChunkedAsk(self._model)
+        with self._counted(ask):
+            return question.prepared(self._model, ask, **options)
 
     @property
     def questions(self) -> dict[str, Question]:
@@ -324,18 +323,17 @@ class Bert:
             if isinstance(given, bytes) or not isinstance(given, Iterable):
                 noun = self.tokenizer.nouns.input
                 raise InputError(f"This model reads {noun}s, not {type(given).__name__}: pass one {noun}, or several.")
+        with self._counted(ask):
+            return question.ask(self._model, ask, cast(Iterable[Any], texts), cast("Iterable[Any] | None", pairs), **options)
+
+    @contextmanager
+    def _counted(self, ask: ChunkedAsk) -> Iterator[None]:
+        """Count the texts that are truncated, and warn about them."""
         try:
-            answers = question.ask(self._model, ask, cast(Iterable[Any], texts), cast("Iterable[Any] | None", pairs), **options)
+            yield
         finally:
             self.truncated += ask.truncated
-        if ask.truncated:
-            warnings.warn(
-                f"{ask.truncated:,} of {ask.count:,} {self.tokenizer.nouns.input}s are longer than the model's limit of {ask.positions} "
-                f"{self.tokenizer.nouns.token}s and were truncated.",
-                TruncationWarning,
-                stacklevel=3,
-            )
-        return answers
+        ask.warn(stacklevel=6)
 
     def _is_one(self, inputs: Any) -> bool:
         return self.tokenizer.is_one(inputs)

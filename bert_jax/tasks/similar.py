@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from bert_jax.data.queries import Queries
 
 _EMBED = Embed()
-_QUERIES_AT_ONCE = 256
+_MOST_COSINES = 1 << 24
+"""Cosines that are in memory at once."""
 _QUERY_PROMPTS, _TEXT_PROMPTS = ("query",), ("document", "passage", "corpus")
 """Prompts that sentence-transformers uses for queries and for the texts that are searched, if a model has them."""
 
@@ -86,17 +87,15 @@ class Similar(Question):
 
     def ask(self, model: Loaded, ask: Ask, texts: Iterable[Any], pairs: Iterable[Any] | None, **options: Any) -> Answers:
         """Return the nearest texts of each query, nearest first; of equally near ones, those that come first."""
-        import numpy as np
-
         found = self.prepared(model, ask, **options)
-        searched, count = found["among"], min(found.get("top_k", 5), len(found["among"].texts))
+        searched: Searchable = found["among"]
         vectors = _unit_vectors(model, ask, texts, _QUERY_PROMPTS)
+        at_once = max(1, _MOST_COSINES // len(searched.texts))
         answers = []
-        for start in range(0, len(vectors), _QUERIES_AT_ONCE):
-            cosines = vectors[start : start + _QUERIES_AT_ONCE] @ searched.vectors.T
-            nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
-            for row, indices in zip(cosines, nearest.tolist(), strict=True):
-                answers.append([Neighbor(searched.texts[index], index, float(row[index])) for index in indices])
+        for start in range(0, len(vectors), at_once):
+            for row in vectors[start : start + at_once] @ searched.vectors.T:
+                nearest = greatest(row, found.get("top_k", 5)).tolist()
+                answers.append([Neighbor(searched.texts[index], index, float(row[index])) for index in nearest])
         return answers
 
     def record(self, answer: Sequence[Neighbor]) -> dict[str, Any]:
@@ -114,6 +113,16 @@ class Similar(Question):
     def max_tokens(self, model: Loaded) -> int:
         """Return the limit of embeddings."""
         return text_length(model.description)
+
+
+def greatest(values: np.ndarray, count: int) -> np.ndarray:
+    """Return the indices of the `count` greatest of the values [n], greatest first, and of equal ones the first first."""
+    import numpy as np
+
+    values = np.nan_to_num(values, nan=-np.inf)
+    least = np.partition(values, -count)[-count] if count < len(values) else -np.inf
+    indices = np.flatnonzero(values >= least)
+    return indices[np.argsort(-values[indices], kind="stable")][:count]
 
 
 def _unit_vectors(model: Loaded, ask: Ask, texts: Iterable[Any], prompts: Sequence[str]) -> np.ndarray:

@@ -92,7 +92,7 @@ class ContrastiveObjective:
     def _measure(self, vectors: jax.Array, batch: Batch) -> Metrics:
         slots = batch["example_weights"].size
         vectors = unit_length(by_rows(vectors).reshape(slots, -1))
-        cosines = vectors @ _on_every_device(vectors).T
+        cosines = jnp.matmul(vectors, _on_every_device(vectors).T, precision="highest")  # divided by a small temperature
         loss = self._ranking(cosines, batch) if self.scored else self._matching(cosines, batch)
         return {**loss, **row_metrics(batch)}
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bert_jax.tasks.contrastive.pairs import ANCHOR, NEGATIVE, POSITIVE
+from bert_jax.tasks.similar import greatest
 
 _ANCHORS_AT_ONCE = 512
 _NEIGHBORS = 5
@@ -62,7 +63,7 @@ def retrieved(vectors: np.ndarray, targets: np.ndarray, neighbors: int = 0) -> I
             others = np.ones(len(row), np.bool_)
             others[_places(distinct, [*positives[text], text])] = False
             rank = 1 + int((row[others] > own).sum()) + 0.5 * int((row[others] == own).sum())
-            nearest = np.argsort(-row, kind="stable")[:neighbors] if neighbors else np.zeros(0, np.int64)
+            nearest = greatest(row, neighbors) if neighbors else np.zeros(0, np.int64)
             correct = [int(distinct[place]) in positives[text] for place in nearest]
             yield Found(rank, slots[nearest].tolist(), row[nearest].tolist(), correct)
 
