@@ -117,10 +117,15 @@ def single_texts(examples: LabelledExamples) -> tuple[LabelledExamples, int]:
 
     Their targets are int32 [n * k, 4]: the number of the pair; the role of the text; the identity of the text, equal for equal texts; and
     the identity of the pair's positive or, for a scored pair, the rank of its score.
+
+    Raises:
+        InputError: there are negatives, which are read as texts, but the pairs are of another modality.
     """
     assert examples.pairs is not None and examples.pair_identities is not None
     columns, identities = [examples.texts, examples.pairs], [examples.identities, examples.pair_identities]
     if examples.targets.dtype == object:
+        if not isinstance(examples.texts[0], str):
+            raise InputError("Negatives are for models of text, but these pairs are not of texts: leave finetune.task.negative empty.")
         columns.append(examples.targets.tolist())
         identities.append(examples.targets.tolist())
     known: dict[str, int] = {}
