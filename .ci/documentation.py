@@ -40,6 +40,7 @@ SHORTENED = {
     "finetune_tsv": "finetune.epochs=1",
     "finetune_multilabel": "finetune.epochs=1",
     "finetune_regress": "finetune.epochs=1",
+    "finetune_embed": "finetune.epochs=1",
     "demo_images": "pretrain.steps=20 pretrain.loop.evaluate_every=20 pretrain.loop.save_every=20 finetune.epochs=1 "
     "finetune.compare_from_scratch=false",
     "demo_audio": "pretrain.steps=20 pretrain.loop.evaluate_every=20 pretrain.loop.save_every=20 finetune.epochs=1 "
@@ -107,6 +108,7 @@ def make_readers_files() -> None:
         "mentions.tsv": "\n".join(["text\tlabels", *mentions(texts[:400])]),
         "names.conll": "\n\n".join(people(text[:60] for text in texts[:200])),
         "similar.tsv": "\n".join(["a\tb\tscore", *similar(texts[:200])]),
+        "related.tsv": "\n".join(["question\tanswer", *(f"{text[:15]}\t{text[10:30]}" for text in texts[:200] if len(text) > 30)]),
         "pairs.tsv": "a\tb\n他打开门。\t屋里没有人。",
     }
     for name, text in files.items():

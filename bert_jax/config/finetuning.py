@@ -15,6 +15,8 @@ class TaskOptions:
     """The fine-tuning task: `name` selects the task, whose own options are defined in a subclass (`bert_jax.tasks`)."""
 
     CHOSEN_BY: ClassVar[str] = "name"
+    SEPARATE_TEXTS: ClassVar[bool] = False
+    """Whether the model reads each text of a pair alone, instead of both as segments A and B of one input."""
     name: str = "classification"
 
     def columns(self) -> Mapping[str, str]:

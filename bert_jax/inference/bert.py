@@ -7,7 +7,8 @@ on the other texts.
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias, cast, overload
@@ -31,15 +32,12 @@ from bert_jax.tasks.base import Answers, Loaded, Question, Task
 from bert_jax.tasks.classification import Classification
 from bert_jax.tasks.multilabel import LabelSet
 from bert_jax.tasks.pretraining import Prediction
+from bert_jax.tasks.similar import Neighbor
 from bert_jax.tasks.stored import build, load_model
 from bert_jax.tasks.tagging.questions import Span
 
 Single: TypeAlias = str | bytes | Path | tuple[NDArray[Any], int] | Item | Masked | Half
 """A text; or a path, the bytes of a file, samples with their rate, or one of these with masked units. An array is one input or many."""
-
-
-class TruncationWarning(UserWarning):
-    """Texts were longer than the model's maximum length and were truncated."""
 
 
 class UnusedTensorsWarning(UserWarning):
@@ -85,8 +83,8 @@ class Bert:
     """A trained model, as returned by `bert_jax.load`.
 
     A pre-trained model supports `fill_mask`, `score` and, if it was trained for it, `next_sentence`; a classifier, of one or several
-    labels, supports `classify`, a regression model `regress`, and a tagger `tag`; all support `embed`. A method that the model does not
-    support raises InputError. A text that is too long for the model is truncated, with a `TruncationWarning`.
+    labels, supports `classify`, a regression model `regress`, and a tagger `tag`; all support `embed` and `similar`. A method that the
+    model does not support raises InputError. A text that is too long for the model is truncated, with a `TruncationWarning`.
 
     Attributes:
         config: the encoder's architecture.
@@ -218,6 +216,25 @@ class Bert:
         return self._unwrap(texts, self._answer("embed", texts, None, **options))
 
     @overload
+    def similar(self, queries: Single, texts: Iterable[Any], top_k: int = 5) -> list[Neighbor]: ...
+    @overload
+    def similar(self, queries: Iterable[Any], texts: Iterable[Any], top_k: int = 5) -> list[list[Neighbor]]: ...
+    def similar(self, queries: Single | Iterable[Any], texts: Iterable[Any], top_k: int = 5) -> list[Neighbor] | list[list[Neighbor]]:
+        """Return the texts that are nearest to each query, by the cosine of their embeddings, nearest first.
+
+        If the model has prompts for queries and for documents, they are prepended, as in sentence-transformers.
+
+        Args:
+            queries: one text or several.
+            texts: the texts to search.
+            top_k: the number of texts per query; at most all of them are returned.
+
+        Raises:
+            InputError: there are no texts to search, a text is empty, or `top_k` is not positive.
+        """
+        return self._unwrap(queries, self._answer("similar", queries, None, among=texts, top_k=top_k))
+
+    @overload
     def classify(
         self, texts: Single, pairs: Single | None = None, threshold: float | None = None
     ) -> Classification | LabelSet: ...
@@ -290,6 +307,16 @@ class Bert:
         """
         return self._answer(name, texts, pairs, **options)
 
+    def prepared(self, name: str, **options: Any) -> dict[str, Any]:
+        """Return the options of a question for any number of calls of `answer`, after work that need not be repeated.
+
+        Raises:
+            InputError: see `answer`.
+        """
+        question, ask = self.question(name), ChunkedAsk(self._model)
+        with self._counted(ask):
+            return question.prepared(self._model, ask, **options)
+
     @property
     def questions(self) -> dict[str, Question]:
         """The questions that the model can answer, by name."""
@@ -318,18 +345,17 @@ class Bert:
             if isinstance(given, bytes) or not isinstance(given, Iterable):
                 noun = self.tokenizer.nouns.input
                 raise InputError(f"This model reads {noun}s, not {type(given).__name__}: pass one {noun}, or several.")
+        with self._counted(ask):
+            return question.ask(self._model, ask, cast(Iterable[Any], texts), cast("Iterable[Any] | None", pairs), **options)
+
+    @contextmanager
+    def _counted(self, ask: ChunkedAsk) -> Iterator[None]:
+        """Count the texts that are truncated, and warn about them."""
         try:
-            answers = question.ask(self._model, ask, cast(Iterable[Any], texts), cast("Iterable[Any] | None", pairs), **options)
+            yield
         finally:
             self.truncated += ask.truncated
-        if ask.truncated:
-            warnings.warn(
-                f"{ask.truncated:,} of {ask.count:,} {self.tokenizer.nouns.input}s are longer than the model's limit of {ask.positions} "
-                f"{self.tokenizer.nouns.token}s and were truncated.",
-                TruncationWarning,
-                stacklevel=3,
-            )
-        return answers
+        ask.warn(stacklevel=6)
 
     def _is_one(self, inputs: Any) -> bool:
         return self.tokenizer.is_one(inputs)

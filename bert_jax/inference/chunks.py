@@ -1,6 +1,7 @@
 """Processes any number of texts chunk by chunk, in bounded memory."""
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -13,6 +14,10 @@ T = TypeVar("T")
 
 CHUNK = 2048
 """Number of texts that are packed and sent to the devices together."""
+
+
+class TruncationWarning(UserWarning):
+    """Texts were longer than the model's maximum length and were truncated."""
 
 
 class ChunkedAsk:
@@ -58,10 +63,21 @@ class ChunkedAsk:
                 except TextError as error:
                     raise error.moved(lambda index, first=first: first + index) from None  # type: ignore[misc]
                 self.truncated += queries.truncated
-                self.count = first + len(left)
+                self.count += len(left)
                 yield start(queries)
 
         return list(one_ahead(started()))
+
+    def warn(self, stacklevel: int) -> None:
+        """Issue a `TruncationWarning` if texts were truncated."""
+        if self.truncated:
+            nouns = self._model.tokenizer.nouns
+            warnings.warn(
+                f"{self.truncated:,} of {self.count:,} {nouns.input}s are longer than the model's limit of {self.positions} "
+                f"{nouns.token}s and were truncated.",
+                TruncationWarning,
+                stacklevel=stacklevel,
+            )
 
 
 def _chunks(texts: Iterable[Any], pairs: Iterable[Any] | None, noun: str) -> Iterator[tuple[int, tuple[list[Any], list[Any] | None]]]:

@@ -74,17 +74,17 @@ def finetune(
     assert stage is not None
     task = find(stage.task.name, tasks)
     assert isinstance(task, FinetuningTask)
-    _check(stage, task, labelled, encoder, pretrained)
+    train_examples, together = task.inputs(labelled.train)
+    _check(stage, task, train_examples, encoder, pretrained)
     mesh = make_mesh(config.mesh, stage.batch_size)
-    own = task.describe(stage.task, labelled.label_names)
-    description = ModelDescription(task.kind, encoder.encoder, stage.length, spare_rows=encoder.spare_rows, input=encoder.input, **own)
+    description = task.description(stage, encoder, labelled.label_names)
     if jax.process_index() == 0:
         model_directory.write(directory, description, tokenizer)
     compute = resolve_attention(config.compute, encoder.encoder, [stage.length], platform(mesh))
     model = build(description, tokenizer.vocab_size, compute, stage.dropout, tasks)
     batches = labelled_batches(
-        labelled.train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
-        task.kind, jax.process_index(), jax.process_count(), task.encode,
+        train_examples, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
+        task.kind, jax.process_index(), jax.process_count(), task.encode, together,
     )  # fmt: skip
     start = partial(_warm_start, pretrained, encoder, tokenizer, tasks) if pretrained else None
     job = _job(config, stage, task, directory, labelled, tokenizer, description, model, mesh, start, batches)
@@ -96,6 +96,8 @@ def finetune(
         batches.close()
     result = _score(job, task, model, labelled, tokenizer, test, stage)
     result |= {"truncated_texts": batches.truncated, "duplicates_left_out": labelled.duplicates, "overlaps": labelled.overlaps}
+    if labelled.notes:
+        result["notes"] = labelled.notes
     result |= {"nouns": tokenizer.nouns._asdict()}
     result |= task.data_fields(labelled)
     if jax.process_index() == 0:
@@ -104,7 +106,7 @@ def finetune(
 
 
 def _check(
-    stage: FinetuneConfig, task: FinetuningTask[Any], labelled: Labelled, encoder: ModelDescription, pretrained: Path | None
+    stage: FinetuneConfig, task: FinetuningTask[Any], train: LabelledExamples, encoder: ModelDescription, pretrained: Path | None
 ) -> None:
     if stage.length > encoder.encoder.max_positions:
         raise InputError(
@@ -124,7 +126,7 @@ def _check(
                 f"The model in {pretrained} has no {need.part}, which {need.option} needs. Set {need.otherwise}, or import the model with "
                 "--initialize-missing."
             )
-    if labelled.train.pairs is not None and encoder.encoder.segment_types == 1:
+    if train.pairs is not None and encoder.encoder.segment_types == 1:
         raise InputError(
             f"The encoder{f' in {pretrained}' if pretrained else ''} has one segment type (encoder.segment_types=1), so it cannot "
             "distinguish the text of finetune.data.text_pair from the first text. Start from a model with two segment types, or put both "
@@ -178,8 +180,9 @@ def _warm_start(pretrained: Path, encoder: ModelDescription, tokenizer: Reader, 
 
 
 def _evaluation(task: FinetuningTask[Any], examples: LabelledExamples, tokenizer: Reader, stage: FinetuneConfig) -> _Evaluation:
+    inputs, together = task.inputs(examples)
     return labelled_evaluation(
-        examples, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, task.encode
+        inputs, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, task.encode, together
     )
 
 

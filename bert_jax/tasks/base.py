@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 from bert_jax.config import FinetuneConfig, TaskOptions
 from bert_jax.runtime.ahead import Finish
@@ -106,6 +106,7 @@ class Question(ABC):
         masked: whether the question is about the [MASK] tokens of a text; long texts are then truncated around them.
         options: names of the question's own keyword arguments, which `add_options` adds to the command.
         vectors: whether the answers are vectors, which can be stored in a .npy file.
+        files: those of the options that are texts, for which the command takes a file.
     """
 
     name: ClassVar[str]
@@ -116,6 +117,7 @@ class Question(ABC):
     masked: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ()
     vectors: ClassVar[bool] = False
+    files: ClassVar[tuple[str, ...]] = ()
 
     def add_options(self, command: argparse.ArgumentParser) -> None:  # noqa: B027  # most have none
         """Add the flags of the question's options to its command."""
@@ -124,6 +126,11 @@ class Question(ABC):
         """Return why a model cannot answer the question even though it has the task and heads that it needs; empty if it can."""
         del description
         return ""
+
+    def prepared(self, model: Loaded, ask: Ask, **options: Any) -> dict[str, Any]:
+        """Return the options for any number of calls of `ask`, after work that need not be repeated; by default, the options themselves."""
+        del model, ask
+        return options
 
     @abstractmethod
     def start(self, model: Loaded, **options: Any) -> Callable[[Any], Finish[Answers]]:
@@ -294,6 +301,24 @@ class FinetuningTask(Task, Generic[O]):
     @abstractmethod
     def describe(self, options: O, labels: Sequence[str]) -> dict[str, Any]:
         """Return the task's own fields of `ModelDescription`; `labels` are the label names, if any."""
+
+    def description(self, stage: FinetuneConfig, encoder: ModelDescription, labels: Sequence[str]) -> ModelDescription:
+        """Return the description of the model that the stage trains, on the encoder of another one; `describe` has the task's own fields.
+
+        Raises:
+            InputError: the task's options do not fit the stage.
+        """
+        from bert_jax.model.directory import ModelDescription
+
+        own = self.describe(cast(O, stage.task), labels)
+        return ModelDescription(self.kind, encoder.encoder, stage.length, spare_rows=encoder.spare_rows, input=encoder.input, **own)
+
+    def inputs(self, examples: LabelledExamples) -> tuple[LabelledExamples, int]:
+        """Return the examples as rows hold them, and how many consecutive ones belong together: they are put in the same batch.
+
+        By default, an example is a text or a pair, and belongs to no other. Predictions are made for the examples returned.
+        """
+        return examples, 1
 
     @abstractmethod
     def measure(self, predictions: Any, batch: Any) -> Any:

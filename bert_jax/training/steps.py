@@ -14,12 +14,13 @@ from bert_jax.model.dropout import row_keys
 from bert_jax.model.per_device import ROWS
 from bert_jax.training import lora
 from bert_jax.training.losses import Mean
-from bert_jax.training.objective import Metrics, Objective
+from bert_jax.training.microbatches import loops_per_device, split
+from bert_jax.training.objective import Metrics, Objective, SetObjective
 from bert_jax.training.sharding import replicated
 from bert_jax.training.state import TrainState
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-EvaluationStep = Callable[[Any, Batch, jax.Array], Metrics]
+EvaluationStep = Callable[[Any, Batch, jax.Array], Any]
 Gradients = Callable[[Any, Any, Batch, jax.Array], tuple[Any, Metrics]]
 
 # Separate key streams for training steps and for the fixed masks of evaluation.
@@ -102,12 +103,8 @@ def _accumulate(
 ) -> tuple[Any, Metrics]:
     """Sum gradients and metrics over microbatches in a compiled loop, then once over the data axis of the mesh."""
 
-    def split(x: jax.Array) -> jax.Array:
-        # Microbatch m consists of rows m, m + microbatches, ..., so that rows stay on their devices.
-        return x.reshape(x.shape[0] // microbatches, microbatches, *x.shape[1:]).swapaxes(0, 1)
-
     def local_sum(params: Any, frozen: Any, batch: Batch, keys: jax.Array) -> tuple[Any, Metrics]:
-        parts = jax.tree.map(split, (batch, keys))
+        parts = jax.tree.map(lambda x: split(x, microbatches), (batch, keys))
         shapes = jax.eval_shape(gradients, params, frozen, *jax.tree.map(lambda part: part[0], parts))
         zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
@@ -119,23 +116,25 @@ def _accumulate(
     def global_sum(params: Any, frozen: Any, batch: Batch, keys: jax.Array) -> tuple[Any, Metrics]:
         return jax.tree.map(lambda local: jax.lax.psum(local, "data"), local_sum(params, frozen, batch, keys))
 
-    axes = jax.sharding.get_abstract_mesh().shape
-    # Without shard_map, XLA would all-reduce gradients in every microbatch. With both other axes larger than 1, XLA's partitioner
-    # (jaxlib 0.10.2) crashes on a loop inside shard_map over "data".
-    if axes.get("data", 1) == 1 or min(axes["fsdp"], axes["tensor"]) > 1:
-        grads, metrics = local_sum(params, frozen, batch, keys)
-    else:
+    if loops_per_device():
         everywhere, rows = PartitionSpec(), PartitionSpec("data")
         specs = (everywhere, everywhere, rows, rows)
         summed = jax.shard_map(global_sum, in_specs=specs, out_specs=everywhere, axis_names={"data"}, check_vma=False)
         grads, metrics = summed(params, frozen, batch, keys)
+    else:
+        grads, metrics = local_sum(params, frozen, batch, keys)
     # `real_tokens` is a sum over the step, not a mean over microbatches.
     return grads, metrics | {"real_tokens": Mean(metrics["real_tokens"].total, jnp.float32(1))}
 
 
-def evaluation_step(params: Any, batch: Batch, index: jax.Array, *, objective: Objective, seed: int) -> Metrics:
-    """Compute the metrics of one evaluation batch without dropout. Masks depend only on (seed, index), so they are fixed."""
-    return objective.metrics(params, objective.prepare(batch, _key(seed, _EVALUATION_STREAM, index)), None)
+def evaluation_step(params: Any, batch: Batch, index: jax.Array, *, objective: Objective, seed: int) -> Any:
+    """Compute the metrics of one evaluation batch without dropout. Masks depend only on (seed, index), so they are fixed.
+
+    Returns:
+        The metrics; for a `SetObjective`, a tuple of the metrics and the arrays that it needs of every batch.
+    """
+    prepared = objective.prepare(batch, _key(seed, _EVALUATION_STREAM, index))
+    return objective.evaluated(params, prepared) if isinstance(objective, SetObjective) else objective.metrics(params, prepared, None)
 
 
 def compile_steps(
@@ -158,7 +157,7 @@ def compile_steps(
                 state, batch, objective=objective, optimizer=optimizer, seed=seed, microbatches=microbatches, skip_above=skip_above, ema=ema
             )
 
-    def evaluate(params: Any, batch: Batch, index: jax.Array) -> Metrics:
+    def evaluate(params: Any, batch: Batch, index: jax.Array) -> Any:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return evaluation_step(params, batch, index, objective=objective, seed=seed)
 
