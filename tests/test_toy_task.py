@@ -19,7 +19,8 @@ from bert_jax.model.bert import ClassificationModel
 from bert_jax.report import write_report
 from bert_jax.stages.run import run
 from bert_jax.tasks import choices, configured
-from bert_jax.tasks.base import FinetuningTask, Question
+from bert_jax.tasks.base import FinetuningTask
+from bert_jax.tasks.question import Question
 from bert_jax.training.losses import Mean, weighted_mean
 
 

@@ -19,7 +19,7 @@ from bert_jax.inference.answer_files import Answer, AnswerFile, Output, Terminal
 from bert_jax.model import directory as model_directory
 from bert_jax.runtime.progress import WorkProgress
 from bert_jax.storage.files import on_disk, resolve_path
-from bert_jax.tasks.base import Question
+from bert_jax.tasks.question import Question
 
 _MOST_REPORTED = 20
 """Number of invalid lines that are reported individually; further ones are only counted."""

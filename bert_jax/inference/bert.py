@@ -28,10 +28,11 @@ from bert_jax.modalities.media.items import Half, Item, Masked
 from bert_jax.model.directory import ModelDescription, finished
 from bert_jax.storage.files import resolve_path
 from bert_jax.tasks import COMMON_QUESTIONS, embedding, find, questions
-from bert_jax.tasks.base import Answers, Loaded, Question, Task
+from bert_jax.tasks.base import Task
 from bert_jax.tasks.classification import Classification
 from bert_jax.tasks.multilabel import LabelSet
 from bert_jax.tasks.pretraining import Prediction
+from bert_jax.tasks.question import Answers, Loaded, Question
 from bert_jax.tasks.similar import Neighbor
 from bert_jax.tasks.stored import build, load_model
 from bert_jax.tasks.tagging.questions import Span

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from bert_jax.data.queries import Queries, encode_queries
 from bert_jax.errors import InputError, TextError
 from bert_jax.runtime.ahead import Finish, one_ahead
-from bert_jax.tasks.base import ONE_SEGMENT_TYPE, Encode, Loaded
+from bert_jax.tasks.question import ONE_SEGMENT_TYPE, Encode, Loaded
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ class TruncationWarning(UserWarning):
 
 
 class ChunkedAsk:
-    """Processes texts chunk by chunk (see `bert_jax.tasks.base.Ask`) and counts those that are truncated.
+    """Processes texts chunk by chunk (see `bert_jax.tasks.question.Ask`) and counts those that are truncated.
 
     Attributes:
         truncated: the number of texts that were truncated.

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from bert_jax.config import RunConfig, TaskOptions, to_dict
 from bert_jax.config.overrides import Choices, apply_overrides, from_dict, load_config
 from bert_jax.errors import InputError
-from bert_jax.tasks.base import FinetuningTask, Question, Task
+from bert_jax.tasks.base import FinetuningTask, Task
 from bert_jax.tasks.classification import CLASSIFICATION
 from bert_jax.tasks.contrastive import EMBEDDING
 from bert_jax.tasks.embedding import Embed
 from bert_jax.tasks.multilabel import MULTILABEL
 from bert_jax.tasks.pretraining import PRETRAINING
+from bert_jax.tasks.question import Question
 from bert_jax.tasks.regression import REGRESSION
 from bert_jax.tasks.similar import Similar
 from bert_jax.tasks.tagging import TAGGING

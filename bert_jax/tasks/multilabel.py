@@ -14,9 +14,9 @@ from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish
 from bert_jax.runtime.terminal import percent
 from bert_jax.tasks import display
-from bert_jax.tasks.base import Loaded, Question
 from bert_jax.tasks.display import Bars, Curve, Example, Guess, Json, Panel, Shown, Table
 from bert_jax.tasks.pooled import PARTS, PooledOptions, PooledTask, published, text_of
+from bert_jax.tasks.question import Loaded, Question
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bert_jax.runtime.ahead import Finish
-from bert_jax.tasks.base import Loaded, Question
 from bert_jax.tasks.display import Curve, Json, Scatter, Shown
 from bert_jax.tasks.numbers import Numbers
 from bert_jax.tasks.pooled import PARTS, PooledOptions, PooledTask, published, text_of
+from bert_jax.tasks.question import Loaded, Question
 
 if TYPE_CHECKING:
     import numpy as np

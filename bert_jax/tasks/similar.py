@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from bert_jax.errors import InputError, TextError
 from bert_jax.runtime.ahead import Finish
-from bert_jax.tasks.base import Answers, Ask, Loaded, Question
 from bert_jax.tasks.embedding import Embed, text_length
+from bert_jax.tasks.question import Answers, Ask, Loaded, Question
 
 if TYPE_CHECKING:
     import numpy as np
