@@ -43,6 +43,7 @@ SHORTENED = {
     "finetune_multilabel": "finetune.epochs=1",
     "finetune_regress": "finetune.epochs=1",
     "finetune_answer": "finetune.epochs=1",
+    "finetune_embed": "finetune.epochs=1",
     "demo_images": "pretrain.steps=20 pretrain.loop.evaluate_every=20 pretrain.loop.save_every=20 finetune.epochs=1 "
     "finetune.compare_from_scratch=false",
     "demo_audio": "pretrain.steps=20 pretrain.loop.evaluate_every=20 pretrain.loop.save_every=20 finetune.epochs=1 "
@@ -112,6 +113,7 @@ def make_readers_files() -> None:
         "similar.tsv": "\n".join(["a\tb\tscore", *similar(texts[:200])]),
         "questions.json": json.dumps(squad(rows_of_questions := [*questions(texts[:400])]), ensure_ascii=False),
         "questions.jsonl": "\n".join(json.dumps(row, ensure_ascii=False) for row in rows_of_questions),
+        "related.tsv": "\n".join(["question\tanswer", *(f"{text[:15]}\t{text[10:30]}" for text in texts[:200] if len(text) > 30)]),
         "pairs.tsv": "a\tb\n他打开门。\t屋里没有人。",
     }
     for name, text in files.items():

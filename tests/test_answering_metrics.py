@@ -72,20 +72,20 @@ def test_the_scoring_follows_the_letters_of_the_passages() -> None:
 def test_scores_are_also_those_of_questions_with_and_without_answers() -> None:
     matches = match_all(["king", "the king died", "x"], [["king"], ["king"], []], "english")
     none_scores = np.array([-1.0, 0.5, 2.0])
-    always = matches.at(none_scores, None)
+    always = matches.of(none_scores < np.inf)
     assert always == pytest.approx(
         {
             "exact_match": 1 / 3, "has_answer_exact_match": 1 / 2, "no_answer_exact_match": 0,
             "f1": (1 + 2 / 3) / 3, "has_answer_f1": (1 + 2 / 3) / 2, "no_answer_f1": 0,
         }
     )  # fmt: skip
-    assert matches.at(none_scores, 1.0)["no_answer_f1"] == 1
-    assert matches.at(none_scores, 0.0) == pytest.approx(matches.at(none_scores, 0.4))
-    assert matches.at(none_scores, 0.0)["has_answer_f1"] == pytest.approx(1 / 2)
+    assert matches.of(none_scores <= 1)["no_answer_f1"] == 1
+    assert matches.of(none_scores <= 0) == pytest.approx(matches.of(none_scores <= 0.4))
+    assert matches.of(none_scores <= 0)["has_answer_f1"] == pytest.approx(1 / 2)
 
 
 def test_only_one_score_is_given_if_all_questions_have_answers() -> None:
-    assert [*match_all(["king"], [["king"]], "english").at(np.zeros(1), None)] == ["exact_match", "f1"]
+    assert [*match_all(["king"], [["king"]], "english").of(np.ones(1, np.bool_))] == ["exact_match", "f1"]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -95,15 +95,15 @@ def test_no_threshold_leads_to_a_higher_f1(seed: int) -> None:
     f1 = np.where(answerable, rng.choice([0, 0.5, 1], 200), 0)
     matches = Matches(f1, f1, answerable)
     none_scores = np.round(rng.normal(np.where(answerable, -1, 1), 1), 1).astype(np.float32)  # with equal scores
-    best = max(matches.at(none_scores, float(threshold))["f1"] for threshold in np.arange(-6, 6, 0.05))
+    best = max(matches.of(none_scores <= threshold)["f1"] for threshold in np.arange(-6, 6, 0.05))
     threshold = best_threshold(matches, none_scores)
-    assert matches.at(none_scores, threshold)["f1"] == pytest.approx(best)
+    assert matches.of(none_scores <= threshold)["f1"] == pytest.approx(best)
     assert not np.isin(np.float32(threshold), none_scores)
 
 
 def test_a_model_without_right_answers_gives_none() -> None:
     wrong = Matches(np.zeros(3), np.zeros(3), np.array([True, False, False]))
     threshold = best_threshold(wrong, np.array([-2.0, 1.0, 3.0]))
-    assert wrong.at(np.array([-2.0, 1.0, 3.0]), threshold)["f1"] == pytest.approx(2 / 3)
+    assert wrong.of(np.array([-2.0, 1.0, 3.0]) <= threshold)["f1"] == pytest.approx(2 / 3)
     right = Matches(np.ones(2), np.ones(2), np.ones(2, np.bool_))
-    assert right.at(np.array([5.0, 7.0]), best_threshold(right, np.array([5.0, 7.0])))["f1"] == 1
+    assert right.of(np.array([5.0, 7.0]) <= best_threshold(right, np.array([5.0, 7.0])))["f1"] == 1

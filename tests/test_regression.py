@@ -15,7 +15,8 @@ from bert_jax.convert.imports import import_model
 from bert_jax.errors import InputError
 from bert_jax.stages.run import run
 from bert_jax.tasks import configured
-from bert_jax.tasks.regression import Numbers, correlations
+from bert_jax.tasks.numbers import Numbers
+from bert_jax.tasks.regression import correlations
 
 
 @pytest.fixture(scope="module")

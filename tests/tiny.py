@@ -14,13 +14,14 @@ import optax
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from bert_jax.config import ComputeConfig, EncoderConfig, LoopConfig, MaskingConfig, OptimizerConfig, RowsConfig
+from bert_jax.config import ComputeConfig, EncoderConfig, LoopConfig, LoraConfig, MaskingConfig, OptimizerConfig, RowsConfig
 from bert_jax.data.pipeline import evaluation_batches, pretraining_batches
 from bert_jax.data.records.record import Document
 from bert_jax.model.batch import zero_row
 from bert_jax.model.bert import PretrainingModel
 from bert_jax.tasks.pretraining.objective import PretrainingObjective
 from bert_jax.training.loop import Job
+from bert_jax.training.lora import add_factors
 from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from bert_jax.training.sharding import AXES
 
@@ -104,6 +105,21 @@ def initial_parameters(encoder: EncoderConfig = ENCODER, seed: int = 0) -> Any:
         return np.float32(0.1) * rng.standard_normal(leaf.shape, np.float32) + np.float32(path[-1].key == "scale")
 
     return jax.tree_util.tree_map_with_path(draw, tree)
+
+
+LORA = LoraConfig(rank=3, alpha=6.0, matrices=("query", "value", "attention_output", "feed_forward"))
+
+
+@cache
+def factored(encoder: EncoderConfig = ENCODER) -> Any:
+    """`initial_parameters` with low-rank factors, B too at random."""
+    params = add_factors(jax.tree.map(jnp.asarray, initial_parameters(encoder)), LORA, jax.random.key(3))
+    rng = np.random.default_rng(5)
+
+    def draw(path: Any, leaf: Any) -> np.ndarray:
+        return np.float32(0.1) * rng.standard_normal(leaf.shape, np.float32) if path[-1].key == "lora_b" else np.asarray(leaf)
+
+    return jax.tree_util.tree_map_with_path(draw, params)
 
 
 def lenient(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from bert_jax.cli.arguments import Add, anywhere, disk
 from bert_jax.tasks import COMMON_QUESTIONS, questions
-from bert_jax.tasks.base import Question
+from bert_jax.tasks.question import Question
 
 
 def add_model_commands(add: Add) -> None:

@@ -18,8 +18,8 @@ from bert_jax.inference import CHUNK, Bert, TextError, TruncationWarning, load
 from bert_jax.inference.answer_files import Answer, AnswerFile, Output, Terminal, check_output, count_texts, json_line, read_texts
 from bert_jax.model import directory as model_directory
 from bert_jax.runtime.progress import WorkProgress
-from bert_jax.storage.files import resolve_path
-from bert_jax.tasks.base import Question
+from bert_jax.storage.files import on_disk, resolve_path
+from bert_jax.tasks.question import Question
 
 _MOST_REPORTED = 20
 """Number of invalid lines that are reported individually; further ones are only counted."""
@@ -32,6 +32,8 @@ class _Request:
     bert: Bert
     question: Question
     options: dict[str, Any]
+    identity: dict[str, Any]
+    """Identifies the options, as JSON values."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,10 @@ def answer(group: Sequence[Question], flags: argparse.Namespace) -> None:
     bert = load(directory)
     # No progress line if the answers are printed to the terminal: they would overwrite each other.
     show_progress = bool(texts.source) and (bool(flags.output) or not sys.stdout.isatty())
-    request = _Request(bert, bert.question(question.name), options)
+    files = {name: on_disk(options[name], "The path") for name in question.files}
+    given = {name: _all_texts(file, flags.text, bert) for name, file in files.items()}
+    identity = options | {name: _identity(file) for name, file in files.items()}
+    request = _Request(bert, bert.question(question.name), _prepared(bert, question.name, options | given), identity)
     with _output(flags, request, texts, {"command": command, "model": model}) as output:
         try:
             with WorkProgress(command, f"{bert.tokenizer.nouns.input}s", texts.count, show_progress, output.written.rows) as progress:
@@ -92,14 +97,44 @@ def _texts(flags: argparse.Namespace, question: Question) -> _Texts:
         raise InputError("Give either texts or paths (or a file of them) as arguments, or a file with --input, but not both.")
     if source := flags.input or _named_file(flags.texts):
         count = count_texts(source, columns)
-        state = source.stat()
-        identity = {"path": str(source.resolve()), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
-        return _Texts(source, columns, [], count, identity)
+        return _Texts(source, columns, [], count, _identity(source))
     if of_pairs and len(flags.texts) != 2:
         command = flags.parser.prog.split()[-1]
         raise InputError(f"{command} takes two texts, A and B (or two paths), not {len(flags.texts)}. Quote each one.")
     rows = [Row(0, tuple(flags.texts))] if of_pairs else [Row(0, (text,)) for text in flags.texts]
     return _Texts(None, columns, rows, len(rows), flags.texts)
+
+
+def _identity(source: Path) -> dict[str, Any]:
+    """Identify the content of a file, as JSON values."""
+    state = source.stat()
+    return {"path": str(source.resolve()), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+
+
+def _prepared(bert: Bert, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options after work that need not be repeated, and report how many texts were truncated in it."""
+    with warnings.catch_warnings(action="ignore", category=TruncationWarning):
+        options = bert.prepared(name, **options)
+    if bert.truncated:
+        nouns = bert.tokenizer.nouns
+        limit = f"the model's limit of {bert.max_tokens(name)} {nouns.token}s"
+        print(f"{bert.truncated:,} of the {nouns.input}s to search were truncated to {limit}.", file=sys.stderr)
+    return options
+
+
+def _all_texts(source: Path, column: str, bert: Bert) -> list[Any]:
+    """Return all texts of a file.
+
+    Raises:
+        InputError: a line cannot be read.
+    """
+    count_texts(source, {"--text": column})
+    texts = []
+    for row in read_texts(source, {"--text": column}, bert.tokenizer.nouns.input):
+        if isinstance(row, BadRow):
+            raise InputError(f"{source} line {row.line} {row.problem}")
+        texts.append(bert.tokenizer.listed(row.values[0], source.parent))
+    return texts
 
 
 def _named_file(texts: list[str]) -> Path | None:
@@ -124,7 +159,7 @@ def _output(flags: argparse.Namespace, request: _Request, texts: _Texts, origin:
     """Open the destination of the answers, and report whether an unfinished file is resumed or started over."""
     if not flags.output:
         return Terminal(_json_lines if flags.json else partial(_readable_lines, request.question.show))
-    belongs_to = origin | {"input": texts.identity, "columns": texts.columns, "options": request.options}
+    belongs_to = origin | {"input": texts.identity, "columns": texts.columns, "options": request.identity}
     output = AnswerFile(flags.output, belongs_to, (texts.count, request.bert.width(request.question.name, **request.options)))
     if output.refused:
         print(as_typed(f"starting over: {output.refused}"), file=sys.stderr)

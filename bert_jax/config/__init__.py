@@ -7,7 +7,7 @@ at construction, so every `RunConfig` instance is valid.
 from bert_jax.config.compute import ComputeConfig, MeshConfig
 from bert_jax.config.corpus import CorpusOptions, VocabularyOptions
 from bert_jax.config.encoder import EncoderConfig
-from bert_jax.config.finetuning import AugmentationConfig, FinetuneConfig, LabelledConfig, TaskOptions
+from bert_jax.config.finetuning import AugmentationConfig, FinetuneConfig, LabelledConfig, LoraConfig, TaskOptions
 from bert_jax.config.pretraining import LongRowsConfig, MaskingConfig, PretrainConfig, RowsConfig
 from bert_jax.config.run import RunConfig, to_dict
 from bert_jax.config.text import CorpusConfig, VocabularyConfig
@@ -23,6 +23,7 @@ __all__ = [
     "LabelledConfig",
     "LongRowsConfig",
     "LoopConfig",
+    "LoraConfig",
     "MaskingConfig",
     "MeshConfig",
     "OptimizerConfig",

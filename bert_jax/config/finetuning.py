@@ -15,6 +15,8 @@ class TaskOptions:
     """The fine-tuning task: `name` selects the task, whose own options are defined in a subclass (`bert_jax.tasks`)."""
 
     CHOSEN_BY: ClassVar[str] = "name"
+    SEPARATE_TEXTS: ClassVar[bool] = False
+    """Whether the model reads each text of a pair alone, instead of both as segments A and B of one input."""
     name: str = "classification"
 
     def columns(self) -> Mapping[str, str]:
@@ -72,11 +74,21 @@ class LabelledConfig:
     """What to do about training examples that are also in dev or test: report them, drop them, or raise an error."""
     max_train_examples: int = 0
     """Train on a random sample of this size, with at least one example of every class if possible; 0 uses all examples."""
+    folds: int = 0
+    """Cross-validation: test on each of this many parts of `train` a model trained on the other parts; 0 does not."""
 
     def __post_init__(self) -> None:
         require(bool(self.train), "train", self.train, "name a labelled file, a tfds: data set or demo.")
         require(0 < self.dev_fraction < 1, "dev_fraction", self.dev_fraction, "it must be in (0, 1).")
         not_negative(self, "max_train_examples")
+        require(self.folds == 0 or self.folds >= 2, "folds", self.folds, "it must be at least 2, or 0 for no cross-validation.")
+        given = " and ".join(name for name in ("dev", "test") if getattr(self, name))
+        require(
+            not (self.folds and given),
+            "folds",
+            self.folds,
+            f"cross-validation tests on parts of train and holds dev out of the others; leave {given} empty, or drop folds.",
+        )
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,30 @@ class AugmentationConfig:
         not_negative(self, "shift")
         at_most(self, shift=1 << 10)
         fraction(self, "time_mask", "band_mask")
+
+
+MATRICES = ("query", "key", "value", "attention_output", "feed_forward", "feed_forward_output")
+"""The matrices of an encoder layer."""
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adaptation (Hu et al. 2021): only the head and small factors of some of the encoder's matrices are trained."""
+
+    rank: int = 0
+    """Rank of the factors; 0 trains every parameter instead."""
+    alpha: float = 16.0
+    """The product of the factors is scaled by alpha / rank."""
+    matrices: tuple[str, ...] = ("query", "value")
+    """Matrices of each layer that are adapted, of query, key, value, attention_output, feed_forward and feed_forward_output."""
+
+    def __post_init__(self) -> None:
+        not_negative(self, "rank")
+        positive(self, "alpha")
+        unknown = [name for name in self.matrices if name not in MATRICES]
+        require(not unknown, "matrices", ",".join(unknown), f"name some of {', '.join(MATRICES)}.")
+        once = len(set(self.matrices)) == len(self.matrices) > 0
+        require(once, "matrices", ",".join(self.matrices), "name at least one matrix, and each once.")
 
 
 @formerly(_give_task, pooling=_NOW.format("pooling"))
@@ -120,11 +156,14 @@ class FinetuneConfig:
     batch_size: int = 32
     """Rows in one optimizer step."""
     epochs: int = 3
+    seeds: tuple[int, ...] = ()
+    """Train a model with each of these seeds, for the mean and standard deviation of the scores; empty trains one, with the run's seed."""
     patience: int = 0
     """End training after this many evaluations (`loop.evaluate_every`) without a better score on dev; 0 trains for all epochs."""
     dropout: float = 0.1
     """Dropout before the task head."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=3e-5))
     loop: LoopConfig = field(default_factory=LoopConfig)
 
@@ -136,10 +175,25 @@ class FinetuneConfig:
         positive(self, "examples_per_row", "batch_size", "epochs")
         not_negative(self, "patience")
         fraction(self, "dropout")
+        distinct = min(self.seeds, default=0) >= 0 and len(set(self.seeds)) == len(self.seeds) != 1
+        require(distinct, "seeds", self.seeds, "name two or more different seeds, such as 0,1,2, or none to train one model.")
+        require(
+            not (self.seeds and self.data.folds),
+            "seeds",
+            self.seeds,
+            "it cannot be combined with finetune.data.folds, which trains a model for each fold; drop one of the two.",
+        )
         require(self.length >= 8, "length", self.length, "it must be at least 8 tokens.")
         require(
             not (self.from_scratch and self.checkpoint),
             "from_scratch",
             self.from_scratch,
             "it cannot be combined with finetune.checkpoint; drop one of the two.",
+        )
+        random = next((name for name in ("from_scratch", "compare_from_scratch") if getattr(self, name)), "")
+        require(
+            not (self.lora.rank and random),
+            "lora.rank",
+            self.lora.rank,
+            f"LoRA adapts a pre-trained encoder, not a random one; set it to 0, or drop finetune.{random}.",
         )

@@ -227,7 +227,7 @@ def _from_text(text: str, hint: Any) -> Any:
     if hint is bool:
         return {"true": True, "false": False}.get(text.lower(), text)
     if get_origin(hint) is tuple:
-        return [part.strip() for part in text.split(",")] if text else []
+        return [_from_text(part.strip(), get_args(hint)[0]) for part in text.split(",")] if text else []
     return text
 
 
@@ -239,8 +239,10 @@ def _checked(value: Any, hint: Any, path: Key, prefix: str) -> Any:
             raise _wrong_value(value, f"one of {', '.join(choices)}", path, prefix, near)
         return value
     if get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
-            raise _wrong_value(value, "strings (separated by commas on the command line)", path, prefix)
+        part_type = get_args(hint)[0]
+        if not isinstance(value, list | tuple) or not all(type(part) is part_type for part in value):
+            expected = {int: "integers", str: "strings"}[part_type]
+            raise _wrong_value(value, f"{expected} (separated by commas on the command line)", path, prefix)
         return tuple(value)
     if get_origin(hint) is dict:
         if not isinstance(value, Mapping) or not all(isinstance(part, str) for part in (*value, *value.values())):

@@ -64,7 +64,8 @@ class RunConfig:
             task = self.pretrain.rows.next_sentence
             require(task == "none", "pretrain.rows.next_sentence", task, f"{why} set it to none, or encoder.segment_types=2.")
         # A model fine-tuned from another checkpoint uses the encoder of that checkpoint.
-        if self.finetune and not self.finetune.checkpoint and (self.pretrain or self.finetune.from_scratch):
+        joined = self.finetune and not self.finetune.task.SEPARATE_TEXTS
+        if self.finetune and joined and not self.finetune.checkpoint and (self.pretrain or self.finetune.from_scratch):
             column = self.finetune.data.text_pair
             require(not column, "finetune.data.text_pair", column, f"{why} set encoder.segment_types=2, or put both texts in one column.")
 

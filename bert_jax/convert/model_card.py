@@ -7,18 +7,25 @@ from typing import Any
 
 from bert_jax.families.base import Family
 from bert_jax.modalities.text.tokenizer import Tokenizer
-from bert_jax.model.directory import ModelDescription, read_json
+from bert_jax.model.directory import EmbeddingConfig, ModelDescription, read_json
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.tasks.published import Published
+
+_SENTENCE_TRANSFORMERS = (
+    "```python", "from sentence_transformers import SentenceTransformer", "", 'model = SentenceTransformer("PATH TO THIS DIRECTORY")',
+    'vectors = model.encode(["A sentence.", "Another one."])', "```",
+)  # fmt: skip
 
 
 def model_card(
     directory: Path, description: ModelDescription, tokenizer: Tokenizer, family: Family, published: Published, license_name: str
 ) -> str:
     """Return a README.md with Hugging Face Hub front matter, from the files of the run that `directory` belongs to."""
-    front = ["library_name: transformers", f"license: {license_name or 'other'}", "tags:", f"- {family.name}", "- bert_jax"]
-    if published.pipeline_tag:
-        front.append(f"pipeline_tag: {published.pipeline_tag}")
+    embeds = description.embedding != EmbeddingConfig()
+    library, pipeline_tag = ("sentence-transformers", "sentence-similarity") if embeds else ("transformers", published.pipeline_tag)
+    front = [f"library_name: {library}", f"license: {license_name or 'other'}", "tags:", f"- {family.name}", "- bert_jax"]
+    if pipeline_tag:
+        front.append(f"pipeline_tag: {pipeline_tag}")
     encoder, architecture = description.encoder, family.prefix + published.suffix
     lines = [
         "---", *front, "---", "", f"# {directory.resolve().parent.name}/{directory.resolve().name}", "",
@@ -29,7 +36,8 @@ def model_card(
     if not license_name:
         lines += ["", "**No license was given at export. Fill in `license` above before publishing this model.**"]
     lines += ["", "## Origin", "", "\n\n".join(_origin(directory))]
-    lines += ["", "## Scores", "", *_scores(directory), "", "## Use", "", *_use(architecture, published.pipeline_tag)]
+    use = _SENTENCE_TRANSFORMERS if embeds else _use(architecture, published.pipeline_tag)
+    lines += ["", "## Scores", "", *_scores(directory), "", "## Use", "", *use]
     if "next_sentence" in published.parts:
         lines += ["", "The next-sentence classes follow transformers: class 0 means that B follows A."]
     return "\n".join(lines) + "\n"

@@ -25,8 +25,9 @@ def export_onnx(model: BertModel, params: Any, path: str | Path) -> None:
 
     The graph's inputs are fields of the batch layout (docs/architecture.md#one-batch-shape), all int32: `tokens`, `example_ids`,
     `positions`, `segments`, and the positions that the heads read, `cls_positions` and `masked_positions`. Its outputs are
-    float32: `scores` [B, E, C], the logits of a classifier; or, for a pre-training model, `hidden` [B, L, D] and the logits
-    `masked_tokens` [B, M, V] and `next_sentence` [B, E, 2] of the heads that are in `params`. It computes in float32, without dropout.
+    float32: `scores` [B, E, C], the logits of a classifier; `vectors` [B, E, D] of an embedding model; or, for a pre-training
+    model, `hidden` [B, L, D] and the logits `masked_tokens` [B, M, V] and `next_sentence` [B, E, 2] of the heads that are in `params`.
+    It computes in float32, without dropout.
 
     Raises:
         InputError: jax2onnx is not installed.

@@ -56,10 +56,26 @@ class LabelReader(Protocol):
 
 @runtime_checkable
 class Noting(Protocol):
-    """A `LabelReader` that repairs labels where it is configured to."""
+    """A `LabelReader` that repairs labels or leaves rows out where it is configured to."""
 
     def notes(self) -> tuple[str, ...]:
-        """Return sentences about what was repaired; called after `LabelReader.targets`."""
+        """Return sentences about what was repaired or left out; called after `LabelReader.targets`."""
+
+
+@runtime_checkable
+class RowReader(LabelReader, Protocol):
+    """A label reader that looks at the texts of each row too."""
+
+    @property
+    def several_targets(self) -> bool:
+        """Whether examples with equal texts and different targets are all right, instead of in conflict."""
+
+    def accepts(self, texts: Sequence[str], value: Any, where: str) -> bool:
+        """Return whether to use a row with these texts (or identities of inputs) and this parsed value.
+
+        Raises:
+            InputError: the row has a fault.
+        """
 
 
 @dataclass(frozen=True)
@@ -116,7 +132,7 @@ class Labelled:
     overlaps: dict[str, int]
     """For `dev` and `test`, the number of examples that also appear in the training set and so measure memorization."""
     notes: tuple[str, ...] = ()
-    """Sentences about what the reader of the labels repaired."""
+    """Sentences about what the reader of the labels repaired or left out."""
 
     @property
     def fingerprint(self) -> str:
@@ -152,15 +168,40 @@ def load_labelled(
     """
     default = config.train if config.train in tables else ""
     sources = {"train": config.train, "dev": config.dev or default, "test": config.test or default}
+    parts, names = read_examples(sources, config, labels, tables, others)
+    return divide(parts, names, sources, config, labels, seed)
+
+
+def read_examples(
+    sources: Mapping[str, str], config: LabelledConfig, labels: LabelReader, tables: Mapping[str, Table], others: ReadRows
+) -> tuple[dict[str, LabelledExamples], tuple[str, ...]]:
+    """Read every source that is named, and return its examples by the split that it is for, and the label names.
+
+    Raises:
+        InputError: as `load_labelled`.
+    """
     read = {role: tables.get(source) or _table(source, others) for role, source in sources.items() if source}
     raw = {role: _read(sources[role], role, config, labels, table) for role, table in read.items()}
     targets, names = labels.targets({role: Parsed(sources[role], part.values, part.lines) for role, part in raw.items()})
     parts = {
         role: LabelledExamples(part.texts, part.pairs, targets[role], np.array(part.lines, np.int64)) for role, part in raw.items()
     }
+    return parts, names
+
+
+def divide(
+    given: Mapping[str, LabelledExamples], names: tuple[str, ...], sources: Mapping[str, str], config: LabelledConfig, labels: LabelReader,
+    seed: int,
+) -> Labelled:  # fmt: skip
+    """Hold out dev from the training examples if it is not given, and apply `leaks` and `max_train_examples`.
+
+    Raises:
+        InputError: as `load_labelled`.
+    """
+    parts = dict(given)
     train, duplicates = parts["train"], 0
     if "dev" not in parts:
-        kept = _distinct(train)
+        kept = _distinct(train, isinstance(labels, RowReader) and labels.several_targets)
         duplicates = len(train) - len(kept)
         train, parts["dev"] = _hold_out(train.select(kept), labels, config)
     parts.setdefault("test", parts["dev"])
@@ -207,11 +248,16 @@ class _Raw:
 def _read(source: str, role: str, config: LabelledConfig, labels: LabelReader, table: Table) -> _Raw:
     texts = {"finetune.data.text": config.text} | ({"finetune.data.text_pair": config.text_pair} if config.text_pair else {})
     raw = _Raw([], [] if config.text_pair else None, [], [])
+    rows = labels if isinstance(labels, RowReader) else None
     for line, values in table(texts | dict(labels.columns()), role):
         for column, value in zip(texts.values(), values, strict=False):
             if not _identity(value).strip():
                 raise InputError(f"{source} line {line} has empty text in column {column!r}: fill it in or remove the line.")
-        raw.values.append(labels.parse(values[len(texts) :], f"{source} line {line}"))
+        where = f"{source} line {line}"
+        target = labels.parse(values[len(texts) :], where)
+        if rows and not rows.accepts([*map(_identity, values[: len(texts)])], target, where):
+            continue
+        raw.values.append(target)
         raw.texts.append(values[0])
         raw.lines.append(line)
         if raw.pairs is not None:
@@ -219,14 +265,14 @@ def _read(source: str, role: str, config: LabelledConfig, labels: LabelReader, t
     return raw
 
 
-def _distinct(examples: LabelledExamples) -> np.ndarray:
-    """Return the index of the first example of each text, omitting texts with conflicting labels."""
+def _distinct(examples: LabelledExamples, several_targets: bool = False) -> np.ndarray:
+    """Return the index of the first example of each text, omitting texts with conflicting labels; or of each text and target."""
     labels: dict[str, set[str]] = {}
-    first: dict[str, int] = {}
+    first: dict[Any, int] = {}
     for i, (key, target) in enumerate(zip(examples.keys(), examples.targets.tolist(), strict=True)):
         labels.setdefault(key, set()).add(repr(target))
-        first.setdefault(key, i)
-    return np.array([i for key, i in first.items() if len(labels[key]) == 1], np.int64)
+        first.setdefault((key, repr(target)) if several_targets else key, i)
+    return np.array([i for key, i in first.items() if several_targets or len(labels[key]) == 1], np.int64)
 
 
 def _without(examples: LabelledExamples, keys: set[str], config: LabelledConfig) -> LabelledExamples:
@@ -249,5 +295,7 @@ def _hold_out(
         )
     # Independent of the run's seed, so that runs with different seeds are compared on the same dev set.
     order = np.random.default_rng(0).permutation(len(examples))
-    train, dev = labels.keep(order[count:], order[:count], examples.targets)
-    return examples.select(np.sort(train)), examples.select(np.sort(dev))
+    train, dev = (examples.select(np.sort(part)) for part in labels.keep(order[count:], order[:count], examples.targets))
+    # Texts with several targets may have been divided.
+    held_out = {*dev.keys()}
+    return train.select(np.array([i for i, key in enumerate(train.keys()) if key not in held_out], np.int64)), dev

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import grain
 import numpy as np
 
+from bert_jax.data.grouped import fewest_batches, place
 from bert_jax.data.labelled import LabelledExamples
 from bert_jax.data.packing import Batch, Placement, assemble, pack
 from bert_jax.data.pairs import Examples
@@ -130,14 +131,19 @@ class _Epochs(grain.DatasetIterator[Batch]):
 
     def __init__(
         self, encoded: EncodedExamples, special: SpecialTokens, length: int, per_row: int, packing: bool, batch_size: int,
-        seed: int, epochs: int, own: slice, stream: str,
+        seed: int, epochs: int, own: slice, stream: str, together: int,
     ):  # fmt: skip
         super().__init__()
         self.encoded, self._special, self._length, self._per_row = encoded, special, length, per_row
-        self._max_examples = per_row if packing else 1
+        self._max_examples, self._together = per_row if packing else 1, together
         self._batch_size, self._seed, self._epochs, self._own = batch_size, seed, epochs, own
-        # The number of rows from best-fit decreasing depends on the lengths but not on their order.
-        self.steps_per_epoch = -(-pack(encoded.examples.lengths, length, self._max_examples).count // batch_size)
+        lengths = encoded.examples.lengths
+        if together > 1:
+            seeds = [(seed, epoch) for epoch in range(epochs)]
+            self.steps_per_epoch = fewest_batches(lengths, together, length, self._max_examples, batch_size, seeds)
+        else:
+            # The number of rows from best-fit decreasing depends on the lengths but not on their order.
+            self.steps_per_epoch = -(-pack(lengths, length, self._max_examples).count // batch_size)
         self._fingerprint = fingerprint_stream(
             stream, zlib.crc32(encoded.tokens.tobytes()), zlib.crc32(encoded.examples.labels.tobytes()),
             len(encoded.examples), length, per_row, packing, batch_size, seed,
@@ -157,9 +163,14 @@ class _Epochs(grain.DatasetIterator[Batch]):
         return batch
 
     def _place(self, epoch: int) -> Placement:
-        rng = np.random.default_rng((self._seed, epoch))
-        order = rng.permutation(len(self.encoded.examples))
-        packed = pack(self.encoded.examples.lengths[order], self._length, self._max_examples)
+        lengths, seed = self.encoded.examples.lengths, (self._seed, epoch)
+        if self._together > 1:
+            placed = place(lengths, self._together, self._length, self._max_examples, self._batch_size, self.steps_per_epoch, seed)
+            assert placed
+            return placed
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(lengths))
+        packed = pack(lengths[order], self._length, self._max_examples)
         rows, slots, offsets = (np.empty_like(order) for _ in range(3))
         rows[order], slots[order], offsets[order] = rng.permutation(packed.count)[packed.rows], packed.slots, packed.offsets
         return Placement(rows, slots, offsets, packed.count)
@@ -185,6 +196,7 @@ def labelled_batches(
     process_index: int = 0,
     process_count: int = 1,
     encode: EncodeExamples = encode_examples,
+    together: int = 1,
 ) -> LabelledBatches:
     """Return the training batches of one process: every example once per epoch, in packed rows, with `labels` [B, E, ...].
 
@@ -201,25 +213,36 @@ def labelled_batches(
         process_index: index of this process.
         process_count: number of processes.
         encode: tokenizes the examples.
+        together: so many consecutive examples belong together and are in the same batch.
 
     Raises:
-        InputError: `batch_size` is not divisible by the number of processes.
+        InputError: `batch_size` is not divisible by the number of processes, or is too small for examples that belong together.
     """
     own = own_rows(batch_size, process_index, process_count)
     encoded = encode(examples, tokenizer, length)
-    return LabelledBatches(_Epochs(encoded, tokenizer, length, examples_per_row, packing, batch_size, seed, epochs, own, stream), epochs)
+    iterator = _Epochs(encoded, tokenizer, length, examples_per_row, packing, batch_size, seed, epochs, own, stream, together)
+    return LabelledBatches(iterator, epochs)
 
 
 def labelled_evaluation(
     examples: LabelledExamples, tokenizer: Encoder, length: int, examples_per_row: int, packing: bool, batch_size: int,
-    encode: EncodeExamples = encode_examples,
+    encode: EncodeExamples = encode_examples, together: int = 1,
 ) -> list[tuple[Batch, np.ndarray]]:
     """Return every example once, in global batches of `batch_size` rows; the last batch is padded with empty rows.
+
+    Arguments as in `labelled_batches`.
 
     Returns:
         Pairs of a batch and what its outputs are about; see `EncodedExamples.rows`.
     """  # fmt: skip
     encoded = encode(examples, tokenizer, length)
-    placement = pack(encoded.examples.lengths, length, examples_per_row if packing else 1)
+    lengths, per_row = encoded.examples.lengths, examples_per_row if packing else 1
+    if together > 1:
+        batches = fewest_batches(lengths, together, length, per_row, batch_size, [(0,)])
+        placed = place(lengths, together, length, per_row, batch_size, batches, (0,))
+        assert placed
+        placement = placed
+    else:
+        placement = pack(lengths, length, per_row)
     starts = range(0, placement.count, batch_size)
     return [encoded.rows(placement, range(start, start + batch_size), tokenizer, length, examples_per_row) for start in starts]

@@ -1,13 +1,14 @@
 """Processes any number of texts chunk by chunk, in bounded memory."""
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from bert_jax.data.queries import Queries, encode_queries
 from bert_jax.errors import InputError, TextError
 from bert_jax.runtime.ahead import Finish, one_ahead
-from bert_jax.tasks.base import ONE_SEGMENT_TYPE, Encode, Loaded
+from bert_jax.tasks.question import ONE_SEGMENT_TYPE, Encode, Loaded
 
 T = TypeVar("T")
 
@@ -15,8 +16,12 @@ CHUNK = 2048
 """Number of texts that are packed and sent to the devices together."""
 
 
+class TruncationWarning(UserWarning):
+    """Texts were longer than the model's maximum length and were truncated."""
+
+
 class ChunkedAsk:
-    """Processes texts chunk by chunk (see `bert_jax.tasks.base.Ask`) and counts those that are truncated.
+    """Processes texts chunk by chunk (see `bert_jax.tasks.question.Ask`) and counts those that are truncated.
 
     Attributes:
         truncated: the number of texts that were truncated.
@@ -58,10 +63,21 @@ class ChunkedAsk:
                 except TextError as error:
                     raise error.moved(lambda index, first=first: first + index) from None  # type: ignore[misc]
                 self.truncated += queries.truncated
-                self.count = first + len(left)
+                self.count += len(left)
                 yield start(queries)
 
         return list(one_ahead(started()))
+
+    def warn(self, stacklevel: int) -> None:
+        """Issue a `TruncationWarning` if texts were truncated."""
+        if self.truncated:
+            nouns = self._model.tokenizer.nouns
+            warnings.warn(
+                f"{self.truncated:,} of {self.count:,} {nouns.input}s are longer than the model's limit of {self.positions} "
+                f"{nouns.token}s and were truncated.",
+                TruncationWarning,
+                stacklevel=stacklevel,
+            )
 
 
 def _chunks(texts: Iterable[Any], pairs: Iterable[Any] | None, noun: str) -> Iterator[tuple[int, tuple[list[Any], list[Any] | None]]]:

@@ -1,4 +1,4 @@
-"""BERT models that combine the encoder with heads: for pre-training, and over examples or over tokens for fine-tuning."""
+"""BERT models: the encoder with heads, for pre-training and over examples or tokens, or with pooling alone, for embeddings."""
 
 import dataclasses
 import warnings
@@ -15,6 +15,8 @@ from bert_jax.model.dropout import dropout, split_rows, with_generator
 from bert_jax.model.embeddings import EMBEDDINGS
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import LinearHead, MaskedTokenHead, Pooler, example_mean, gather_positions
+from bert_jax.model.per_device import by_rows
+from bert_jax.model.pooling import pool, pooling_modes, unit_length
 
 Batch: TypeAlias = Mapping[str, jax.Array]
 
@@ -154,3 +156,24 @@ class TokenModel(BertModel):
     def outputs(self, batch: Batch) -> dict[str, jax.Array]:
         """Return the logits [B, L, C] by name."""
         return {"scores": self(batch)}
+
+
+class EmbeddingModel(BertModel):
+    """Encoder whose hidden states are pooled into one vector per example, without a head."""
+
+    head_reads: ClassVar[Mapping[str, str]] = {"encoder": "cls_positions"}
+
+    pooling: str = "mean"
+    normalize: bool = True
+
+    def __call__(self, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
+        """Return vectors, float32 [B, E, D * modes], of length 1 if the model normalizes; per-row keys [B] enable dropout."""
+        hidden, _ = self.encode(batch, keys)
+        ids, positions, cls_positions = (batch[name] for name in ("example_ids", "positions", "cls_positions"))
+        vectors = pool(by_rows(hidden), ids, positions, cls_positions, pooling_modes(self.pooling), jnp.int32(0))
+        vectors = jnp.where(jnp.isneginf(vectors), 0.0, vectors)  # the maximum over the tokens of an empty slot
+        return unit_length(vectors) if self.normalize else vectors
+
+    def outputs(self, batch: Batch) -> dict[str, jax.Array]:
+        """Return the vectors by name."""
+        return {"vectors": self(batch)}

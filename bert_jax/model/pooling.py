@@ -62,3 +62,8 @@ def pool(
         return example_sum(hidden, ids, examples) / (at_least_one if mode == "mean" else jnp.sqrt(at_least_one))
 
     return jnp.concatenate([vectors(mode) for mode in modes], axis=-1)
+
+
+def unit_length(vectors: jax.Array) -> jax.Array:
+    """Scale vectors [..., D] to length 1; zero vectors remain, and have finite gradients."""
+    return vectors * jax.lax.rsqrt(jnp.maximum(jnp.square(vectors).sum(-1, keepdims=True), 1e-24))

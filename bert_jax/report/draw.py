@@ -113,7 +113,8 @@ def _training_chart(lines: Lines, metric: str, title: str, percent: bool = False
 def table(shown: Shown) -> str:
     """Return a table, a matrix whose cells also show their percentage of the row, a chart of points, or bars."""
     if isinstance(shown, Scatter):
-        return f'<h3>{escape(shown.title)}</h3>\n<div class="charts">{svg.scatter(shown.title, shown.x, shown.y, shown.points)}</div>\n'
+        chart = svg.scatter(shown.title, shown.x, shown.y, shown.points, shown.diagonal)
+        return f'<h3>{escape(shown.title)}</h3>\n<div class="charts">{chart}</div>\n'
     if isinstance(shown, Bars):
         rows = "".join(_guess(Guess(name, share)) for name, share in shown.bars)
         return f'<h3>{escape(shown.title)}</h3>\n<div class="examples"><article><ol>{rows}</ol></article></div>\n'

@@ -12,7 +12,7 @@ from bert_jax.errors import InputError
 from bert_jax.report import draw
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.storage.files import resolve_path, write_whole
-from bert_jax.tasks import finetuning
+from bert_jax.tasks import finetuning, spread
 from bert_jax.tasks.base import FinetuningTask, Task
 from bert_jax.tasks.display import Json, nouns
 from bert_jax.tasks.pretraining import PRETRAINING
@@ -36,7 +36,9 @@ def write_report(workdir: str | Path, tasks: Sequence[Task] = ()) -> Path:
     shown = [(task, summary.get(task.stage) or {}, read_metrics(workdir / task.stage)) for task in (PRETRAINING, _finetuned(config, tasks))]
     scratch = read_metrics(workdir / "finetune_from_scratch")
     sections = {
-        "Results": "".join(draw.figures(task.figures(result)) for task, result, _ in shown),
+        "Results": "".join(
+            draw.figures(task.figures(result)) + "".join(map(draw.table, spread.tables(result))) for task, result, _ in shown
+        ),
         "Examples": "".join(draw.panel(panel) for task, _, _ in shown for panel in task.panels(examples)),
     }
     for title, (task, result, lines) in zip(("Pre-training", "Fine-tuning"), shown, strict=True):

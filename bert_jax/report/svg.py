@@ -81,18 +81,19 @@ def draw(chart: Chart) -> str:
 """
 
 
-def scatter(title: str, x_title: str, y_title: str, points: Sequence[Point]) -> str:
-    """Return a `<figure>` with points, on axes of the same range, and the diagonal. All names are escaped."""
-    values = [value for point in points for value in point]
-    y = _values_axis(min(values), max(values))
-    x = dataclasses.replace(y, start=LEFT, end=WIDTH - RIGHT)
-    diagonal = f'<line class="level" x1="{x(x.low)}" x2="{x(x.high)}" y1="{y(y.low)}" y2="{y(y.high)}"/>'
+def scatter(title: str, x_title: str, y_title: str, points: Sequence[Point], diagonal: bool = True) -> str:
+    """Return a `<figure>` with points, on axes of the same range with the diagonal, or on axes of their own. All names are escaped."""
+    xs, ys = zip(*points, strict=True)
+    both = (*xs, *ys)
+    y = _values_axis(min(both if diagonal else ys), max(both if diagonal else ys))
+    x = dataclasses.replace(y if diagonal else _values_axis(min(xs), max(xs)), start=LEFT, end=WIDTH - RIGHT)
+    line = f'<line class="level" x1="{x(x.low)}" x2="{x(x.high)}" y1="{y(y.low)}" y2="{y(y.high)}"/>'
     marks = "".join(f'<circle class="point" cx="{x(a)}" cy="{y(b)}" r="2.5"/>' for a, b in points)
     return f"""<figure class="points">
 <figcaption>{escape(y_title)} against {escape(x_title)}</figcaption>
 <svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">
 {_grid(x, y, False, x_title)}
-{diagonal}{marks}
+{line * diagonal}{marks}
 </svg>
 </figure>
 """

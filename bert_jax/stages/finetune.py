@@ -20,9 +20,11 @@ from bert_jax.model.attention import resolve_attention
 from bert_jax.model.bert import SHARED_PARAMETERS
 from bert_jax.model.directory import ModelDescription
 from bert_jax.runtime.metrics import read_metrics
+from bert_jax.stages import outputs
 from bert_jax.tasks import find
-from bert_jax.tasks.base import FinetuningTask, Reading, Scorer, Task, Tuned
+from bert_jax.tasks.base import FinetuningTask, Scorer, Task, Tuned
 from bert_jax.tasks.stored import build
+from bert_jax.training import lora
 from bert_jax.training.augmentation import make_augmentation
 from bert_jax.training.checkpoints.loading import load_parameters
 from bert_jax.training.loop import HostBatch, Job, train
@@ -72,17 +74,17 @@ def finetune(
     assert stage is not None
     task = find(stage.task.name, tasks)
     assert isinstance(task, FinetuningTask)
-    _check(stage, task, labelled, encoder, pretrained)
+    train_examples, together = task.inputs(labelled.train)
+    _check(stage, task, train_examples, encoder, pretrained)
     mesh = make_mesh(config.mesh, stage.batch_size)
-    own = task.describe(stage.task, labelled.label_names)
-    description = ModelDescription(task.kind, encoder.encoder, stage.length, spare_rows=encoder.spare_rows, input=encoder.input, **own)
+    description = task.description(stage, encoder, labelled.label_names)
     if jax.process_index() == 0:
         model_directory.write(directory, description, tokenizer)
     compute = resolve_attention(config.compute, encoder.encoder, [stage.length], platform(mesh))
     model = build(description, tokenizer.vocab_size, compute, stage.dropout, tasks)
     batches = labelled_batches(
-        labelled.train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
-        task.kind, jax.process_index(), jax.process_count(), task.encode,
+        train_examples, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
+        task.kind, jax.process_index(), jax.process_count(), task.encode, together,
     )  # fmt: skip
     start = partial(_warm_start, pretrained, encoder, tokenizer, tasks) if pretrained else None
     job = _job(config, stage, task, directory, labelled, tokenizer, description, model, mesh, start, batches)
@@ -94,6 +96,8 @@ def finetune(
         batches.close()
     result = _score(job, task, model, labelled, tokenizer, test, stage)
     result |= {"truncated_texts": batches.truncated, "duplicates_left_out": labelled.duplicates, "overlaps": labelled.overlaps}
+    if labelled.notes:
+        result["notes"] = labelled.notes
     result |= {"nouns": tokenizer.nouns._asdict()}
     result |= task.data_fields(labelled)
     if jax.process_index() == 0:
@@ -102,7 +106,7 @@ def finetune(
 
 
 def _check(
-    stage: FinetuneConfig, task: FinetuningTask[Any], labelled: Labelled, encoder: ModelDescription, pretrained: Path | None
+    stage: FinetuneConfig, task: FinetuningTask[Any], train: LabelledExamples, encoder: ModelDescription, pretrained: Path | None
 ) -> None:
     if stage.length > encoder.encoder.max_positions:
         raise InputError(
@@ -114,13 +118,15 @@ def _check(
             f"finetune.optimizer.frozen_layers={stage.optimizer.frozen_layers} exceeds the {encoder.encoder.layers} layers of the encoder. "
             f"Set --config.finetune.optimizer.frozen_layers to at most {encoder.encoder.layers}."
         )
+    if stage.lora.rank:
+        lora.check_rank(stage.lora, encoder.encoder)
     for need in task.needs(stage.task):
         if pretrained and need.part in encoder.absent:
             raise InputError(
                 f"The model in {pretrained} has no {need.part}, which {need.option} needs. Set {need.otherwise}, or import the model with "
                 "--initialize-missing."
             )
-    if labelled.train.pairs is not None and encoder.encoder.segment_types == 1:
+    if train.pairs is not None and encoder.encoder.segment_types == 1:
         raise InputError(
             f"The encoder{f' in {pretrained}' if pretrained else ''} has one segment type (encoder.segment_types=1), so it cannot "
             "distinguish the text of finetune.data.text_pair from the first text. Start from a model with two segment types, or put both "
@@ -136,7 +142,8 @@ def _job(
 
     def init() -> Any:
         row = {name: value[:1] for name, value in dev[0].items()}
-        return model.init(jax.random.key(config.seed), row)["params"]
+        params = model.init(jax.random.key(config.seed), row)["params"]
+        return lora.add_factors(params, stage.lora, jax.random.key(config.seed)) if stage.lora.rank else params
 
     return Job(
         name=directory.name.replace("_", " "),
@@ -160,7 +167,8 @@ def _job(
         skip_above=stage.optimizer.skip_above,
         ema=stage.optimizer.ema,
         patience=stage.patience,
-        flops=task.flops(description, stage),
+        # LoRA does not compute the gradients of most parameters, so the FLOPs of a usual step would overstate the utilization.
+        flops=0 if stage.lora.rank else task.flops(description, stage),
         model=model_directory.identity(description, tokenizer),
     )
 
@@ -172,8 +180,9 @@ def _warm_start(pretrained: Path, encoder: ModelDescription, tokenizer: Reader, 
 
 
 def _evaluation(task: FinetuningTask[Any], examples: LabelledExamples, tokenizer: Reader, stage: FinetuneConfig) -> _Evaluation:
+    inputs, together = task.inputs(examples)
     return labelled_evaluation(
-        examples, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, task.encode
+        inputs, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, task.encode, together
     )
 
 
@@ -188,7 +197,7 @@ def _score(
     job: Job, task: FinetuningTask[Any], model: Any, labelled: Labelled, tokenizer: Reader, test: _Evaluation, stage: FinetuneConfig
 ) -> dict[str, Any]:
     state = abstract_state(create_state(job.init, job.optimizer, job.mesh))
-    params = load_parameters(job.directory, state.params, job.model, task.best)
+    params = load_parameters(job.directory, state.base, job.model, task.best)
     scorer = task.scorer(labelled, stage.task)
     predict = jax.jit(partial(task.predict, model), out_shardings=replicated(job.mesh))
 
@@ -197,19 +206,27 @@ def _score(
             found = np.asarray(predict(params, place_batch(_own_rows(batch), job.mesh)))
             yield indices[indices >= 0], found[indices >= 0]
 
-    if isinstance(scorer, Reading):
-        scorer.read(*(task.encode(part, tokenizer, stage.length) for part in (labelled.dev, labelled.test)))
+    def gathered(examples: LabelledExamples, batches: _Evaluation) -> tuple[np.ndarray, np.ndarray]:
+        items, found = map(np.concatenate, zip(*predicted(batches), strict=True))
+        return task.gathered(stage, examples, tokenizer, items, found)
+
+    held_out = None
     if isinstance(scorer, Tuned):
-        scorer.tune(*map(np.concatenate, zip(*predicted(_evaluation(task, labelled.dev, tokenizer, stage)), strict=True)))
-    for examples, found in predicted(test):
-        scorer.add(examples, found)
+        own, found = gathered(labelled.dev, _evaluation(task, labelled.dev, tokenizer, stage))
+        held_out = labelled.dev.targets[own], found
+        scorer.tune(*held_out)
+    tested = gathered(labelled.test, test)
+    scorer.add(*tested)
     if jax.process_index() == 0:
-        _write_predictions(job.directory / PREDICTIONS, labelled.test, scorer)
+        write_predictions(job.directory / PREDICTIONS, labelled.test, scorer)
+        if stage.data.folds:
+            outputs.keep(job.directory, tested, held_out)
     steps = read_metrics(job.directory)[-1]["step"]  # fewer than planned if training ended early
     return {"train_examples": len(labelled.train), "test_examples": len(labelled.test), **scorer.result(), "steps": steps}
 
 
-def _write_predictions(path: Path, examples: LabelledExamples, scorer: Scorer) -> None:
+def write_predictions(path: Path, examples: LabelledExamples, scorer: Scorer) -> None:
+    """Write the scorer's line for each example, after its text."""
     pairs: Sequence[Any] = examples.pairs or [None] * len(examples)
     with path.open("w", encoding="utf-8") as file:
         for i, (text, pair) in enumerate(zip(examples.texts, pairs, strict=True)):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 
 from bert_jax.config import RunConfig, to_dict
 from bert_jax.config.overrides import differences, from_dict
+from bert_jax.data.folds import Folds, load_folds
 from bert_jax.data.labelled import Labelled, load_labelled
 from bert_jax.data.reader import Reader
 from bert_jax.data.records.corpora import Prepared
@@ -26,6 +28,7 @@ from bert_jax.report import write_report
 from bert_jax.runtime.processes import on_first_process, wait_for_all
 from bert_jax.stages.finetune import finetune
 from bert_jax.stages.pretrain import pretrain, pretrained_description
+from bert_jax.stages.repeated import Repeated, compared_with_scratch
 from bert_jax.stages.showcase import show_examples, summary_text
 from bert_jax.storage.files import SEAL, check_seal, disk_folder, is_whole, made_whole, on_disk, only_writer, resolve_path, seal
 from bert_jax.tasks import checked, choices, finetuning
@@ -84,12 +87,12 @@ def _run_stages(config: RunConfig, workdir: Path, tasks: Sequence[Task], modalit
     if config.finetune and config.finetune.checkpoint:
         checkpoint = resolve_path(config.finetune.checkpoint)
         model_directory.check_modality(checkpoint, model_directory.read(checkpoint, [modality])[0], modality)
-    labelled = _labelled(config, tasks, modality) if config.finetune else None
+    labelled, folds = _labelled(config, tasks, modality) if config.finetune else (None, None)
     if config.pretrain:
         reader, prepared = prepare_data(config, workdir, modality)
         summary["pretrain"] = pretrain(config, workdir / "pretrain", modality, reader, prepared)
     if config.finetune and labelled:
-        summary["finetune"] = _finetune(config, workdir, labelled, tasks, modality)
+        summary["finetune"] = _finetune(config, workdir, labelled, folds, tasks, modality)
     if jax.process_index() == 0:
         write_json(workdir / EXAMPLES, show_examples(config, workdir, tasks, modality, labelled))
         write_json(workdir / SUMMARY, summary)
@@ -99,7 +102,7 @@ def _run_stages(config: RunConfig, workdir: Path, tasks: Sequence[Task], modalit
 
 
 def _finetune(
-    config: RunConfig, workdir: Path, labelled: Labelled, tasks: Sequence[Task], modality: Modality[Any, Any]
+    config: RunConfig, workdir: Path, labelled: Labelled, folds: Folds | None, tasks: Sequence[Task], modality: Modality[Any, Any]
 ) -> dict[str, Any]:
     stage = config.finetune
     assert stage is not None
@@ -112,13 +115,18 @@ def _finetune(
     else:
         encoder, reader = model_directory.read(pretrained, [modality])
         pretrained_or_none = None if stage.from_scratch else pretrained
-    result = finetune(config, workdir / "finetune", labelled, encoder, reader, pretrained_or_none, tasks)
+    task = finetuning(stage.task, tasks)
+    repeated = Repeated(config, task, labelled, folds)
+    train = partial(finetune, encoder=encoder, tokenizer=reader, tasks=tasks)
+    result = repeated.finetune(workdir / "finetune", partial(train, pretrained=pretrained_or_none))
     if stage.compare_from_scratch and not stage.from_scratch:
-        scratch = finetune(config, workdir / "finetune_from_scratch", labelled, encoder, reader, None, tasks)
-        result = result | {f"from_scratch_{score}": scratch[score] for score in finetuning(stage.task, tasks).scores}
+        scratch = repeated.finetune(workdir / "finetune_from_scratch", partial(train, pretrained=None), final=False)
+        result = compared_with_scratch(result, scratch, task.scores)
     if stage.compare_linear:
-        scores = finetuning(stage.task, tasks).linear_scores(labelled, partial(_plain_features, labelled, modality, reader))
-        result = result | {f"linear_{score}": value for score, value in scores.items()}
+        parts = [fold.labelled for fold in folds.parts] if folds else [labelled]
+        linear = [task.linear_scores(part, partial(_plain_features, part, modality, reader)) for part in parts]
+        known = [score for score in linear[0] if all(score in one for one in linear)]
+        result = result | {f"linear_{score}": fmean(one[score] for one in linear) for score in known}
     return result
 
 
@@ -135,15 +143,16 @@ def _plain_features(labelled: Labelled, modality: Modality[Any, Any], reader: Re
     return stack([first[0], second[0]]), stack([first[1], second[1]])
 
 
-def _labelled(config: RunConfig, tasks: Sequence[Task], modality: Modality[Any, Any]) -> Labelled:
+def _labelled(config: RunConfig, tasks: Sequence[Task], modality: Modality[Any, Any]) -> tuple[Labelled, Folds | None]:
     """Load the labeled examples, and warn about anything unusual in it."""
     assert config.finetune is not None
-    task, options = finetuning(config.finetune.task, tasks), config.finetune.task
-    read_rows = task.read_rows(options) or modality.read_rows
-    labelled = load_labelled(config.finetune.data, task.labels(options), config.seed, modality.tables, read_rows)
+    task, data, options = finetuning(config.finetune.task, tasks), config.finetune.data, config.finetune.task
+    source = (data, task.labels(options), config.seed, modality.tables, task.read_rows(options) or modality.read_rows)
+    folds = load_folds(*source) if data.folds else None
+    labelled = folds.whole if folds else load_labelled(*source)
     if jax.process_index() == 0:
         _warn_about_labels(labelled, (*labelled.notes, *task.remarks(labelled)), modality.nouns.input)
-    return labelled
+    return labelled, folds
 
 
 def _warn_about_labels(labelled: Labelled, remarks: Sequence[str], noun: str) -> None:

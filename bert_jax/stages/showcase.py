@@ -14,7 +14,7 @@ from bert_jax.inference import Bert, load
 from bert_jax.modalities.base import Modality
 from bert_jax.model import directory as model_directory
 from bert_jax.stages.finetune import PREDICTIONS
-from bert_jax.tasks import finetuning
+from bert_jax.tasks import finetuning, spread
 from bert_jax.tasks.base import Task
 from bert_jax.tasks.display import nouns
 from bert_jax.tasks.pretraining import PRETRAINING
@@ -87,7 +87,7 @@ def summary_text(
         lines += task.example_lines(examples)
     lines.append("")
     for task in stages:
-        lines += task.summary_lines(summary[task.stage])
+        lines += [*task.summary_lines(summary[task.stage]), *spread.lines(summary[task.stage])]
         if summary[task.stage].get("truncated_texts"):
             noun = nouns(examples).input
             lines.append(f"{'':20}{summary[task.stage]['truncated_texts']:,} training {noun}s were longer than a row and were truncated")

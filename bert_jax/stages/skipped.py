@@ -61,9 +61,10 @@ def _batches(config: RunConfig, directory: Path, modality: Modality[Any, Any]) -
     _, tokenizer = model_directory.read(directory, [modality])
     task = finetuning(stage.task)
     read_rows = task.read_rows(stage.task) or modality.read_rows
-    train = load_labelled(stage.data, task.labels(stage.task), config.seed, modality.tables, read_rows).train
+    labelled = load_labelled(stage.data, task.labels(stage.task), config.seed, modality.tables, read_rows)
+    train, together = task.inputs(labelled.train)
     examples = labelled_batches(
         train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
-        task.kind, encode=task.encode,
+        task.kind, encode=task.encode, together=together,
     )  # fmt: skip
     return [(examples.steps, examples)], tokenizer

@@ -9,19 +9,22 @@ from bert_jax.config import RunConfig, TaskOptions, to_dict
 from bert_jax.config.overrides import Choices, apply_overrides, from_dict, load_config
 from bert_jax.errors import InputError
 from bert_jax.tasks.answering import ANSWERING
-from bert_jax.tasks.base import FinetuningTask, Question, Task
+from bert_jax.tasks.base import FinetuningTask, Task
 from bert_jax.tasks.classification import CLASSIFICATION
+from bert_jax.tasks.contrastive import EMBEDDING
 from bert_jax.tasks.embedding import Embed
 from bert_jax.tasks.multilabel import MULTILABEL
 from bert_jax.tasks.pretraining import PRETRAINING
+from bert_jax.tasks.question import Question
 from bert_jax.tasks.regression import REGRESSION
+from bert_jax.tasks.similar import Similar
 from bert_jax.tasks.tagging import TAGGING
 
 if TYPE_CHECKING:
     from bert_jax.modalities.base import Modality
 
-TASKS: tuple[Task, ...] = (PRETRAINING, CLASSIFICATION, MULTILABEL, REGRESSION, TAGGING, ANSWERING)
-COMMON_QUESTIONS: tuple[Question, ...] = (Embed(),)
+TASKS: tuple[Task, ...] = (PRETRAINING, CLASSIFICATION, MULTILABEL, REGRESSION, TAGGING, ANSWERING, EMBEDDING)
+COMMON_QUESTIONS: tuple[Question, ...] = (Embed(), Similar())
 
 
 def find(kind: str, others: Iterable[Task] = ()) -> Task:

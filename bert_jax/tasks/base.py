@@ -6,17 +6,15 @@ import JAX or Flax, so that `--help` and configurations load quickly; its functi
 
 from __future__ import annotations
 
-import argparse
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 from bert_jax.config import FinetuneConfig, TaskOptions
-from bert_jax.runtime.ahead import Finish
 from bert_jax.tasks.display import Curve, Figure, Json, Panel, Shown, integer, nouns, number, shortened
 from bert_jax.tasks.published import Published
+from bert_jax.tasks.question import Question
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,145 +22,12 @@ if TYPE_CHECKING:
     from bert_jax.config import ComputeConfig
     from bert_jax.data.labelled import Labelled, LabelledExamples, LabelReader, ReadRows
     from bert_jax.data.labelled_batches import EncodedExamples
-    from bert_jax.data.queries import BatchShapes, Queries
-    from bert_jax.data.reader import Reader
     from bert_jax.model.directory import ModelDescription
     from bert_jax.training.augmentation import Augment
     from bert_jax.training.objective import Objective
 
 O = TypeVar("O", bound=TaskOptions)  # noqa: E741
 Lines = Sequence[Json]
-Answers: TypeAlias = "Sequence[Any] | np.ndarray"
-"""One answer per text."""
-
-
-ONE_SEGMENT_TYPE = (
-    "This model has only one segment type (encoder.segment_types=1), so it cannot distinguish sentence B from A. Load a model with two "
-    "segment types for questions about pairs."
-)
-
-
-class Encode(Protocol):
-    """Converts texts, and the second text of each pair, to queries of at most `positions` tokens."""
-
-    def __call__(self, texts: Sequence[Any], pairs: Sequence[Any] | None, reader: Reader, positions: int, /) -> Queries: ...
-
-
-class Forward(Protocol):
-    """A model placed on its devices; implemented by `bert_jax.inference.forward.Forward`."""
-
-    model: Any
-    params: Any
-    shapes: BatchShapes
-
-    def per_example(self, queries: Queries, work: Callable[[Any], Any]) -> Finish[np.ndarray]:
-        """Apply `work` to each batch and return its outputs [B, E, ...] per example, [n, ...]."""
-
-    def vectors(self, queries: Queries, modes: tuple[str, ...], layer: int | None, skipped: int = 0) -> Finish[np.ndarray]:
-        """Return the pooled hidden states of each example, float32 [n, D * modes]."""
-
-    def per_token(self, queries: Queries, work: Callable[[Any], Any]) -> Finish[np.ndarray]:
-        """Apply `work` to each batch and return its outputs [B, L, ...] per token of each example, [t, ...]."""
-
-    def per_masked_token(self, queries: Queries, head: Callable[..., Any]) -> Finish[Any]:
-        """Apply `head(hidden, rows, columns, which)` to the masked tokens and return its outputs per masked token, [c, ...]."""
-
-    def encode(self, batch: Any) -> Any:
-        """Return the hidden states [B, L, D] of a batch."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A trained model, as passed to a question; `result` is that of the stage that trained it, empty for others."""
-
-    forward: Forward
-    tokenizer: Reader
-    description: ModelDescription
-    result: Json = field(default_factory=dict)
-
-
-class Ask(Protocol):
-    """Processes texts in chunks and returns the answers that `start` produces for each chunk, in order."""
-
-    def __call__(
-        self,
-        texts: Iterable[Any],
-        pairs: Iterable[Any] | None,
-        start: Callable[[Any], Finish[Answers]],
-        encode: Encode = ...,
-        max_tokens: int = 0,
-    ) -> list[Answers]: ...
-
-
-class Question(ABC):
-    """A question that a model answers about texts, available as a method of the loaded model and as a command.
-
-    Attributes:
-        name: the method name; the command uses dashes instead of underscores.
-        help: a description of the command.
-        examples: example arguments, for the command's help.
-        parts: the heads that the question needs, by the top-level names of their parameters.
-        pairs: whether each text is paired with a second one.
-        masked: whether the question is about the [MASK] tokens of a text; long texts are then truncated around them.
-        options: names of the question's own keyword arguments, which `add_options` adds to the command.
-        vectors: whether the answers are vectors, which can be stored in a .npy file.
-    """
-
-    name: ClassVar[str]
-    help: ClassVar[str]
-    examples: ClassVar[tuple[str, ...]]
-    parts: ClassVar[tuple[str, ...]] = ()
-    pairs: ClassVar[Literal["none", "optional", "required"]] = "none"
-    masked: ClassVar[bool] = False
-    options: ClassVar[tuple[str, ...]] = ()
-    vectors: ClassVar[bool] = False
-
-    def add_options(self, command: argparse.ArgumentParser) -> None:  # noqa: B027  # most have none
-        """Add the flags of the question's options to its command."""
-
-    def why_not(self, description: ModelDescription) -> str:
-        """Return why a model cannot answer the question even though it has the task and heads that it needs; empty if it can."""
-        del description
-        return ""
-
-    @abstractmethod
-    def start(self, model: Loaded, **options: Any) -> Callable[[Any], Finish[Answers]]:
-        """Check the options and return a function that starts the computation for a chunk of texts on the devices.
-
-        Raises:
-            InputError: the model does not support an option.
-        """
-
-    def ask(self, model: Loaded, ask: Ask, texts: Iterable[Any], pairs: Iterable[Any] | None, **options: Any) -> Answers:
-        """Return the answers for all texts, in input order."""
-        return [answer for chunk in ask(texts, pairs, self.start(model, **options), self.encode) for answer in chunk]
-
-    def encode(self, texts: Sequence[Any], pairs: Sequence[Any] | None, reader: Reader, positions: int, /) -> Queries:
-        """Convert a chunk of texts to queries; by default, each text or pair is one example, truncated to `positions` tokens.
-
-        Raises:
-            TextError: see `bert_jax.data.queries.encode_queries`.
-        """
-        from bert_jax.data.queries import encode_queries
-
-        return encode_queries(texts, pairs, reader, positions, self.masked)
-
-    @abstractmethod
-    def record(self, answer: Any) -> dict[str, Any]:
-        """Return an answer as JSON values, for a line of an output file."""
-
-    @abstractmethod
-    def show(self, records: Sequence[dict[str, Any]]) -> list[str]:
-        """Return human-readable lines for records, which contain `text` and, for pairs, `text_pair`."""
-
-    def width(self, model: Loaded, **options: Any) -> int:
-        """Return the size of the answer vectors; 0 if the answers are not vectors."""
-        del model, options
-        return 0
-
-    def max_tokens(self, model: Loaded) -> int:
-        """Return the maximum number of tokens per text, beyond which texts are truncated."""
-        return model.description.encoder.max_positions
 
 
 class Task(ABC):
@@ -242,16 +107,11 @@ class Scorer(Protocol):
 class Tuned(Protocol):
     """A scorer that first chooses something on the held-out examples, such as a threshold."""
 
-    def tune(self, examples: np.ndarray, found: np.ndarray) -> None:
-        """Choose it by the predictions for held-out examples, given as `add` takes those for test examples; called before `add`."""
+    def tune(self, targets: np.ndarray | None, found: np.ndarray) -> None:
+        """Choose it by the predictions `found` [n, ...] for held-out examples with these `targets` [n, ...]; tuples may be left out.
 
-
-@runtime_checkable
-class Reading(Protocol):
-    """A scorer that must know which tokens the predictions are about."""
-
-    def read(self, dev: Any, test: Any) -> None:
-        """Take what `FinetuningTask.encode` returned for the dev and the test examples; called before `tune` and `add`."""
+        Called before the predictions of a model are added, so several times if those of several models are scored together.
+        """
 
 
 class Need(NamedTuple):
@@ -300,6 +160,24 @@ class FinetuningTask(Task, Generic[O]):
     def describe(self, options: O, labels: Sequence[str]) -> dict[str, Any]:
         """Return the task's own fields of `ModelDescription`; `labels` are the label names, if any."""
 
+    def description(self, stage: FinetuneConfig, encoder: ModelDescription, labels: Sequence[str]) -> ModelDescription:
+        """Return the description of the model that the stage trains, on the encoder of another one; `describe` has the task's own fields.
+
+        Raises:
+            InputError: the task's options do not fit the stage.
+        """
+        from bert_jax.model.directory import ModelDescription
+
+        own = self.describe(cast(O, stage.task), labels)
+        return ModelDescription(self.kind, encoder.encoder, stage.length, spare_rows=encoder.spare_rows, input=encoder.input, **own)
+
+    def inputs(self, examples: LabelledExamples) -> tuple[LabelledExamples, int]:
+        """Return the examples as rows hold them, and how many consecutive ones belong together: they are put in the same batch.
+
+        By default, an example is a text or a pair, and belongs to no other. Predictions are made for the examples returned.
+        """
+        return examples, 1
+
     @abstractmethod
     def measure(self, predictions: Any, batch: Any) -> Any:
         """Return `loss` and other metrics of the model's output for a batch; see `bert_jax.training.objective.ExampleObjective`."""
@@ -315,9 +193,31 @@ class FinetuningTask(Task, Generic[O]):
         """Return predictions [B, E, ...] or [B, L, ...] for a batch; called inside jit. By default, the model's output."""
         return model.apply({"params": params}, batch)
 
+    def gathered(
+        self, stage: FinetuneConfig, examples: LabelledExamples, reader: Any, items: np.ndarray, found: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Convert predictions for all examples to what the scorer takes, such as those of several windows to one of their text.
+
+        Args:
+            stage: the configuration of the stage.
+            examples: the dev or the test examples.
+            reader: the vocabulary.
+            items: int64 [k], what each prediction is about: an example, or one of `EncodedExamples.items`.
+            found: [k, ...], the predictions.
+
+        Returns:
+            The arguments of `Scorer.add`; by default, `items` and `found`.
+        """
+        del stage, examples, reader
+        return items, found
+
     def score(self, held_out: Mapping[str, float]) -> float:
         """Return the score that selects the best checkpoint from held-out metrics; higher is better."""
         return held_out[self.metric]
+
+    def item_counts(self, examples: LabelledExamples) -> Sequence[int]:
+        """Return how many predictions each example has in `Scorer.add`, such as one per word; by default, one."""
+        return [1] * len(examples)
 
     @abstractmethod
     def scorer(self, labelled: Labelled, options: O) -> Scorer:

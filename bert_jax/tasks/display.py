@@ -97,12 +97,13 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Points (x, y) with a diagonal, on which x and y are equal, and the titles of both axes."""
+    """Points (x, y) and the titles of both axes, with a diagonal on which x and y are equal, unless their units differ."""
 
     title: str
     x: str
     y: str
     points: Sequence[tuple[float, float]]
+    diagonal: bool = True
 
 
 @dataclass(frozen=True)

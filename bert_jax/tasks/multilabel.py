@@ -14,9 +14,9 @@ from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish
 from bert_jax.runtime.terminal import percent
 from bert_jax.tasks import display
-from bert_jax.tasks.base import Loaded, Question
 from bert_jax.tasks.display import Bars, Curve, Example, Guess, Json, Panel, Shown, Table
 from bert_jax.tasks.pooled import PARTS, PooledOptions, PooledTask, published, text_of
+from bert_jax.tasks.question import Loaded, Question
 
 if TYPE_CHECKING:
     import numpy as np
@@ -193,37 +193,40 @@ class LabelSetScorer:
     """Compares predicted with true sets of labels.
 
     Args:
-        targets: int8 [n, C], which labels each test example has.
-        dev: int8 [m, C], the same of the dev examples.
+        targets: int8 [n, C], which labels each example has.
         names: the names of the labels.
     """
 
-    def __init__(self, targets: np.ndarray, dev: np.ndarray, names: Sequence[str]) -> None:
+    def __init__(self, targets: np.ndarray, names: Sequence[str]) -> None:
         import numpy as np
 
-        self._targets, self._dev, self._names, self._threshold = targets.astype(bool), dev.astype(bool), names, _THRESHOLD
+        self._targets, self._names, self._threshold = targets.astype(bool), names, _THRESHOLD
         self._found = np.zeros(targets.shape, np.float32)
+        self._predicted = np.zeros(targets.shape, bool)
+        self._used: set[float] = set()
 
-    def tune(self, examples: np.ndarray, found: np.ndarray) -> None:
-        """Choose the threshold with the highest micro F1 by the probabilities `found`, float32 [k, C], of the dev examples `examples`."""
-        self._threshold = best_threshold(self._dev[examples], found)
+    def tune(self, targets: np.ndarray | None, found: np.ndarray) -> None:
+        """Choose the threshold with the highest micro F1 on held-out examples: targets int8 [n, C], probabilities float32 [n, C]."""
+        assert targets is not None
+        self._threshold = best_threshold(targets.astype(bool), found)
 
     def add(self, examples: np.ndarray, found: np.ndarray) -> None:
         """Add the probabilities `found`, float32 [k, C], of the examples with indices `examples`, int64 [k]."""
-        self._found[examples] = found
+        self._found[examples], self._predicted[examples] = found, found >= self._threshold
+        self._used.add(self._threshold)
 
     def result(self) -> dict[str, Any]:
-        """Return micro and macro F1, subset accuracy, the threshold, and the scores of each label."""
+        """Return micro and macro F1, subset accuracy, the threshold if there was one, and the scores of each label."""
         from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
-        predicted = self._found >= self._threshold
+        predicted = self._predicted
         each = precision_recall_fscore_support(self._targets, predicted, average=None, zero_division=0)
         rows = zip(self._names, *(values.tolist() for values in each), strict=True)
         return {
             "micro_f1": float(f1_score(self._targets, predicted, average="micro", zero_division=0)),
             "macro_f1": float(f1_score(self._targets, predicted, average="macro", zero_division=0)),
             "subset_accuracy": float(accuracy_score(self._targets, predicted)),
-            "threshold": self._threshold,
+            **({"threshold": self._threshold} if len(self._used) < 2 else {}),
             "labels": [
                 {"label": name, "precision": precision, "recall": recall, "f1": f1, "examples": count}
                 for name, precision, recall, f1, count in rows
@@ -234,7 +237,7 @@ class LabelSetScorer:
         """Return the true and predicted labels of an example, and the probabilities of all of either."""
         probabilities = dict(zip(self._names, self._found[example].tolist(), strict=True))
         true = [name for name, is_true in zip(self._names, self._targets[example], strict=True) if is_true]
-        predicted = [name for name, value in probabilities.items() if value >= self._threshold]
+        predicted = [name for name, is_predicted in zip(self._names, self._predicted[example], strict=True) if is_predicted]
         shown = dict.fromkeys([*predicted, *true])
         return {"labels": true, "predicted": predicted, "probabilities": {name: round(probabilities[name], 6) for name in shown}}
 
@@ -306,7 +309,7 @@ class MultilabelTask(PooledTask[MultilabelOptions]):
 
     def scorer(self, labelled: Labelled, options: MultilabelOptions) -> LabelSetScorer:
         """Return a scorer for F1 and subset accuracy."""
-        return LabelSetScorer(labelled.test.targets, labelled.dev.targets, labelled.label_names)
+        return LabelSetScorer(labelled.test.targets, labelled.label_names)
 
     def remarks(self, labelled: Labelled) -> tuple[str, ...]:
         """Report labels without a training example."""

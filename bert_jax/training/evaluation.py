@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bert_jax.training.losses import Mean
-from bert_jax.training.objective import Objective
+from bert_jax.training.objective import Objective, SetObjective
 from bert_jax.training.sharding import place_batch
 from bert_jax.training.steps import EvaluationStep
 
@@ -50,15 +50,23 @@ def total_loss(means: Mapping[str, float], objective: Objective) -> float:
 
 
 def evaluate(params: Any, step: EvaluationStep, job: HeldOut, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-    """Return the means over fixed held-out batches, without dropout and with the same masks at every call; None if stopped."""
-    window = Window()
+    """Return the means over fixed held-out batches, without dropout and with the same masks at every call; None if stopped.
+
+    A `SetObjective` adds its metrics of all batches together.
+    """
+    window, outputs = Window(), []
     for index, batch in enumerate(job.evaluation_batches):
         if stop():
             return None
-        window.add(jax.device_get(step(params, place_batch(batch, job.mesh), jnp.int32(index))))
+        found = jax.device_get(step(params, place_batch(batch, job.mesh), jnp.int32(index)))
+        if isinstance(job.objective, SetObjective):
+            found, output = found
+            outputs.append(output)
+        window.add(found)
     means = window.means()
     means.pop("real_tokens", None)
-    return {"loss": total_loss(means, job.objective), **means}
+    together = job.objective.together(outputs) if isinstance(job.objective, SetObjective) else {}
+    return {"loss": total_loss(means, job.objective), **means, **together}
 
 
 class Patience:

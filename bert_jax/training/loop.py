@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.experimental import multihost_utils
@@ -112,10 +111,7 @@ class _Training:
         if checkpoints.latest is not None:
             self._resume()
         elif job.warm_start:
-            params = job.warm_start(self.state.params)
-            # A separate copy, since the step donates the buffers of the complete state.
-            average = None if self.state.average is None else jax.tree.map(jnp.copy, params)
-            self.state = dataclasses.replace(self.state, params=params, average=average)
+            self.state = self.state.started_from(job.warm_start(self.state.base))
         self.train_step, self.evaluation_step = self._compiled()
         # A step that should have been evaluated but has no score: the run was stopped during its evaluation.
         self.unevaluated = self.step > 0 and self.evaluates and checkpoints.score(self.step) is None
@@ -336,6 +332,9 @@ def train(job: Job) -> int:
 
 def _drive(run: _Training, stop: Stop, progress: TrainingProgress) -> None:
     job, shown = run.job, dict[str, float]()
+    if run.state.frozen is not None:
+        trained, whole = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (run.state.params, run.state.base))
+        progress.message(f"{job.name}  trains {trained:,} parameters; the model has {whole:,}")
     stopped = run.unevaluated and not _evaluate_again(run, stop, progress)
     while run.step < job.steps and not stopped and not run.patience.exhausted:
         run.advance()

@@ -4,9 +4,9 @@ An objective computes sums and counts for a batch. Its loss is the sum of total 
 over the full batch before it is divided into microbatches, so gradient accumulation does not change the loss.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,17 @@ class Objective(Protocol):
 
     def metrics(self, params: Any, batch: Batch, keys: jax.Array | None) -> Metrics:
         """Return sums and counts over a prepared batch; per-row keys [B] enable dropout."""
+
+
+@runtime_checkable
+class SetObjective(Objective, Protocol):
+    """An objective with metrics of all held-out examples together, such as a rank correlation, which no means over batches give."""
+
+    def evaluated(self, params: Any, batch: Batch) -> tuple[Metrics, Any]:
+        """Return the metrics of a held-out batch, and a tree of arrays that `together` needs of it."""
+
+    def together(self, outputs: Sequence[Any]) -> dict[str, float]:
+        """Return metrics of all held-out batches together, from the arrays of each as numpy arrays."""
 
 
 def row_metrics(batch: Batch) -> Metrics:

@@ -34,6 +34,10 @@ PARAMETER_SPECS: dict[tuple[str, ...], PartitionSpec] = {
     ("masked_token", "dense", "kernel"): PartitionSpec("fsdp", "tensor"),  # D, D
     ("masked_token", "bias"): PartitionSpec("tensor"),  # V
 }
+# Low-rank factors are sharded like the sides of their matrix (bert_jax.training.lora).
+for (_matrix, _name), _kernel in [(path, spec) for path, spec in PARAMETER_SPECS.items() if path[1:] == ("kernel",) and len(spec) == 3]:
+    PARAMETER_SPECS[_matrix, "lora_a"] = PartitionSpec(None, _kernel[1], None)  # N, in, r
+    PARAMETER_SPECS[_matrix, "lora_b"] = PartitionSpec(None, None, _kernel[2])  # N, r, out
 
 
 def make_mesh(config: MeshConfig, batch_size: int, devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -12,14 +12,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bert_jax.model.bert import Batch
 from bert_jax.model.dropout import row_keys
 from bert_jax.model.per_device import ROWS
+from bert_jax.training import lora
 from bert_jax.training.losses import Mean
-from bert_jax.training.objective import Metrics, Objective
+from bert_jax.training.microbatches import loops_per_device, split
+from bert_jax.training.objective import Metrics, Objective, SetObjective
 from bert_jax.training.sharding import replicated
 from bert_jax.training.state import TrainState
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-EvaluationStep = Callable[[Any, Batch, jax.Array], Metrics]
-Gradients = Callable[[Any, Batch, jax.Array], tuple[Any, Metrics]]
+EvaluationStep = Callable[[Any, Batch, jax.Array], Any]
+Gradients = Callable[[Any, Any, Batch, jax.Array], tuple[Any, Metrics]]
 
 # Separate key streams for training steps and for the fixed masks of evaluation.
 _TRAINING_STREAM, _EVALUATION_STREAM = 0, 1
@@ -62,16 +64,16 @@ def train_step(
         # A batch without targets for one of the heads contributes zero, not 0 / 0.
         return sum((metrics[name].total / jnp.maximum(normalizers[name], 1.0) for name in objective.losses), start=jnp.float32(0))
 
-    def loss(params: Any, part: Batch, keys: jax.Array) -> tuple[jax.Array, Metrics]:
-        metrics = objective.metrics(params, part, keys)
+    def loss(params: Any, frozen: Any, part: Batch, keys: jax.Array) -> tuple[jax.Array, Metrics]:
+        metrics = objective.metrics(lora.merge(params, frozen), part, keys)
         return normalized(metrics), metrics
 
     gradients = jax.grad(loss, has_aux=True)
     keys = row_keys(dropout_key, batch["tokens"].shape[0])
     if microbatches == 1:
-        grads, metrics = gradients(state.params, batch, keys)
+        grads, metrics = gradients(state.params, state.frozen, batch, keys)
     else:
-        grads, metrics = _accumulate(gradients, state.params, batch, keys, microbatches)
+        grads, metrics = _accumulate(gradients, state.params, state.frozen, batch, keys, microbatches)
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats, which strict dtype promotion forbids
         updates, optimizer_state = optimizer.update(grads, state.optimizer_state, state.params)
     total, norm = normalized(metrics), optax.tree.norm(grads)
@@ -83,10 +85,10 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     average = None if state.average is None else _averaged(state.average, params, ema, state.step)
     after = TrainState(state.step, params, optimizer_state, running_loss, average)
-    after = jax.tree.map(lambda new, old: jnp.where(valid, new, old), after, state)
+    after = jax.tree.map(lambda new, old: jnp.where(valid, new, old), after, dataclasses.replace(state, frozen=None))
     metrics["gradient_norm"] = Mean(norm, jnp.float32(1))
     metrics["skipped_updates"] = Mean(1 - valid.astype(jnp.float32), jnp.float32(1))
-    return dataclasses.replace(after, step=state.step + 1), metrics
+    return dataclasses.replace(after, step=state.step + 1, frozen=state.frozen), metrics
 
 
 def _averaged(average: Any, params: Any, ema: float, step: jax.Array) -> Any:
@@ -96,42 +98,43 @@ def _averaged(average: Any, params: Any, ema: float, step: jax.Array) -> Any:
     return jax.tree.map(lambda mean, new: mean + rate.astype(mean.dtype) * (new - mean), average, params)
 
 
-def _accumulate(gradients: Gradients, params: Any, batch: Batch, keys: jax.Array, microbatches: int) -> tuple[Any, Metrics]:
+def _accumulate(
+    gradients: Gradients, params: Any, frozen: Any, batch: Batch, keys: jax.Array, microbatches: int
+) -> tuple[Any, Metrics]:
     """Sum gradients and metrics over microbatches in a compiled loop, then once over the data axis of the mesh."""
 
-    def split(x: jax.Array) -> jax.Array:
-        # Microbatch m consists of rows m, m + microbatches, ..., so that rows stay on their devices.
-        return x.reshape(x.shape[0] // microbatches, microbatches, *x.shape[1:]).swapaxes(0, 1)
-
-    def local_sum(params: Any, batch: Batch, keys: jax.Array) -> tuple[Any, Metrics]:
-        parts = jax.tree.map(split, (batch, keys))
-        shapes = jax.eval_shape(gradients, params, *jax.tree.map(lambda part: part[0], parts))
+    def local_sum(params: Any, frozen: Any, batch: Batch, keys: jax.Array) -> tuple[Any, Metrics]:
+        parts = jax.tree.map(lambda x: split(x, microbatches), (batch, keys))
+        shapes = jax.eval_shape(gradients, params, frozen, *jax.tree.map(lambda part: part[0], parts))
         zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
         def add(total: tuple[Any, Metrics], part: tuple[Batch, jax.Array]) -> tuple[tuple[Any, Metrics], None]:
-            return jax.tree.map(jnp.add, total, gradients(params, *part)), None
+            return jax.tree.map(jnp.add, total, gradients(params, frozen, *part)), None
 
         return jax.lax.scan(add, zero, parts)[0]
 
-    def global_sum(params: Any, batch: Batch, keys: jax.Array) -> tuple[Any, Metrics]:
-        return jax.tree.map(lambda local: jax.lax.psum(local, "data"), local_sum(params, batch, keys))
+    def global_sum(params: Any, frozen: Any, batch: Batch, keys: jax.Array) -> tuple[Any, Metrics]:
+        return jax.tree.map(lambda local: jax.lax.psum(local, "data"), local_sum(params, frozen, batch, keys))
 
-    axes = jax.sharding.get_abstract_mesh().shape
-    # Without shard_map, XLA would all-reduce gradients in every microbatch. With both other axes larger than 1, XLA's partitioner
-    # (jaxlib 0.10.2) crashes on a loop inside shard_map over "data".
-    if axes.get("data", 1) == 1 or min(axes["fsdp"], axes["tensor"]) > 1:
-        grads, metrics = local_sum(params, batch, keys)
-    else:
+    if loops_per_device():
         everywhere, rows = PartitionSpec(), PartitionSpec("data")
-        summed = jax.shard_map(global_sum, in_specs=(everywhere, rows, rows), out_specs=everywhere, axis_names={"data"}, check_vma=False)
-        grads, metrics = summed(params, batch, keys)
+        specs = (everywhere, everywhere, rows, rows)
+        summed = jax.shard_map(global_sum, in_specs=specs, out_specs=everywhere, axis_names={"data"}, check_vma=False)
+        grads, metrics = summed(params, frozen, batch, keys)
+    else:
+        grads, metrics = local_sum(params, frozen, batch, keys)
     # `real_tokens` is a sum over the step, not a mean over microbatches.
     return grads, metrics | {"real_tokens": Mean(metrics["real_tokens"].total, jnp.float32(1))}
 
 
-def evaluation_step(params: Any, batch: Batch, index: jax.Array, *, objective: Objective, seed: int) -> Metrics:
-    """Compute the metrics of one evaluation batch without dropout. Masks depend only on (seed, index), so they are fixed."""
-    return objective.metrics(params, objective.prepare(batch, _key(seed, _EVALUATION_STREAM, index)), None)
+def evaluation_step(params: Any, batch: Batch, index: jax.Array, *, objective: Objective, seed: int) -> Any:
+    """Compute the metrics of one evaluation batch without dropout. Masks depend only on (seed, index), so they are fixed.
+
+    Returns:
+        The metrics; for a `SetObjective`, a tuple of the metrics and the arrays that it needs of every batch.
+    """
+    prepared = objective.prepare(batch, _key(seed, _EVALUATION_STREAM, index))
+    return objective.evaluated(params, prepared) if isinstance(objective, SetObjective) else objective.metrics(params, prepared, None)
 
 
 def compile_steps(
@@ -154,7 +157,7 @@ def compile_steps(
                 state, batch, objective=objective, optimizer=optimizer, seed=seed, microbatches=microbatches, skip_above=skip_above, ema=ema
             )
 
-    def evaluate(params: Any, batch: Batch, index: jax.Array) -> Metrics:
+    def evaluate(params: Any, batch: Batch, index: jax.Array) -> Any:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return evaluation_step(params, batch, index, objective=objective, seed=seed)
 
@@ -163,7 +166,7 @@ def compile_steps(
     )
     evaluation = jax.jit(
         evaluate,
-        in_shardings=(state_shardings.params, batch_sharding, NamedSharding(mesh, PartitionSpec())),
+        in_shardings=(state_shardings.base, batch_sharding, NamedSharding(mesh, PartitionSpec())),
         out_shardings=replicated(mesh),
     )
     return train, evaluation

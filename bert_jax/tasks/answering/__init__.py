@@ -14,7 +14,9 @@ from bert_jax.tasks.display import Curve, Example, Guess, Json, Mark, Marked, Pa
 from bert_jax.tasks.published import ENCODER, Published
 
 if TYPE_CHECKING:
-    from bert_jax.config import ComputeConfig
+    import numpy as np
+
+    from bert_jax.config import ComputeConfig, FinetuneConfig
     from bert_jax.data.labelled import Labelled, LabelledExamples, ReadRows
     from bert_jax.model.bert import TokenModel
     from bert_jax.model.directory import ModelDescription
@@ -76,6 +78,15 @@ class AnsweringTask(FinetuningTask[AnsweringOptions]):
         from bert_jax.tasks.answering.outputs import span_logits
 
         return span_logits(model, params, batch)
+
+    def gathered(
+        self, stage: FinetuneConfig, examples: LabelledExamples, reader: Any, items: np.ndarray, found: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the best answer to each question, from the logits of the tokens of all its windows."""
+        from bert_jax.tasks.answering.scores import judged
+
+        assert isinstance(stage.task, AnsweringOptions)
+        return judged(stage.task, examples, self.encode(examples, reader, stage.length), items, found)
 
     def scorer(self, labelled: Labelled, options: AnsweringOptions) -> AnswerScorer:
         """Return a scorer for exact match and F1."""

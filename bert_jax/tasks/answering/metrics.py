@@ -94,16 +94,14 @@ class Matches:
     f1: np.ndarray
     answerable: np.ndarray
 
-    def at(self, none_scores: np.ndarray, threshold: float | None) -> dict[str, float]:
+    def of(self, answered: np.ndarray) -> dict[str, float]:
         """Return the mean exact match and F1, also of the questions with and without answers if there are both.
 
         Args:
-            none_scores: float [n], how much the model prefers no answer.
-            threshold: the score above which it gives none; None if it always answers.
+            answered: bool [n], the questions to which the model gives its answer, and not none.
         """
         import numpy as np
 
-        answered = np.ones(len(self.f1), np.bool_) if threshold is None else none_scores <= threshold
         parts = {"": np.ones(len(self.f1), np.bool_)}
         if 0 < self.answerable.sum() < len(self.answerable):
             parts |= {"has_answer_": self.answerable, "no_answer_": ~self.answerable}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish
 from bert_jax.runtime.terminal import percent
-from bert_jax.tasks.base import Ask, Loaded, Question
+from bert_jax.tasks.question import Ask, Loaded, Question
 
 if TYPE_CHECKING:
     import numpy as np

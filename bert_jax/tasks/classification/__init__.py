@@ -12,9 +12,9 @@ from bert_jax.config.checks import require
 from bert_jax.runtime.ahead import Finish
 from bert_jax.runtime.terminal import padded, percent, width
 from bert_jax.tasks import display
-from bert_jax.tasks.base import Loaded, Question
 from bert_jax.tasks.display import Curve, Example, Figure, Guess, Json, Matrix, Panel, Shown, Table
 from bert_jax.tasks.pooled import PARTS, PooledOptions, PooledTask, published, text_of
+from bert_jax.tasks.question import Loaded, Question
 
 if TYPE_CHECKING:
     import numpy as np

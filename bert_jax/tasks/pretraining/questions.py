@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish, one_ahead
 from bert_jax.runtime.terminal import padded, percent, width
-from bert_jax.tasks.base import ONE_SEGMENT_TYPE, Answers, Ask, Loaded, Question
+from bert_jax.tasks.question import ONE_SEGMENT_TYPE, Answers, Ask, Loaded, Question
 
 if TYPE_CHECKING:
     import numpy as np

@@ -90,6 +90,10 @@ class TaggingTask(FinetuningTask[TaggingOptions]):
 
         return most_probable(model, params, batch)
 
+    def item_counts(self, examples: LabelledExamples) -> list[int]:
+        """Return the number of words of each text."""
+        return [len(text.words) for text in examples.texts]
+
     def scorer(self, labelled: Labelled, options: TaggingOptions) -> TagScorer:
         """Return a scorer for the F1 of entities and the accuracy of tags."""
         from bert_jax.tasks.tagging.scores import TagScorer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish
-from bert_jax.tasks.base import Loaded, Question
+from bert_jax.tasks.question import Loaded, Question
 from bert_jax.tasks.tagging import schemes
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """Orbax checkpoints of one stage: parameters, optimizer and data position. The newest and the best are kept.
 
 The item `params` is the model that is evaluated, exported and used for inference. With `optimizer.ema`, it holds the averaged
-parameters, and the parameters from which training resumes are saved with the optimizer state.
+parameters, and the parameters from which training resumes are saved with the optimizer state; with `finetune.lora`, those in which the
+low-rank factors are merged, and the factors and the frozen parameters are saved with the optimizer state.
 
 Orbax restores flipped bits silently, so every checkpoint has a manifest (`manifest.py`), which is committed with it and verified before
 its contents are used. A checkpoint that fails is set aside as `STEP.damaged`, and training resumes from the newest intact one.
@@ -150,16 +151,16 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, position: Position, score: float | None = None) -> None:
         """Start an asynchronous save; return as soon as the arrays are copied off the devices. Raises like `verified` and `wait`."""
         self.verified()
-        optimizer = _optimizer_item(state)
+        optimizer, model = _optimizer_item(state), state.model
         # The previous save, if still in progress, has yet to write its manifest.
         self.wait()
-        self._saving = step, arrays_of({"params": state.model, "optimizer": optimizer}), str(position.get("data", "")), score
+        self._saving = step, arrays_of({"params": model, "optimizer": optimizer}), str(position.get("data", "")), score
         self._scores[step] = score
         with self._storage_errors():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    params=ocp.args.PyTreeSave(state.model),
+                    params=ocp.args.PyTreeSave(model),
                     optimizer=ocp.args.PyTreeSave(optimizer),
                     position=ocp.args.JsonSave(position),
                 ),
@@ -207,21 +208,24 @@ class Checkpoints:
         assert saved
         target = abstract_state(state)
         optimizer = _optimizer_item(target)
-        check_arrays(path, saved, {"params": target.model, "optimizer": optimizer})
+        check_arrays(path, saved, {"params": target.base, "optimizer": optimizer})
         check_identity(saved.model, self._model, path)
         optimizer_args = pytree_restore(optimizer)
         try:
             found = self._manager.restore(
                 step,
-                args=ocp.args.Composite(params=pytree_restore(target.model), optimizer=optimizer_args, position=ocp.args.JsonRestore()),
+                args=ocp.args.Composite(params=pytree_restore(target.base), optimizer=optimizer_args, position=ocp.args.JsonRestore()),
             )
         except Exception:
             if jax.process_count() == 1:
                 self.verified()  # Orbax reports damage in many ways.
             raise
         optimizer, model = found["optimizer"], found["params"]
-        params, average = (model, None) if state.average is None else (optimizer["params"], model)
-        return TrainState(optimizer["step"], params, optimizer["state"], optimizer.get("running_loss"), average), found["position"]
+        # What is not in the optimizer item is the model itself.
+        params = optimizer.get("params", model)
+        average = None if state.average is None else optimizer.get("average", model)
+        running_loss, frozen = (optimizer.get(name) for name in ("running_loss", "frozen"))
+        return TrainState(optimizer["step"], params, optimizer["state"], running_loss, average, frozen), found["position"]
 
     def check(self) -> None:
         """Raise failures known so far, without waiting: of a save in progress, like `wait`, or damage, like `verified`."""
@@ -270,5 +274,7 @@ class Checkpoints:
 def _optimizer_item(state: TrainState) -> dict[str, Any]:
     # Unused features have no entry, so that checkpoints stay compatible with versions that lack them.
     running_loss = {} if state.running_loss is None else {"running_loss": state.running_loss}
-    params = {} if state.average is None else {"params": state.params}
-    return {"step": state.step, "state": state.optimizer_state} | running_loss | params
+    params = {} if state.average is None and state.frozen is None else {"params": state.params}
+    # The model has the low-rank factors merged into the frozen parameters.
+    apart = {} if state.frozen is None else {"frozen": state.frozen} | ({} if state.average is None else {"average": state.average})
+    return {"step": state.step, "state": state.optimizer_state} | running_loss | params | apart

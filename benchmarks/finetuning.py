@@ -1,0 +1,204 @@
+"""Fine-tuning on published data sets beside transformers and torch: the same encoder, settings and number of steps, side by side.
+
+    pip install -r benchmarks/requirements.txt
+    python benchmarks/finetuning_data.py --published=DOWNLOADS --output=tasks
+    python benchmarks/finetuning.py --encoder=downloads/all-MiniLM-L6-v2 --data=tasks --workdir=runs/finetuning \
+        --output=benchmarks/results/finetuning
+
+The encoder is a directory that both read. Each seed determines the new parameters, the dropout and the order of the examples. The last
+parameters are scored, by the same code. Torch pads each batch to its longest text; its batches have as many examples as ours have on
+average. The number of tokens per second does not count padding, compilation and scoring.
+
+An interrupted benchmark goes on where it was: finished measurements are in WORKDIR/measured.jsonl. Writes OUTPUT.json.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import checkout  # noqa: F401
+import jax
+import numpy as np
+from machine import CORES, machine, versions
+
+from bert_jax.config import RunConfig
+from bert_jax.convert.imports import import_model
+from bert_jax.data.labelled import Labelled, load_labelled
+from bert_jax.model import directory as model_directory
+from bert_jax.model.directory import write_json
+from bert_jax.runtime.metrics import read_metrics
+from bert_jax.stages.finetune import finetune
+from bert_jax.tasks import configured, finetuning
+from bert_jax.tasks.base import Tuned
+from bert_jax.training.host_memory import tune_malloc
+
+SEEDS = (0, 1, 2)
+OURS, THEIRS = "bert_jax", "transformers"
+FOREVER = 1 << 30
+
+
+class Set(NamedTuple):
+    """A data set: the shipped configuration, its options beside the files, and the scores to report."""
+
+    config: str
+    options: tuple[str, ...]
+    scores: tuple[str, ...]
+
+
+PAIRS = ("finetune.data.text_pair=text_pair",)
+CLS = ("finetune.task.pooling=cls",)
+SETS = {
+    "sst2": Set("finetune_tsv", (*CLS, "finetune.epochs=2"), ("accuracy",)),
+    "mrpc": Set("finetune_tsv", (*CLS, *PAIRS, "finetune.epochs=4"), ("accuracy", "macro_f1")),
+    "rte": Set("finetune_tsv", (*CLS, *PAIRS, "finetune.epochs=4", "finetune.length=256"), ("accuracy",)),
+    "stsb": Set("finetune_regress", (*CLS, *PAIRS, "finetune.epochs=4"), ("spearman", "pearson")),
+    "goemotions": Set("finetune_multilabel", (*CLS, "finetune.epochs=3"), ("micro_f1", "macro_f1")),
+    "wnut17": Set("finetune_tag", ("finetune.epochs=4",), ("f1", "accuracy")),
+    "ocnli": Set("finetune_tsv", (*CLS, *PAIRS, "finetune.epochs=3"), ("accuracy",)),
+    "stsb_zh": Set("finetune_regress", (*CLS, *PAIRS, "finetune.epochs=4"), ("spearman", "pearson")),
+    "msra": Set("finetune_tag", ("finetune.epochs=2", "finetune.task.impossible=repair"), ("f1", "accuracy")),
+}
+SETTINGS = ("finetune.optimizer.learning_rate=1e-4", "finetune.length=128", "finetune.batch_size=4")
+"""Of all sets, unless they say otherwise; rows of four times 128 tokens hold about 16 sentences."""
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", type=Path, required=True, help="a pre-trained model in the format of transformers")
+    parser.add_argument("--data", type=Path, required=True, help="the folder that finetuning_data.py wrote")
+    parser.add_argument("--workdir", type=Path, required=True, help="for the imported encoder and finished measurements")
+    parser.add_argument("--output", type=Path, required=True, help="output path without the extension")
+    parser.add_argument("--sets", nargs="+", choices=SETS, help="the sets to measure (default: all for which there is a folder)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="default: 0 1 2")
+    parser.add_argument("--examples", type=int, default=0, help="train on so many examples only, for a trial")
+    flags = parser.parse_args()
+    tune_malloc()
+    jax.config.update("jax_num_cpu_devices", CORES)
+    flags.workdir.mkdir(parents=True, exist_ok=True)
+    encoder = flags.workdir / "encoder"
+    if not encoder.is_dir():
+        import_model(flags.encoder, encoder)
+    names = flags.sets or [name for name in SETS if (flags.data / name).is_dir()]
+    record, known = flags.workdir / "measured.jsonl", {}
+    for text in record.read_text(encoding="utf-8").splitlines() if record.is_file() else ():
+        line = json.loads(text)
+        known[line["set"], line["seed"], line["library"]] = line
+    for seed in flags.seeds:
+        for name in names:
+            config = configuration(name, flags.data, seed, flags.examples)
+            labelled = None
+            for library in (OURS, THEIRS):
+                if (name, seed, library) in known:
+                    continue
+                labelled = labelled or labels(config)
+                begun = time.time()
+                found = ours(config, labelled, encoder) if library == OURS else theirs(config, labelled, flags.encoder, encoder)
+                line = {"set": name, "seed": seed, "library": library, **found, "seconds": round(time.time() - begun)}
+                known[name, seed, library] = line
+                with record.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+    lines = [known[name, seed, library] for name in names for seed in flags.seeds for library in (OURS, THEIRS)]
+    for row in table(lines):
+        print(row)
+    flags.output.parent.mkdir(parents=True, exist_ok=True)
+    packages = ("torch", "transformers")
+    write_json(flags.output.with_suffix(".json"), {"machine": machine(), "versions": versions(packages), "runs": lines})
+
+
+def configuration(name: str, data: Path, seed: int, examples: int) -> RunConfig:
+    """The shipped configuration for a set."""
+    own, folder = SETS[name], data / name
+    files = {path.stem: path for path in sorted(folder.iterdir())}
+    sources = [f"finetune.data.{split}={files[split]}" for split in ("train", "dev", "test") if split in files]
+    loop = [f"finetune.loop.evaluate_every={FOREVER}", f"finetune.loop.save_every={FOREVER}"]
+    limits = [f"finetune.data.max_train_examples={examples}", f"compute.cpu_devices={CORES}", f"seed={seed}"]
+    return configured(f"configs/{own.config}.py", [*SETTINGS, *own.options, *sources, *loop, *limits])
+
+
+def labels(config: RunConfig) -> Labelled:
+    """The labeled examples."""
+    stage = config.finetune
+    assert stage is not None
+    task = finetuning(stage.task)
+    rows = {"others": task.read_rows(stage.task)} if task.read_rows(stage.task) else {}
+    return load_labelled(stage.data, task.labels(stage.task), config.seed, **rows)
+
+
+def ours(config: RunConfig, labelled: Labelled, encoder: Path) -> dict[str, Any]:
+    """The scores, tokens per second and number of steps of bert_jax."""
+    description, tokenizer = model_directory.read(encoder)
+    with tempfile.TemporaryDirectory() as directory:
+        stage = Path(directory) / "finetune"
+        result = finetune(config, stage, labelled, description, tokenizer, encoder)
+        rates = [line["real_tokens_per_second"] for line in read_metrics(stage) if line.get("split") == "train"]
+    return scores(result) | {"tokens_per_second": round(statistics.median(rates)), "steps": result["steps"]}
+
+
+def theirs(config: RunConfig, labelled: Labelled, directory: Path, encoder: Path) -> dict[str, Any]:
+    """The same of transformers, with as many steps."""
+    from torch_finetuning import Loop
+
+    from bert_jax.data.labelled_batches import labelled_batches
+
+    stage = config.finetune
+    assert stage is not None
+    task, (_, tokenizer) = finetuning(stage.task), model_directory.read(encoder)
+    batches = labelled_batches(
+        labelled.train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
+        task.kind, encode=task.encode,
+    )  # fmt: skip
+    per_epoch = batches.steps_per_epoch
+    batches.close()
+    loop = Loop(directory, task.kind, stage, max(1, len(labelled.label_names)), config.seed)
+    batch_size = -(-len(labelled.train) // per_epoch)
+
+    def report(step: int, steps: int) -> None:
+        print(f"\rtransformers  {step}/{steps}", end="" if step < steps else "\n", flush=True)
+
+    rate = loop.train(labelled.train, batch_size, report)
+    scorer = task.scorer(labelled, stage.task)
+    if isinstance(scorer, Tuned):
+        examples, found = map(np.concatenate, zip(*loop.predict(labelled.dev), strict=True))
+        scorer.tune(labelled.dev.targets[examples], found)
+    for examples, found in loop.predict(labelled.test):
+        scorer.add(examples, found)
+    steps = stage.epochs * -(-len(labelled.train) // batch_size)
+    return scores(scorer.result()) | {"tokens_per_second": round(rate), "steps": steps, "batch_size": batch_size}
+
+
+def scores(result: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a result that a set may report."""
+    names = {name for own in SETS.values() for name in own.scores}
+    return {name: result[name] for name in sorted(names) if result.get(name) is not None}
+
+
+def table(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """Rows of a table: the mean and the standard deviation of each score, and tokens per second."""
+    groups: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        groups[line["set"]][line["library"]].append(line)
+    rows = []
+    for name, by_library in groups.items():
+        for score in SETS[name].scores:
+            found = {library: [100 * line[score] for line in own] for library, own in by_library.items()}
+            shown = ", ".join(f"{library} {statistics.mean(values):.1f} ± {spread(values):.1f}" for library, values in found.items())
+            rows.append(f"{name}, {score}: {shown}")
+        rates = {library: statistics.median(line["tokens_per_second"] for line in own) for library, own in by_library.items()}
+        rows.append(f"{name}, tokens/s: {rates[OURS]:,.0f} and {rates[THEIRS]:,.0f}, ratio {rates[OURS] / rates[THEIRS]:.2f}")
+    return rows
+
+
+def spread(values: Sequence[float]) -> float:
+    """The standard deviation, 0 for a single value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+if __name__ == "__main__":
+    main()
