@@ -1,6 +1,7 @@
 """Question answering: from files to answers, scores, the report, and transformers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,14 @@ from bert_jax.config import (
 )
 from bert_jax.convert.exports import export_model
 from bert_jax.convert.imports import import_model
+from bert_jax.data.labelled import Labelled, LabelledExamples
 from bert_jax.errors import InputError
+from bert_jax.stages import outputs
 from bert_jax.stages.run import run
+from bert_jax.tasks.answering.files import TrueAnswer
 from bert_jax.tasks.answering.metrics import match
 from bert_jax.tasks.answering.options import AnsweringOptions
+from bert_jax.tasks.answering.scores import AnswerScorer
 
 QUESTIONS = {"who": "Who came there?", "where": "Where was it?", "when": "When was it?"}
 WORDS = {
@@ -200,6 +205,25 @@ def test_transformers_computes_the_same_logits_and_the_model_comes_back(workdir:
             assert found.probability == pytest.approx(start[first] * end[last], abs=1e-5)
 
 
+def test_answers_of_several_models_are_scored_together_each_by_its_own_threshold(tmp_path: Path) -> None:
+    targets = np.empty(4, object)
+    for index, own in enumerate([(TrueAnswer("Anna", 0),), (), (TrueAnswer("Anna", 0),), ()]):
+        targets[index] = own
+    examples = LabelledExamples(["Who?"] * 4, ["Anna came."] * 4, targets, np.arange(4))
+    labelled = Labelled(examples, examples, examples, (), 0, {})
+    # Start, end, probability, margin of no answer, exact match, F1, answerable: the second model prefers no answer more.
+    rows = {place: np.array([[0, 4, 0.9, place - 1, 1, 1, 1], [5, 9, 0.2, place + 1, 0, 0, 0]], np.float64) for place in (0, 10)}
+    together = AnswerScorer(labelled, AnsweringOptions())
+    for place, found in rows.items():
+        (tmp_path / str(place)).mkdir()
+        outputs.keep(tmp_path / str(place), (np.array([0, 1]), found), (targets[:2], found))
+        outputs.score(tmp_path / str(place), together, np.array([2, 3] if place else [0, 1]))
+    result = together.result()
+    assert result["f1"] == result["has_answer_f1"] == result["no_answer_exact_match"] == 1
+    assert "no_answer_threshold" not in result
+    assert [together.line(index)["predicted"] for index in range(4)] == ["Anna", None, "Anna", None]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -223,8 +247,6 @@ def test_pairs_are_required(tmp_path: Path) -> None:
     config = configured(tmp_path)
     assert config.finetune is not None
     data = LabelledConfig(str(tmp_path / "train.json"), text="question")
-    from dataclasses import replace
-
     with pytest.raises(InputError, match=r"finetune\.data\.text_pair, such as passage"):
         run(replace(config, finetune=replace(config.finetune, data=data)), tmp_path / "run")
 
