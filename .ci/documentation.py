@@ -44,6 +44,7 @@ SHORTENED = {
     "finetune_regress": "finetune.epochs=1",
     "finetune_answer": "finetune.epochs=1",
     "finetune_embed": "finetune.epochs=1",
+    "finetune_tag": "finetune.epochs=1",
     "demo_images": "pretrain.steps=20 pretrain.loop.evaluate_every=20 pretrain.loop.save_every=20 finetune.epochs=1 "
     "finetune.compare_from_scratch=false",
     "demo_audio": "pretrain.steps=20 pretrain.loop.evaluate_every=20 pretrain.loop.save_every=20 finetune.epochs=1 "

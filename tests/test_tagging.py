@@ -139,6 +139,7 @@ def test_transformers_finds_the_same_spans(workdir: Path, tmp_path: Path) -> Non
     for found, spans in zip(tag(texts), model.tag(texts), strict=True):
         assert [(one["entity_group"], one["start"], one["end"]) for one in found] == [(s.label, s.start, s.end) for s in spans]
         assert [float(one["score"]) for one in found] == pytest.approx([s.probability for s in spans], abs=1e-5)
+    assert export_model(workdir / "finetune", tmp_path / "bare", architecture="BertModel") == "BertModel"
     imported = import_model(tmp_path / "out", tmp_path / "again")
     assert imported.description.kind == "tagging" and imported.description.labels == model.labels
     again = bert_jax.load(tmp_path / "again").tag(texts)

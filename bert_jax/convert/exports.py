@@ -98,11 +98,13 @@ def _published(
     left_out = ("pooler", "next_sentence") if untrained else description.absent
     present = tuple(part for part in rows[0].parts if part not in left_out)
     if requested:
-        missing = [part for part in requested.parts if part not in present]
+        optional = {"pooler"} - {*rows[0].parts} if requested is BARE else set()
+        parts = tuple(part for part in requested.parts if part not in optional)
+        missing = [part for part in parts if part not in present]
         if missing:
             name = family.prefix + requested.suffix
             raise InputError(f"The model in {directory} has no {' and no '.join(missing)}, so it cannot be written as a {name}.")
-        return requested, requested.parts
+        return requested, parts
     # `BARE` also fits an encoder without its pooler.
     matching = next((row for row in (*rows, BARE) if row.parts == present), BARE if present == ENCODER else None)
     if matching is None or not set(present) <= family.parts(description.encoder).keys():

@@ -27,7 +27,7 @@ from bert_jax.model.directory import MOST_SPARE_ROWS, ModelDescription, read_jso
 from bert_jax.storage.files import on_disk, resolve_path, seal
 from bert_jax.tasks import TASKS
 from bert_jax.tasks.base import Task
-from bert_jax.tasks.published import BARE, ENCODER, Published
+from bert_jax.tasks.published import BARE, ENCODER, REFUSED, Published
 from bert_jax.tasks.stored import build, parameter_shapes
 from bert_jax.training.checkpoints.saving import Checkpoints, check_name
 from bert_jax.training.state import TrainState
@@ -187,10 +187,18 @@ def _task_and_parts(source: _Source) -> tuple[Task, tuple[str, ...]]:
 
     The classes that the configuration names take precedence, because the heads of several tasks share tensor names: the head of
     a class that no task publishes is not read. If no class is named, or only a bare encoder, the tensors determine the task.
+
+    Raises:
+        InputError: a class is named that is refused.
     """
     all_parts = source.family.parts(source.config)
     present = {part for part, entries in all_parts.items() if any(entry.name in source.tensors.shapes for entry in entries)}
     named = architectures(source.values, source.file)
+    if refused := [suffix for suffix in REFUSED if source.family.prefix + suffix in named]:
+        raise InputError(
+            f"{source.file} describes a {source.family.prefix}{refused[0]}, which {REFUSED[refused[0]]}. To import its encoder without the "
+            f'head, set "architectures" to ["{source.family.prefix}{BARE.suffix}"] there and remove the classifier\'s tensors.'
+        )
 
     def is_named(rows: Iterable[Published]) -> bool:
         return any(source.family.prefix + row.suffix in named for row in rows)

@@ -54,7 +54,7 @@ class PooledTask(FinetuningTask[O]):
             return ""
         return (
             f"reads the mean of all tokens (finetune.task.pooling={description.pooling}), but the heads of transformers use [CLS] only, so "
-            "it cannot be exported. Fine-tune with --config.finetune.task.pooling=cls."
+            "it cannot be exported to them. Export it to ONNX (name an .onnx file), or fine-tune with --config.finetune.task.pooling=cls."
         )
 
     def needs(self, options: O) -> tuple[Need, ...]:

@@ -32,3 +32,6 @@ ENCODER = ("embeddings", "encoder")
 
 BARE = Published("Model", (*ENCODER, "pooler"))
 """The encoder without a head, a class that a model of any task can be exported to. The pooler may be absent."""
+
+REFUSED = {"ForMultipleChoice": "scores several choices by one output, which no task here does"}
+"""Classes that are not read, by the end of their names, and why: their heads would be taken for others."""
