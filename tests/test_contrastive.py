@@ -43,7 +43,7 @@ def examples(count: int, negatives: bool = False, scores: Sequence[float] | None
 def batch_of(labelled: LabelledExamples) -> dict[str, np.ndarray]:
     """All pairs, in one batch."""
     rows, together = single_texts(labelled)
-    ((batch, _),) = labelled_evaluation(rows, Letters(), tiny.ROWS.length, PER_ROW, True, BATCH, together)
+    ((batch, _),) = labelled_evaluation(rows, Letters(), tiny.ROWS.length, PER_ROW, True, BATCH, together=together)
     return batch
 
 
@@ -235,7 +235,7 @@ def test_a_batch_of_one_pair_is_refused(count: int, rows: int, message: str) -> 
 
 def test_long_texts_have_rows_of_their_own() -> None:
     rows, together = single_texts(LabelledExamples(["a" * 40, "b" * 50] * 5, ["c" * 60, "d"] * 5, np.zeros(10, np.int8), np.arange(10)))
-    batches = labelled_evaluation(rows, Letters(), 16, PER_ROW, True, 4, together)
+    batches = labelled_evaluation(rows, Letters(), 16, PER_ROW, True, 4, together=together)
     assert sum(int((indices >= 0).sum()) for _, indices in batches) == 20 and len(batches) >= 4
 
 
@@ -289,7 +289,7 @@ def test_spearman_is_that_of_scipy() -> None:
 def test_held_out_batches_are_scored_together() -> None:
     model, params = parameters()
     rows, together = single_texts(examples(24))
-    batches = labelled_evaluation(rows, Letters(), tiny.ROWS.length, PER_ROW, True, BATCH, together)
+    batches = labelled_evaluation(rows, Letters(), tiny.ROWS.length, PER_ROW, True, BATCH, together=together)
     objective = ContrastiveObjective(model, False, 0.05)
     outputs = [jax.device_get(objective.evaluated(params, tiny.as_jax(batch))[1]) for batch, _ in batches]
     vectors = np.zeros((48, 32), np.float32)
