@@ -35,7 +35,7 @@ def texts(tmp_path, monkeypatch) -> Path:
 
 def interrupt(monkeypatch, chunk: int, *arguments: object) -> None:
     """Runs a command and strikes Ctrl-C when the model gets that chunk, from 0."""
-    original, calls = Bert.answer, 0
+    original, calls = Bert.ask, 0
 
     def struck(*given, **options):
         nonlocal calls
@@ -45,7 +45,7 @@ def interrupt(monkeypatch, chunk: int, *arguments: object) -> None:
         return original(*given, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Bert, "answer", struck)
+        patch.setattr(Bert, "ask", struck)
         assert main([str(argument) for argument in arguments]) == 130
 
 

@@ -192,7 +192,7 @@ def test_the_command_answers_texts_and_files_and_resumes(
     whole = out.read_bytes()
     assert ["nearest" in line for line in json_lines(whole.decode())] == [True, False, True, True]
     out.unlink()
-    answer, calls = Bert.answer, []
+    answer, calls = Bert.ask, []
 
     def interrupted(*given: Any, **options: Any) -> Any:
         calls.append(given)
@@ -200,11 +200,11 @@ def test_the_command_answers_texts_and_files_and_resumes(
             raise KeyboardInterrupt
         return answer(*given, **options)
 
-    monkeypatch.setattr(Bert, "answer", interrupted)
+    monkeypatch.setattr(Bert, "ask", interrupted)
     from bert_jax.cli import main
 
     assert main([str(argument) for argument in arguments]) == 130
-    monkeypatch.setattr(Bert, "answer", answer)
+    monkeypatch.setattr(Bert, "ask", answer)
     capsys.readouterr()
     ok(*arguments)
     assert "resuming after 2 lines" in capsys.readouterr().err and out.read_bytes() == whole

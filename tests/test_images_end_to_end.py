@@ -394,7 +394,7 @@ def test_an_interrupted_list_is_resumed(
     ok(*arguments)
     whole = (listed.parent / "out.jsonl").read_bytes()
     (listed.parent / "out.jsonl").unlink()
-    answer, calls = Bert.answer, []
+    answer, calls = Bert.ask, []
 
     def interrupted(*given: Any, **options: Any) -> Any:
         calls.append(1)
@@ -402,7 +402,7 @@ def test_an_interrupted_list_is_resumed(
             raise KeyboardInterrupt
         return answer(*given, **options)
 
-    monkeypatch.setattr(Bert, "answer", interrupted)
+    monkeypatch.setattr(Bert, "ask", interrupted)
     assert main(arguments) == 130
     assert not (listed.parent / "out.jsonl").exists()
     capsys.readouterr()

@@ -256,7 +256,7 @@ def test_outputs_of_folds_are_scored_together_each_with_its_own_threshold(tmp_pa
     scorer = LabelSetScorer(targets, ("a", "b"))
     for number, place in enumerate(places):
         (tmp_path / str(number)).mkdir()
-        tested = [(np.array([1]), found[number][1:]), (np.array([0]), found[number][:1])]
+        tested = np.array([1, 0]), found[number][::-1]
         outputs.keep(tmp_path / str(number), tested, (targets[place], found[number]))
     for number, place in enumerate(places):
         outputs.score(tmp_path / str(number), scorer, place)
