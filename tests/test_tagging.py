@@ -323,3 +323,19 @@ def test_a_dev_tag_that_train_lacks_is_refused(tmp_path: Path, workdir: Path, ca
     arguments += [f"--config.finetune.data.{split}={tmp_path / split}.conll" for split in ("train", "dev")]
     message = r"dev.conll line 3 \(word 1, '王', line 3\) has the tag 'B-PER', which .*train.conll does not have"
     assert_fails(capsys, tmp_path, arguments, message)
+
+
+def test_cross_validation_predicts_every_word_once(workdir: Path, tmp_path: Path) -> None:
+    sentences = [sentence(random.Random(seed), 4 + seed % 9) for seed in range(12)]
+    (tmp_path / "all.conll").write_text(conll(sentences), encoding="utf-8")
+    overrides = ["pretrain=none", "finetune.task=tag", f"finetune.data.train={tmp_path / 'all.conll'}", "finetune.epochs=2"]
+    overrides += ["finetune.data.folds=2", "finetune.from_scratch=false", f"finetune.checkpoint={workdir / 'finetune'}"]
+    overrides += ["finetune.compare_linear=false", "finetune.length=32"]
+    run(configured(str(workdir.parent / "config.py"), overrides), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["words"] for line in lines] == [[word for word, _ in one] for one in sentences]
+    assert [line["tags"] for line in lines] == [[tag for _, tag in one] for one in sentences]
+    right = [true == found for line in lines for true, found in zip(line["tags"], line["predicted"], strict=True)]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())["finetune"]
+    assert summary["accuracy"] == pytest.approx(np.mean(right)) and np.mean(right) > 0.8  # words of other texts would be right by chance
+    assert summary["test_words"] == len(right) and len(summary["repeats"]["scores"]["f1"]["values"]) == 2
