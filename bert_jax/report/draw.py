@@ -67,7 +67,8 @@ def _pictures(example: Example) -> str:
 def _guess(guess: Guess) -> str:
     share = f"{100 * guess.probability:.1f}"
     name = escape(guess.name + guess.note) + _verdict(guess.correct)
-    return f'<li><b>{name}</b><span class="bar"><i style="width:{share}%"></i></span><span class="share">{share} %</span></li>'
+    value = escape(guess.value) or f"{share} %"
+    return f'<li><b>{name}</b><span class="bar"><i style="width:{share}%"></i></span><span class="share">{value}</span></li>'
 
 
 def _verdict(correct: bool | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bert_jax.config import TaskOptions
 from bert_jax.errors import InputError
+from bert_jax.model import directory as model_directory
 from bert_jax.report import draw
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.storage.files import resolve_path, write_whole
@@ -48,7 +49,11 @@ def write_report(workdir: str | Path, tasks: Sequence[Task] = ()) -> Path:
     body = "".join(f"<section>\n<h2>{title}</h2>\n{content}</section>\n" for title, content in sections.items() if content)
     body = body or "<p>This run has no results yet.</p>"
     style, script = (files("bert_jax.report").joinpath(f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    page = _PAGE.format(name=escape(workdir.resolve().name), subtitle=_subtitle(config), style=style, script=script, body=body)
+    # The encoder of a fine-tuned model is that of its checkpoint, whatever the configuration says.
+    models = [_read(workdir / stage / model_directory.FILE).get("encoder") for stage in ("finetune", "pretrain")]
+    encoder = next((encoder for encoder in models if encoder), config.get("encoder")) or {}
+    subtitle = _subtitle(config, encoder)
+    page = _PAGE.format(name=escape(workdir.resolve().name), subtitle=subtitle, style=style, script=script, body=body)
     path = workdir / "report.html"
     write_whole(path, page)
     return path
@@ -95,11 +100,12 @@ def _read(path: Path) -> Json:
     return values
 
 
-def _subtitle(config: Json) -> str:
-    encoder, corpus = config.get("encoder") or {}, config.get("corpus") or {}
-    facts = [f"{encoder['layers']} layers × {encoder['width']}" if "layers" in encoder and "width" in encoder else ""]
+def _subtitle(config: Json, encoder: Json) -> str:
+    corpus, layers = config.get("corpus") or {}, encoder.get("layers")
+    facts = [f"{layers} layer{'s' * (layers != 1)} × {encoder['width']}" if layers and "width" in encoder else ""]
     facts += [f"{corpus.get('modality', 'text')}: {corpus['source']}" if config.get("pretrain") and corpus.get("source") else ""]
-    facts += [f"seed {config['seed']}" if "seed" in config else ""]
+    seeds = (config.get("finetune") or {}).get("seeds")
+    facts += [f"seeds {', '.join(map(str, seeds))}" if seeds else f"seed {config['seed']}" if "seed" in config else ""]
     return escape(" · ".join(fact for fact in facts if fact))
 
 

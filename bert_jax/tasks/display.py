@@ -31,12 +31,16 @@ class Curve:
 
 @dataclass(frozen=True)
 class Guess:
-    """An answer and its probability; `correct` is None if the true answer is not known, and `note` is an optional remark."""
+    """An answer and its probability; `correct` is None if the true answer is not known, and `note` is an optional remark.
+
+    `value` is what to show instead of the percentage, if the number is no probability, such as a cosine.
+    """
 
     name: str
     probability: float
     correct: bool | None = None
     note: str = ""
+    value: str = ""
 
 
 class Mark(NamedTuple):

@@ -169,7 +169,11 @@ class EmbeddingTask(FinetuningTask[EmbeddingOptions]):
 
         def example(values: Json) -> Example:
             found = [one for one in values["nearest"] if isinstance(one, Mapping)]
-            guesses = [Guess(str(one.get("text")), display.probability(one.get("cosine")), bool(one.get("correct"))) for one in found]
+            cosines = [display.number(one, "cosine") for one in found]
+            guesses = [
+                Guess(str(one.get("text")), display.probability(cosine), bool(one.get("correct")), value=f"{cosine or 0:.3f}")
+                for one, cosine in zip(found, cosines, strict=True)
+            ]
             missed = () if any(guess.correct for guess in guesses) else (f"→ {values.get('paired_with')} (rank {values.get('rank'):g})",)
             return Example((str(values.get("text", "")), *missed), (guesses,), [*map(str, values.get("pictures") or ())])
 
