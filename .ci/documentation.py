@@ -40,6 +40,7 @@ SHORTENED = {
     "demo": "pretrain.steps=60 pretrain.loop.evaluate_every=30 pretrain.loop.save_every=30 finetune.epochs=1",
     "pretrain_folder": "pretrain.steps=20 pretrain.loop.evaluate_every=10 pretrain.loop.save_every=10",
     "finetune_tsv": "finetune.epochs=1",
+    "finetune_pairs": "finetune.epochs=1",
     "finetune_multilabel": "finetune.epochs=1",
     "finetune_regress": "finetune.epochs=1",
     "finetune_answer": "finetune.epochs=1",
@@ -111,6 +112,7 @@ def make_readers_files() -> None:
         "texts.txt": "\n".join(["房间很[MASK]。", "服务[MASK]好。"]),
         "mentions.tsv": "\n".join(["text\tlabels", *mentions(texts[:400])]),
         "names.conll": "\n\n".join(people(text[:60] for text in texts[:200])),
+        "judged.tsv": "\n".join(["a\tb\tlabel", *judged(texts[:200])]),
         "similar.tsv": "\n".join(["a\tb\tscore", *similar(texts[:200])]),
         "questions.json": json.dumps(squad(rows_of_questions := [*questions(texts[:400])]), ensure_ascii=False),
         "questions.jsonl": "\n".join(json.dumps(row, ensure_ascii=False) for row in rows_of_questions),
@@ -123,6 +125,14 @@ def make_readers_files() -> None:
     make_readers_media()
     export = [sys.executable, "-m", "bert_jax", "export", "runs/demo/pretrain", "downloads/bert-base-chinese"]
     subprocess.run(export, cwd=ROOT, check=True)
+
+
+def judged(texts: Sequence[str]) -> Iterator[str]:
+    """Pairs of the parts of a text, and of parts of two texts."""
+    for text, other in itertools.pairwise(texts):
+        if len(text) > 30 and len(other) > 30:
+            yield f"{text[:15]}\t{text[15:30]}\tsame"
+            yield f"{text[:15]}\t{other[15:30]}\tother"
 
 
 def people(texts: Iterable[str]) -> Iterator[str]:
