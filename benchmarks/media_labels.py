@@ -31,6 +31,7 @@ from bert_jax.model.directory import read_json, write_json
 from bert_jax.stages.run import run
 
 STEPS = {"images": 2000, "recordings": 1500}
+PRETRAINING = ("steps", "real_tokens", "mlm_accuracy", "mlm_accuracy_floor")
 MODELS = ("pre-trained", "from scratch", "linear model on the same units")
 HELD_OUT = "recordings, one speaker held out"
 LINEAR_NAMES = {"images": "images", "recordings": "audio", HELD_OUT: "audio, one speaker held out"}
@@ -62,8 +63,11 @@ def main() -> None:
     for (data, labels), models in by_size(lines).items():
         print(f"{data}, {labels} labels: " + ", ".join(f"{name} {media.spread(values)}" for name, values in models.items()))
     flags.output.parent.mkdir(parents=True, exist_ok=True)
-    results = {data: read_json(flags.workdir / data / "summary.json")["pretrain"] for data in STEPS if (flags.workdir / data).is_dir()}
-    write_json(flags.output.with_suffix(".json"), {"machine": machine(), "versions": versions([]), "pretraining": results, "runs": lines})
+    runs = [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+    summaries = {data: flags.workdir / data / "summary.json" for data in STEPS}
+    found = {data: read_json(path)["pretrain"] for data, path in summaries.items() if path.is_file()}
+    results = {data: {name: own[name] for name in PRETRAINING} for data, own in found.items()}
+    write_json(flags.output.with_suffix(".json"), {"machine": machine(), "versions": versions([]), "pretraining": results, "runs": runs})
     draw(lines, flags.output.with_suffix(".svg"))
 
 
