@@ -282,7 +282,7 @@ class Sum:
 def test_training_steps_are_augmented_and_evaluation_is_not() -> None:
     before, _ = packed(recordings(8))
     augment = make_augmentation(AugmentationConfig(time_mask=0.5), SLICES, None)
-    objective = ExampleObjective(Sum(), lambda output, batch: {"loss": Mean(output, jnp.float32(1))}, augment)
+    objective = ExampleObjective(Sum(), lambda output, batch: {"loss": Mean(output, jnp.float32(1))}, augmentation=augment)
     whole = float(before["units"].astype(np.float32).sum())
     params = {"scale": jnp.float32(1)}
     optimizer = tiny.lenient(tiny.make_optimizer(tiny.OptimizerConfig(), 10))

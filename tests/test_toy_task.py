@@ -19,7 +19,7 @@ from bert_jax.model.bert import ClassificationModel
 from bert_jax.report import write_report
 from bert_jax.stages.run import run
 from bert_jax.tasks import choices, configured
-from bert_jax.tasks.base import FinetuningTask
+from bert_jax.tasks.base import MeasuredTask
 from bert_jax.tasks.question import Question
 from bert_jax.training.losses import Mean, weighted_mean
 
@@ -83,7 +83,7 @@ class Errors:
         return {"length": float(np.exp(self.targets[example])), "predicted": float(np.exp(self.found[example]))}
 
 
-class LengthTask(FinetuningTask[LengthOptions]):
+class LengthTask(MeasuredTask[LengthOptions]):
     name = kind = "length"
     noun, metric, scores = "a model of lengths", "loss", ("correlation",)
     options, questions = LengthOptions, (HowLong(),)

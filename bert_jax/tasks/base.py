@@ -179,15 +179,8 @@ class FinetuningTask(Task, Generic[O]):
         return examples, 1
 
     @abstractmethod
-    def measure(self, predictions: Any, batch: Any) -> Any:
-        """Return `loss` and other metrics of the model's output for a batch; see `bert_jax.training.objective.ExampleObjective`."""
-
     def objective(self, model: Any, options: O, labelled: Labelled, augmentation: Augment | None = None) -> Objective:
-        """Return the training objective; by default, `measure` over the labeled examples, augmented if asked for."""
-        del options, labelled
-        from bert_jax.training.objective import ExampleObjective
-
-        return ExampleObjective(model, self.measure, augmentation)
+        """Return the training objective, which changes training batches by `augmentation`."""
 
     def predict(self, model: Any, params: Any, batch: Any) -> Any:
         """Return predictions [B, E, ...] or [B, L, ...] for a batch; called inside jit. By default, the model's output."""
@@ -279,6 +272,21 @@ class FinetuningTask(Task, Generic[O]):
             for one in examples.get(self.name, ())
         ]
         return ["", f"Test {nouns(examples).input}s and their predictions:", *lines] if lines else []
+
+
+class MeasuredTask(FinetuningTask[O]):
+    """A task whose objective depends only on the model's outputs and the labels of a batch."""
+
+    @abstractmethod
+    def measure(self, predictions: Any, batch: Any) -> Any:
+        """Return `loss` and other metrics of the model's output for a batch; see `bert_jax.training.objective.ExampleObjective`."""
+
+    def objective(self, model: Any, options: O, labelled: Labelled, augmentation: Augment | None = None) -> Objective:
+        """Return `measure` over the labeled examples."""
+        del options, labelled
+        from bert_jax.training.objective import ExampleObjective
+
+        return ExampleObjective(model, self.measure, augmentation=augmentation)
 
 
 def _full_text(line: Json) -> str:

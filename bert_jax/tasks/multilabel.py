@@ -14,6 +14,7 @@ from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish
 from bert_jax.runtime.terminal import percent
 from bert_jax.tasks import display
+from bert_jax.tasks.base import MeasuredTask
 from bert_jax.tasks.display import Bars, Curve, Example, Guess, Json, Panel, Shown, Table
 from bert_jax.tasks.pooled import PARTS, PooledOptions, PooledTask, published, text_of
 from bert_jax.tasks.question import Loaded, Question
@@ -261,7 +262,7 @@ def best_threshold(targets: np.ndarray, found: np.ndarray) -> float:
     return float(f"{(values[best] + after) / 2:.6g}")
 
 
-class MultilabelTask(PooledTask[MultilabelOptions]):
+class MultilabelTask(PooledTask[MultilabelOptions], MeasuredTask[MultilabelOptions]):
     """Multi-label classification with binary cross-entropy loss, the mean over labels."""
 
     name, kind, noun = "multilabel", "multilabel", "a multi-label classifier"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bert_jax.runtime.ahead import Finish
+from bert_jax.tasks.base import MeasuredTask
 from bert_jax.tasks.display import Curve, Json, Scatter, Shown
 from bert_jax.tasks.numbers import Numbers
 from bert_jax.tasks.pooled import PARTS, PooledOptions, PooledTask, published, text_of
@@ -111,7 +112,7 @@ def correlations(targets: np.ndarray, found: np.ndarray) -> dict[str, float | No
     return {"spearman": float(spearmanr(*pair).statistic), "pearson": float(pearsonr(*pair).statistic), **errors}
 
 
-class RegressionTask(PooledTask[RegressionOptions]):
+class RegressionTask(PooledTask[RegressionOptions], MeasuredTask[RegressionOptions]):
     """Regression with mean squared error, as BERT is fine-tuned for STS-B (Devlin et al. 2019, section 4.1)."""
 
     name, kind, noun = "regress", "regression", "a regression model"

@@ -5,7 +5,7 @@ over the full batch before it is divided into microbatches, so gradient accumula
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -61,20 +61,16 @@ def example_weights(batch: Batch) -> jax.Array:
 
 
 @dataclass(frozen=True)
-class ExampleObjective:
-    """A single loss over the labels of a batch, for models that output one prediction per example or per token.
+class LabeledObjective:
+    """What objectives over labeled batches have in common: one loss, and batches that need no preparation.
 
     Attributes:
-        model: the model, whose output for a batch is [B, E, ...] or [B, L, ...].
-        measure: (predictions, batch) -> the metric `loss` and any others, as sums and counts weighted by what `weights` returns.
+        model: the model.
         augmentation: changes a training batch at random.
-        weights: the weight of each label of a batch, float32 [B, ...]; by default, those of the examples.
     """
 
     model: Any
-    measure: Callable[[jax.Array, Batch], Metrics]
-    augmentation: Callable[[Batch, jax.Array], Batch] | None = None
-    weights: Callable[[Batch], jax.Array] = example_weights
+    augmentation: Callable[[Batch, jax.Array], Batch] | None = field(default=None, kw_only=True)
 
     losses = ("loss",)
 
@@ -86,6 +82,19 @@ class ExampleObjective:
         """Return the batch unchanged."""
         del key
         return batch
+
+
+@dataclass(frozen=True)
+class ExampleObjective(LabeledObjective):
+    """A loss over the labels of a batch, for models that output one prediction per example or per token, [B, E, ...] or [B, L, ...].
+
+    Attributes:
+        measure: (predictions, batch) -> the metric `loss` and any others, as sums and counts weighted by what `weights` returns.
+        weights: the weight of each label of a batch, float32 [B, ...]; by default, those of the examples.
+    """
+
+    measure: Callable[[jax.Array, Batch], Metrics]
+    weights: Callable[[Batch], jax.Array] = example_weights
 
     def normalizers(self, batch: Batch) -> dict[str, jax.Array]:
         """Count the labels in the batch."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bert_jax.tasks import display
 from bert_jax.tasks.answering.options import AnsweringOptions
 from bert_jax.tasks.answering.questions import HEAD, AnswerQuestion
-from bert_jax.tasks.base import FinetuningTask
+from bert_jax.tasks.base import MeasuredTask
 from bert_jax.tasks.display import Curve, Example, Guess, Json, Mark, Marked, Panel, Shown, Table, number
 from bert_jax.tasks.published import ENCODER, Published
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bert_jax.tasks.answering.scores import AnswerScorer
 
 
-class AnsweringTask(FinetuningTask[AnsweringOptions]):
+class AnsweringTask(MeasuredTask[AnsweringOptions]):
     """The start and the end of the answer among the tokens of a passage, or [CLS] for none (Devlin et al. 2019, sections 4.2 and 4.3).
 
     Long passages are read in windows.

@@ -128,12 +128,6 @@ class ClassificationTask(PooledTask[ClassificationOptions]):
         """Return the class names and the pooling."""
         return {"labels": tuple(labels), "pooling": options.pooling}
 
-    def measure(self, predictions: Any, batch: Any) -> Any:
-        """Return cross-entropy loss and accuracy."""
-        from bert_jax.tasks.classification.objective import measure
-
-        return measure(predictions, batch)
-
     def objective(
         self, model: Any, options: ClassificationOptions, labelled: Labelled, augmentation: Augment | None = None
     ) -> Objective:
@@ -143,7 +137,8 @@ class ClassificationTask(PooledTask[ClassificationOptions]):
 
         targets, names = labelled.train.targets, labelled.label_names
         weights = balanced(targets, len(names)) if options.class_weights == "balanced" else ()
-        return ExampleObjective(model, partial(measure, class_weights=weights, smoothing=options.label_smoothing), augmentation)
+        loss = partial(measure, class_weights=weights, smoothing=options.label_smoothing)
+        return ExampleObjective(model, loss, augmentation=augmentation)
 
     def predict(self, model: Any, params: Any, batch: Any) -> Any:
         """Return the probability of each class, float32 [B, E, C]."""

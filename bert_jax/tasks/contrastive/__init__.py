@@ -121,10 +121,6 @@ class EmbeddingTask(FinetuningTask[EmbeddingOptions]):
 
         return single_texts(examples)
 
-    def measure(self, predictions: Any, batch: Any) -> Any:
-        """Not used: `objective` compares the texts of a batch with each other."""
-        raise NotImplementedError
-
     def objective(
         self, model: Any, options: EmbeddingOptions, labelled: Labelled, augmentation: Augment | None = None
     ) -> Objective:
@@ -132,7 +128,7 @@ class EmbeddingTask(FinetuningTask[EmbeddingOptions]):
         from bert_jax.tasks.contrastive.objective import ContrastiveObjective
 
         return ContrastiveObjective(
-            model, bool(options.target), options.temperature, options.symmetric, options.microbatches, augmentation
+            model, bool(options.target), options.temperature, options.symmetric, options.microbatches, augmentation=augmentation
         )
 
     def score(self, held_out: Mapping[str, float]) -> float:

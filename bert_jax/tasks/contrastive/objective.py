@@ -1,6 +1,6 @@
 """The losses of a whole batch of texts, in which every text is compared with those of the other pairs, on all devices."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from bert_jax.tasks.contrastive.pairs import ANCHOR, NEGATIVE, POSITIVE
 from bert_jax.tasks.contrastive.scores import held_out_scores
 from bert_jax.training.losses import Mean, weighted_mean
 from bert_jax.training.microbatches import encode_in_parts
-from bert_jax.training.objective import Metrics, row_metrics
+from bert_jax.training.objective import LabeledObjective, Metrics, row_metrics
 
 _FIELDS = (*ENCODER_FIELDS, "units", "cls_positions")
 _EXCLUDED = -1e9
@@ -25,7 +25,7 @@ _EXCLUDED = -1e9
 
 
 @dataclass(frozen=True)
-class ContrastiveObjective:
+class ContrastiveObjective(LabeledObjective):
     """In-batch negatives for pairs, or CoSENT for scored pairs, over a global batch with the targets of `single_texts`.
 
     Attributes:
@@ -34,26 +34,12 @@ class ContrastiveObjective:
         temperature: divides the cosines.
         symmetric: whether positives are also matched to anchors.
         microbatches: encode the batch in so many parts (gradient caching).
-        augmentation: changes a training batch at random.
     """
 
-    model: Any
     scored: bool
     temperature: float
     symmetric: bool = False
     microbatches: int = 1
-    augmentation: Callable[[Batch, jax.Array], Batch] | None = None
-
-    losses = ("loss",)
-
-    def augment(self, batch: Batch, key: jax.Array) -> Batch:
-        """Apply the augmentation, if there is one."""
-        return self.augmentation(batch, key) if self.augmentation else batch
-
-    def prepare(self, batch: Batch, key: jax.Array) -> Batch:
-        """Return the batch unchanged."""
-        del key
-        return batch
 
     def normalizers(self, batch: Batch) -> dict[str, jax.Array]:
         """Count the pairs, or the batch: CoSENT is one number for all its pairs."""

@@ -76,13 +76,7 @@ class TaggingTask(FinetuningTask[TaggingOptions]):
         from bert_jax.training.objective import ExampleObjective
 
         outside = labelled.label_names.index(schemes.OUTSIDE) if schemes.OUTSIDE in labelled.label_names else -1
-        return ExampleObjective(model, partial(tag_metrics, outside=outside), augmentation, labeled_tokens)
-
-    def measure(self, predictions: Any, batch: Any) -> Any:
-        """Return the metrics of tags of which none is O; `objective` has those of others."""
-        from bert_jax.tasks.tagging.outputs import tag_metrics
-
-        return tag_metrics(predictions, batch)
+        return ExampleObjective(model, partial(tag_metrics, outside=outside), labeled_tokens, augmentation=augmentation)
 
     def predict(self, model: Any, params: Any, batch: Any) -> Any:
         """Return the most probable tag of each token and its probability, float32 [B, L, 2]."""
