@@ -252,5 +252,5 @@ def test_pairs_are_required(tmp_path: Path) -> None:
 
 
 def test_another_model_does_not_answer(tiny_classifier: Path) -> None:
-    with pytest.raises(InputError, match="answer requires a question answering model, which this model is not"):
+    with pytest.raises(InputError, match="answer requires a question answering model, but this model is a classifier"):
         bert_jax.load(tiny_classifier).answer("Who?", "Anna.")

@@ -133,11 +133,16 @@ class Model:
         Raises:
             InputError: the model cannot answer it.
         """
-        own = {question.name: question for question in (*find(self._model.description.kind, self._tasks).questions, *COMMON_QUESTIONS)}
+        own_task = find(self._model.description.kind, self._tasks)
+        own = {question.name: question for question in (*own_task.questions, *COMMON_QUESTIONS)}
         if name not in own:
-            task = next((task for task, question in questions(self._tasks) if question.name == name), None)
-            required = f"{name} requires {task.noun}, which this model is not. Load one, such as runs/demo/{task.stage}." if task else ""
-            raise InputError(f"{required or f'There is no question {name!r}.'} {self._supported()}")
+            fault = f"There is no question {name!r}."
+            for task, question in questions(self._tasks):
+                if question.name == name:
+                    model = question.examples[0].split()[0]
+                    fault = f"{name} requires {task.noun}, but this model is {own_task.noun}. Load one, such as {model}."
+                    break
+            raise InputError(f"{fault} {self._supported()}")
         if fault := self._unsupported_reason(own[name]):
             raise InputError(f"{fault} {self._supported()}")
         return own[name]
