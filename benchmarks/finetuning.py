@@ -1,13 +1,14 @@
-"""Fine-tuning on published data sets beside transformers and torch: the same encoder, settings and number of steps, side by side.
+"""Fine-tuning on published data sets, side by side with the same encoder in transformers and torch, from scratch, and simple baselines.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/finetuning_data.py --published=DOWNLOADS --output=tasks
     python benchmarks/finetuning.py --encoder=downloads/all-MiniLM-L6-v2 --data=tasks --workdir=runs/finetuning \
         --output=benchmarks/results/finetuning
 
-The encoder is a directory that both read. Each seed determines the new parameters, the dropout and the order of the examples. The last
-parameters are scored, by the same code. Torch pads each batch to its longest text; its batches have as many examples as ours have on
-average. The number of tokens per second does not count padding, compilation and scoring.
+The encoder is a model of ours or of transformers; it is converted for the other one. Settings and numbers of steps are the same. Each seed
+determines the new parameters, the dropout and the order of the examples. The last parameters are scored, by the same code. Torch pads each
+batch to its longest input; its batches have as many inputs as ours have on average. The number of tokens per second does not count
+padding, compilation and scoring. From scratch, only the architecture and the vocabulary of the encoder are used.
 
 An interrupted benchmark goes on where it was: finished measurements are in WORKDIR/measured.jsonl. Writes OUTPUT.json.
 """
@@ -18,17 +19,19 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import checkout  # noqa: F401
 import jax
-import numpy as np
 from machine import CORES, machine, versions
+from text_baselines import clauses, linear, similar
 
 from bert_jax.config import RunConfig
-from bert_jax.convert.imports import import_model
+from bert_jax.convert.exports import export_model
+from bert_jax.convert.imports import import_model, is_foreign
 from bert_jax.data.labelled import Labelled, load_labelled
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import write_json
@@ -39,52 +42,72 @@ from bert_jax.tasks.base import Tuned
 from bert_jax.training.host_memory import tune_malloc
 
 SEEDS = (0, 1, 2)
-OURS, THEIRS = "bert_jax", "transformers"
 FOREVER = 1 << 30
 
 
 class Set(NamedTuple):
-    """A data set: the shipped configuration, its options beside the files, and the scores to report."""
+    """A data set: the shipped configuration, its options beside the files, the scores to report, and a simple baseline."""
 
     config: str
     options: tuple[str, ...]
     scores: tuple[str, ...]
+    baseline: Callable[[RunConfig, Labelled], Mapping[str, float]] = linear
 
 
 PAIRS = ("finetune.data.text_pair=text_pair",)
 CLS = ("finetune.task.pooling=cls",)
+PASSAGES = ("finetune.length=384", "finetune.epochs=2")
 SETS = {
     "sst2": Set("finetune_tsv", (*CLS, "finetune.epochs=2"), ("accuracy",)),
-    "mrpc": Set("finetune_tsv", (*CLS, *PAIRS, "finetune.epochs=4"), ("accuracy", "macro_f1")),
-    "rte": Set("finetune_tsv", (*CLS, *PAIRS, "finetune.epochs=4", "finetune.length=256"), ("accuracy",)),
-    "stsb": Set("finetune_regress", (*CLS, *PAIRS, "finetune.epochs=4"), ("spearman", "pearson")),
-    "goemotions": Set("finetune_multilabel", (*CLS, "finetune.epochs=3"), ("micro_f1", "macro_f1")),
+    "mrpc": Set("finetune_pairs", (*CLS, *PAIRS, "finetune.epochs=4"), ("accuracy", "macro_f1")),
+    "rte": Set("finetune_pairs", (*CLS, *PAIRS, "finetune.epochs=4", "finetune.length=256"), ("accuracy",)),
+    "stsb": Set("finetune_regress", (*CLS, *PAIRS, "finetune.epochs=4"), ("spearman", "pearson"), similar),
     "wnut17": Set("finetune_tag", ("finetune.epochs=4",), ("f1", "accuracy")),
-    "ocnli": Set("finetune_tsv", (*CLS, *PAIRS, "finetune.epochs=3"), ("accuracy",)),
-    "stsb_zh": Set("finetune_regress", (*CLS, *PAIRS, "finetune.epochs=4"), ("spearman", "pearson")),
-    "msra": Set("finetune_tag", ("finetune.epochs=2", "finetune.task.impossible=repair"), ("f1", "accuracy")),
+    "goemotions": Set("finetune_multilabel", (*CLS, "finetune.epochs=3"), ("micro_f1", "macro_f1")),
+    "squad": Set("finetune_answer", PASSAGES, ("exact_match", "f1"), clauses),
+    "ocnli": Set("finetune_pairs", (*CLS, *PAIRS, "finetune.epochs=3"), ("accuracy",)),
+    "stsb_zh": Set("finetune_regress", (*CLS, *PAIRS, "finetune.epochs=4"), ("spearman", "pearson"), similar),
+    "drcd": Set("finetune_answer", PASSAGES, ("exact_match", "f1"), clauses),
+    "msra": Set("finetune_tag", ("finetune.epochs=1", "finetune.task.impossible=repair"), ("f1", "accuracy")),
 }
 SETTINGS = ("finetune.optimizer.learning_rate=1e-4", "finetune.length=128", "finetune.batch_size=4")
 """Of all sets, unless they say otherwise; rows of four times 128 tokens hold about 16 sentences."""
 
 
+@dataclass(frozen=True)
+class Cell:
+    """What is measured at once: one library on one set with one seed.
+
+    Attributes:
+        name: the name of the set.
+        config, labelled: the configuration and the labeled examples.
+        encoder: the directory of the encoder.
+        published: the same in the format of transformers.
+    """
+
+    name: str
+    config: RunConfig
+    labelled: Labelled
+    encoder: Path
+    published: Path
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", type=Path, required=True, help="a pre-trained model in the format of transformers")
+    parser.add_argument("--encoder", type=Path, required=True, help="a pre-trained model of ours or in the format of transformers")
     parser.add_argument("--data", type=Path, required=True, help="the folder that finetuning_data.py wrote")
-    parser.add_argument("--workdir", type=Path, required=True, help="for the imported encoder and finished measurements")
+    parser.add_argument("--workdir", type=Path, required=True, help="for the converted encoder and finished measurements")
     parser.add_argument("--output", type=Path, required=True, help="output path without the extension")
     parser.add_argument("--sets", nargs="+", choices=SETS, help="the sets to measure (default: all for which there is a folder)")
+    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=[OURS, THEIRS], help=f"default: {OURS} {THEIRS}")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="default: 0 1 2")
     parser.add_argument("--examples", type=int, default=0, help="train on so many examples only, for a trial")
     flags = parser.parse_args()
     tune_malloc()
     jax.config.update("jax_num_cpu_devices", CORES)
     flags.workdir.mkdir(parents=True, exist_ok=True)
-    encoder = flags.workdir / "encoder"
-    if not encoder.is_dir():
-        import_model(flags.encoder, encoder)
+    encoder, published = converted(flags.encoder, flags.workdir)
     names = flags.sets or [name for name in SETS if (flags.data / name).is_dir()]
     record, known = flags.workdir / "measured.jsonl", {}
     for text in record.read_text(encoding="utf-8").splitlines() if record.is_file() else ():
@@ -92,24 +115,34 @@ def main() -> None:
         known[line["set"], line["seed"], line["library"]] = line
     for seed in flags.seeds:
         for name in names:
+            missing = [library for library in flags.libraries if (name, seed, library) not in known]
+            if not missing:
+                continue
             config = configuration(name, flags.data, seed, flags.examples)
-            labelled = None
-            for library in (OURS, THEIRS):
-                if (name, seed, library) in known:
-                    continue
-                labelled = labelled or labels(config)
+            cell = Cell(name, config, labels(config), encoder, published)
+            for library in missing:
                 begun = time.time()
-                found = ours(config, labelled, encoder) if library == OURS else theirs(config, labelled, flags.encoder, encoder)
+                found = LIBRARIES[library](cell)
                 line = {"set": name, "seed": seed, "library": library, **found, "seconds": round(time.time() - begun)}
                 known[name, seed, library] = line
                 with record.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
-    lines = [known[name, seed, library] for name in names for seed in flags.seeds for library in (OURS, THEIRS)]
+    lines = [known[name, seed, library] for name in names for seed in flags.seeds for library in flags.libraries]
     for row in table(lines):
         print(row)
     flags.output.parent.mkdir(parents=True, exist_ok=True)
     packages = ("torch", "transformers")
     write_json(flags.output.with_suffix(".json"), {"machine": machine(), "versions": versions(packages), "runs": lines})
+
+
+def converted(given: Path, workdir: Path) -> tuple[Path, Path]:
+    """The encoder as a model of ours and of transformers."""
+    foreign = is_foreign(given)
+    other = workdir / ("encoder" if foreign else "transformers")
+    if not other.is_dir():
+        convert = import_model if foreign else export_model
+        convert(given, other)
+    return (other, given) if foreign else (given, other)
 
 
 def configuration(name: str, data: Path, seed: int, examples: int) -> RunConfig:
@@ -131,46 +164,56 @@ def labels(config: RunConfig) -> Labelled:
     return load_labelled(stage.data, task.labels(stage.task), config.seed, **rows)
 
 
-def ours(config: RunConfig, labelled: Labelled, encoder: Path) -> dict[str, Any]:
+def ours(cell: Cell, pretrained: bool = True) -> dict[str, Any]:
     """The scores, tokens per second and number of steps of bert_jax."""
-    description, tokenizer = model_directory.read(encoder)
+    description, tokenizer = model_directory.read(cell.encoder)
     with tempfile.TemporaryDirectory() as directory:
         stage = Path(directory) / "finetune"
-        result = finetune(config, stage, labelled, description, tokenizer, encoder)
+        result = finetune(cell.config, stage, cell.labelled, description, tokenizer, cell.encoder if pretrained else None)
         rates = [line["real_tokens_per_second"] for line in read_metrics(stage) if line.get("split") == "train"]
     return scores(result) | {"tokens_per_second": round(statistics.median(rates)), "steps": result["steps"]}
 
 
-def theirs(config: RunConfig, labelled: Labelled, directory: Path, encoder: Path) -> dict[str, Any]:
+def theirs(cell: Cell) -> dict[str, Any]:
     """The same of transformers, with as many steps."""
     from torch_finetuning import Loop
 
     from bert_jax.data.labelled_batches import labelled_batches
 
-    stage = config.finetune
+    stage, labelled, seed = cell.config.finetune, cell.labelled, cell.config.seed
     assert stage is not None
-    task, (_, tokenizer) = finetuning(stage.task), model_directory.read(encoder)
+    task, (_, tokenizer) = finetuning(stage.task), model_directory.read(cell.encoder)
     batches = labelled_batches(
-        labelled.train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
+        labelled.train, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, seed, stage.epochs,
         task.kind, encode=task.encode,
     )  # fmt: skip
-    per_epoch = batches.steps_per_epoch
     batches.close()
-    loop = Loop(directory, task.kind, stage, max(1, len(labelled.label_names)), config.seed)
-    batch_size = -(-len(labelled.train) // per_epoch)
+    loop = Loop(cell.published, task.kind, stage, max(1, len(labelled.label_names)), seed)
 
     def report(step: int, steps: int) -> None:
         print(f"\rtransformers  {step}/{steps}", end="" if step < steps else "\n", flush=True)
 
-    rate = loop.train(labelled.train, batch_size, report)
+    trained = loop.train(labelled.train, batches.steps_per_epoch, report)
     scorer = task.scorer(labelled, stage.task)
     if isinstance(scorer, Tuned):
-        examples, found = map(np.concatenate, zip(*loop.predict(labelled.dev), strict=True))
+        examples, found = loop.predict(labelled.dev)
         scorer.tune(labelled.dev.targets[examples], found)
-    for examples, found in loop.predict(labelled.test):
-        scorer.add(examples, found)
-    steps = stage.epochs * -(-len(labelled.train) // batch_size)
-    return scores(scorer.result()) | {"tokens_per_second": round(rate), "steps": steps, "batch_size": batch_size}
+    scorer.add(*loop.predict(labelled.test))
+    return scores(scorer.result()) | trained
+
+
+def scratch(cell: Cell) -> dict[str, Any]:
+    """The scores of bert_jax without the pre-trained parameters."""
+    return ours(cell, pretrained=False)
+
+
+def baseline(cell: Cell) -> dict[str, Any]:
+    """The scores of the set's simple baseline."""
+    return scores(SETS[cell.name].baseline(cell.config, cell.labelled))
+
+
+OURS, THEIRS = "bert_jax", "transformers"
+LIBRARIES: dict[str, Callable[[Cell], dict[str, Any]]] = {OURS: ours, THEIRS: theirs, "from scratch": scratch, "baseline": baseline}
 
 
 def scores(result: Mapping[str, Any]) -> dict[str, float]:
@@ -187,11 +230,15 @@ def table(lines: Sequence[dict[str, Any]]) -> list[str]:
     rows = []
     for name, by_library in groups.items():
         for score in SETS[name].scores:
-            found = {library: [100 * line[score] for line in own] for library, own in by_library.items()}
-            shown = ", ".join(f"{library} {statistics.mean(values):.1f} ± {spread(values):.1f}" for library, values in found.items())
-            rows.append(f"{name}, {score}: {shown}")
-        rates = {library: statistics.median(line["tokens_per_second"] for line in own) for library, own in by_library.items()}
-        rows.append(f"{name}, tokens/s: {rates[OURS]:,.0f} and {rates[THEIRS]:,.0f}, ratio {rates[OURS] / rates[THEIRS]:.2f}")
+            found = {library: [100 * line[score] for line in own if score in line] for library, own in by_library.items()}
+            shown = (f"{library} {statistics.mean(own):.1f} ± {spread(own):.1f} ({len(own)})" for library, own in found.items() if own)
+            rows.append(f"{name}, {score}: {', '.join(shown)}")
+        rates = {
+            library: statistics.median(rates)
+            for library, own in by_library.items()
+            if (rates := [line["tokens_per_second"] for line in own if "tokens_per_second" in line])
+        }
+        rows.append(f"{name}, tokens/s: {', '.join(f'{library} {rate:,.0f}' for library, rate in rates.items())}")
     return rows
 
 

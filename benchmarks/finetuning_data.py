@@ -5,8 +5,9 @@
 DOWNLOADS has the files as they are published, also packed as .xz, in any folders: SST-2 (sst2.train.tsv, sst2.dev.tsv), MRPC
 (msr_paraphrase_train.txt, msr_paraphrase_test.txt), RTE (rte/train.tsv, rte/dev.tsv), the STS benchmark (sts-train.csv, sts-dev.csv,
 sts-test.csv), GoEmotions (goemotions/train.tsv, dev.tsv, test.tsv, emotions.txt), WNUT-17 (wnut17.train.conll, wnut17.dev.conll,
-wnut17.test.conll), and in Chinese OCNLI (train.10k.json, ocnli/dev.json), the translated STS benchmark (cnsd-sts-train.txt, ...) and MSRA
-names (msra.train.txt, msra.test.txt). Sets of which a file is missing are skipped.
+wnut17.test.conll), a part of SQuAD 1.1 (squad1.1-train-part.json, squad1.1-dev.json), and in Chinese OCNLI (train.10k.json,
+ocnli/dev.json), the translated STS benchmark (cnsd-sts-train.txt, ...), DRCD (DRCD_dev.json, DRCD_test.json) and MSRA names
+(msra.train.txt, msra.test.txt). Sets of which a file is missing are skipped.
 """
 
 import argparse
@@ -24,12 +25,13 @@ Fields: TypeAlias = Iterator[tuple[str, ...]]
 class Source(NamedTuple):
     """A data set: the published file of each split, the header of its tables, and how lines become rows.
 
-    Without a header, files are copied as they are, with the extension .conll.
+    Without a header, files are copied as they are, with this extension.
     """
 
     files: dict[str, str]
     header: tuple[str, ...] = ()
     rows: Callable[[Lines], Fields] | None = None
+    extension: str = ".conll"
 
 
 def sst2(lines: Lines) -> Fields:
@@ -78,8 +80,10 @@ SOURCES = {
         {split: f"goemotions/{split}.tsv" for split in ("train", "dev", "test")}, ("text", "labels"), goemotions
     ),
     "wnut17": Source({split: f"wnut17.{split}.conll" for split in ("train", "dev", "test")}),
+    "squad": Source({"train": "squad1.1-train-part.json", "test": "squad1.1-dev.json"}, extension=".json"),
     "ocnli": Source({"train": "train.10k.json", "test": "ocnli/dev.json"}, (*PAIR, "label"), ocnli),
     "stsb_zh": Source({split: f"cnsd-sts-{split}.txt" for split in ("train", "dev", "test")}, (*PAIR, "score"), stsb_zh),
+    "drcd": Source({"train": "DRCD_dev.json", "test": "DRCD_test.json"}, extension=".json"),
     "msra": Source({split: f"msra.{split}.txt" for split in ("train", "test")}),
 }
 
@@ -112,7 +116,7 @@ def convert(source: Source, path: Path, output: Path) -> None:
     text = data.decode("utf-8-sig").replace("\r\n", "\n")
     output.parent.mkdir(parents=True, exist_ok=True)
     if source.rows is None:
-        output.with_suffix(".conll").write_text(text, encoding="utf-8")
+        output.with_suffix(source.extension).write_text(text, encoding="utf-8")
         return
     rows = source.rows([line for line in text.split("\n") if line.strip()])
     lines = ["\t".join(source.header), *("\t".join(field.strip() for field in row) for row in rows)]

@@ -124,13 +124,13 @@ def _finetune(
         result = compared_with_scratch(result, scratch, task.scores)
     if stage.compare_linear:
         parts = [fold.labelled for fold in folds.parts] if folds else [labelled]
-        linear = [task.linear_scores(part, partial(_plain_features, part, modality, reader)) for part in parts]
+        linear = [task.linear_scores(part, partial(plain_features, part, modality, reader)) for part in parts]
         known = [score for score in linear[0] if all(score in one for one in linear)]
         result = result | {f"linear_{score}": fmean(one[score] for one in linear) for score in known}
     return result
 
 
-def _plain_features(labelled: Labelled, modality: Modality[Any, Any], reader: Reader) -> tuple[Any, Any]:
+def plain_features(labelled: Labelled, modality: Modality[Any, Any], reader: Reader) -> tuple[Any, Any]:
     """Return the features of the training and the test examples for a linear model, those of both texts of pairs side by side."""
     import scipy.sparse
 
