@@ -4,7 +4,8 @@
 
 Requirements: LibriSpeech, prepared once through TFDS on a machine with TensorFlow (tfds build librispeech --file_format=array_record),
 soundfile and soxr. Your own folder works too: --config.corpus.source=recordings/.
-Cost: see the launch plan, python -m bert_jax compile --config=configs/pretrain_base_audio.py --topology=v5e:4x4.
+Cost: compiled for a v5e-16 (`python -m bert_jax compile --config=configs/pretrain_base_audio.py --topology=v5e:4x4`), a step takes 7.5 of
+each chip's 16 GiB and at least 33 ms.
 Score: not measured. Hsu et al. (2021) mask about half of the frames, in spans of 200 ms.
 """
 

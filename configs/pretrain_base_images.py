@@ -4,7 +4,8 @@
 
 Requirements: ImageNet, prepared once through TFDS on a machine with TensorFlow (tfds build imagenet2012 --file_format=array_record),
 and Pillow. Your own folder works too: --config.corpus.source=photos/.
-Cost: see the launch plan, python -m bert_jax compile --config=configs/pretrain_base_images.py --topology=v5e:4x4.
+Cost: compiled for a v5e-16 (`python -m bert_jax compile --config=configs/pretrain_base_images.py --topology=v5e:4x4`), a step takes 8.7 of
+each chip's 16 GiB and at least 139 ms.
 Score: not measured.
 """
 
