@@ -13,7 +13,7 @@ PACKAGE = ROOT / "bert_jax"
 # From the bottom to the top: a module imports from its own folder and from those before it. docs/architecture.md says the same.
 LAYERS = (
     "errors", "storage", "runtime", "config", "data", "modalities", "model", "training", "tasks", "families", "convert", "inference",
-    "report", "stages", "cli", "__main__",
+    "report", "stages", "serving", "cli", "__main__",
 )  # fmt: skip
 # `import bert_jax` offers `load`, inside a function.
 FRONT = ("__init__", "bert_jax")
