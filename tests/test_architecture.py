@@ -17,7 +17,7 @@ LAYERS = (
 )  # fmt: skip
 # `import bert_jax` offers `load`, inside a function.
 FRONT = ("__init__", "bert_jax")
-MOST_LINES, MOST_FUNCTION_LINES, MOST_ENTRIES = 400, 60, 18
+MOST_LINES, MOST_FUNCTION_LINES, MOST_ENTRIES = 400, 60, 19
 
 
 def modules() -> dict[str, Path]:

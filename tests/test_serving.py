@@ -16,9 +16,7 @@ from typing import Any, NamedTuple
 import children
 import httpx
 import numpy as np
-import openai
 import pytest
-from huggingface_hub import InferenceClient
 
 import bert_jax
 from bert_jax.inference import Bert
@@ -85,6 +83,7 @@ def classifier(tiny_classifier: Path) -> Bert:
 
 
 def test_the_client_of_openai_works_unchanged(server: Server, bert: Bert) -> None:
+    openai = pytest.importorskip("openai")
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0) as client:
         # Without a format the client asks for base64, and decodes it.
         found = client.embeddings.create(model="pretrain", input=TEXTS)
@@ -105,10 +104,11 @@ def test_the_client_of_openai_works_unchanged(server: Server, bert: Bert) -> Non
 
 
 def test_the_client_of_hugging_face_works_unchanged(server: Server, bert: Bert) -> None:
-    client = InferenceClient(f"{server.url}/embed", token=KEY)
+    hub = pytest.importorskip("huggingface_hub")
+    client = hub.InferenceClient(f"{server.url}/embed", token=KEY)
     found = client.feature_extraction(TEXTS[0], normalize=True, truncate=True)
     np.testing.assert_allclose(np.ravel(found), bert.embed(TEXTS[0], normalize=True), atol=1e-5)
-    client = InferenceClient(f"{server.url}/similarity", token=KEY)
+    client = hub.InferenceClient(f"{server.url}/similarity", token=KEY)
     cosines = client.sentence_similarity(TEXTS[0], TEXTS[1:])
     vectors = bert.embed(TEXTS, normalize=True)
     np.testing.assert_allclose(cosines, vectors[1:] @ vectors[0], atol=1e-5)
@@ -177,6 +177,9 @@ LONG = "很" * 60
         ("/embed", {"inputs": [LONG]}, 413, "truncate"),
         ("/embed", {"inputs": "a", "prompt_name": "query"}, 422, "prompt"),
         ("/embed", b"a" * 20001, 413, "20,000 bytes"),
+        ("/similar", {"texts": "good", "among": ["good"] * 20}, 413, "more than the 20"),
+        ("/similar", {"texts": "good", "among": [LONG]}, 413, "among"),
+        ("/similar", {"texts": "good", "among": []}, 422, "search"),
         ("/fill-mask", {"texts": "good"}, 422, "MASK"),
         ("/fill-mask", {"texts": "[MASK]" * 19 + " a", "top_k": 10**9}, 422, "top_k"),
         ("/fill-mask", {"texts": "[MASK]", "top_k": "5"}, 422, "top_k"),

@@ -71,14 +71,13 @@ class Served:
             raise Failure(422, f"{field} is empty: send at least one {self.model.tokenizer.nouns.input}.", field)
         if pairs is not None and len(pairs) != len(texts):
             raise Failure(422, f"There are {len(texts)} {field} and {len(pairs)} pairs: give each text its pair.", "pairs")
-        count = len(texts) + len(pairs or ())
-        if count > self._limits.texts:
-            raise Failure(413, f"{field} has {count} texts, more than the {self._limits.texts} of a request: send several requests.", field)
         decode = self._decoded if self.model.tokenizer.units else list
         inputs, second = decode(texts), None if pairs is None else decode(pairs)
-        tokens = await asyncio.to_thread(self._count, name, inputs, second, field, truncate or self._limits.truncate)
+        searched = {option: decode(options[option]) for option in self.questions[name].files}
+        groups = {field: (inputs, second)} | {option: (found, None) for option, found in searched.items() if found}
+        tokens = await asyncio.to_thread(self._count, name, groups, truncate or self._limits.truncate)
         try:
-            answers = await asyncio.wrap_future(self.queue.submit(name, inputs, second, **options))
+            answers = await asyncio.wrap_future(self.queue.submit(name, inputs, second, **options | searched))
         except QueueFull:
             message = "Too many requests are waiting for this model: try again later."
             raise Failure(429, message, retry_after=_RETRY_AFTER) from None
@@ -86,23 +85,28 @@ class Served:
             raise invalid(error, field) from None
         return answers, tokens
 
-    def _count(self, name: str, texts: Sequence[Any], pairs: Sequence[Any] | None, field: str, truncate: bool) -> int:
-        """Return the number of tokens, without special tokens, after checking it."""
-        reader = self.model.tokenizer
-        try:
-            lengths = reader.encode_flat([*texts, *(pairs or ())]).lengths
-        except InputError as error:
-            raise invalid(error, field) from None
-        total = int(lengths.sum())
-        if total > self._limits.tokens:
-            limit = self._limits.tokens
-            raise Failure(413, f"{field} has {total:,} {reader.nouns.token}s, more than the {limit:,} of a request.", field)
-        sizes = lengths.reshape(-1, len(texts)).sum(0)
-        most = self.model.max_tokens(name) - (3 if pairs else 2)
-        if not truncate and not self.questions[name].windowed and (longest := int(sizes.max())) > most:
-            what = "pair" if pairs else reader.nouns.input
-            message = f"{field} has a {what} of {longest:,} {reader.nouns.token}s, more than the {most:,} that the model reads: shorten it"
-            raise Failure(413, f"{message}, or set truncate to true.", field)
+    def _count(self, name: str, groups: Mapping[str, tuple[Sequence[Any], Sequence[Any] | None]], truncate: bool) -> int:
+        """Return the number of tokens, without special tokens, of texts and their pairs by field, after checking it."""
+        reader, limits, total = self.model.tokenizer, self._limits, 0
+        count = sum(len(texts) + len(pairs or ()) for texts, pairs in groups.values())
+        first = next(iter(groups))
+        if count > limits.texts:
+            raise Failure(413, f"{first} has {count:,} texts, more than the {limits.texts:,} of a request: send several requests.", first)
+        for field, (texts, pairs) in groups.items():
+            try:
+                lengths = reader.encode_flat([*texts, *(pairs or ())]).lengths
+            except InputError as error:
+                raise invalid(error, field) from None
+            total += int(lengths.sum())
+            if total > limits.tokens:
+                message = f"{field} has {total:,} {reader.nouns.token}s, more than the {limits.tokens:,} of a request"
+                raise Failure(413, f"{message}: send several requests.", field)
+            longest = int(lengths.reshape(-1, len(texts)).sum(0).max())
+            most = self.model.max_tokens(name) - (3 if pairs else 2)
+            if not truncate and not self.questions[name].windowed and longest > most:
+                what = "pair" if pairs else reader.nouns.input
+                message = f"{field} has a {what} of {longest:,} {reader.nouns.token}s, more than the {most:,} that the model reads"
+                raise Failure(413, f"{message}: shorten it, or set truncate to true.", field)
         return total
 
     def _decoded(self, texts: Sequence[str]) -> list[bytes]:

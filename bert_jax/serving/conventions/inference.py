@@ -79,7 +79,13 @@ class TokenizeRequest(Request):
 def routes(models: Models, limits: RequestLimits, version: str) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["text-embeddings-inference"])
+    _add_vectors(router, models)
+    _add_scores(router, models)
+    _add_descriptions(router, models, limits, version)
+    return router
 
+
+def _add_vectors(router: APIRouter, models: Models) -> None:
     @router.post("/embed", response_model=list[list[float]])
     async def embed(request: EmbedRequest) -> Any:
         """Compute the embeddings of texts."""
@@ -90,6 +96,21 @@ def routes(models: Models, limits: RequestLimits, version: str) -> APIRouter:
             vectors = shortened(vectors, request.dimensions)
         return answer(np.asarray(vectors).tolist())
 
+    @router.post("/similarity")
+    async def similarity(request: SimilarityRequest) -> list[float]:
+        """Compute the cosine of each sentence with the source sentence."""
+        given, parameters = request.inputs, request.parameters or SimilarityParameters()
+        if not given.sentences:
+            raise Failure(422, "inputs.sentences is empty: send at least one sentence.", "inputs.sentences")
+        texts = [given.source_sentence, *given.sentences]
+        found, _ = await models.find(None, "embed").ask(
+            "embed", texts, field="inputs", truncate=bool(parameters.truncate), normalize=True, prompt_name=parameters.prompt_name
+        )
+        vectors = np.asarray(found)
+        return (vectors[1:] @ vectors[0]).tolist()
+
+
+def _add_scores(router: APIRouter, models: Models) -> None:
     @router.post("/predict")
     async def predict(request: PredictRequest) -> list[Any]:
         """Predict the labels of texts or pairs, or their number, most probable first."""
@@ -113,19 +134,8 @@ def routes(models: Models, limits: RequestLimits, version: str) -> APIRouter:
             for index in order
         ]
 
-    @router.post("/similarity")
-    async def similarity(request: SimilarityRequest) -> list[float]:
-        """Compute the cosine of each sentence with the source sentence."""
-        given, parameters = request.inputs, request.parameters or SimilarityParameters()
-        if not given.sentences:
-            raise Failure(422, "inputs.sentences is empty: send at least one sentence.", "inputs.sentences")
-        texts = [given.source_sentence, *given.sentences]
-        found, _ = await models.find(None, "embed").ask(
-            "embed", texts, field="inputs", truncate=bool(parameters.truncate), normalize=True, prompt_name=parameters.prompt_name
-        )
-        vectors = np.asarray(found)
-        return (vectors[1:] @ vectors[0]).tolist()
 
+def _add_descriptions(router: APIRouter, models: Models, limits: RequestLimits, version: str) -> None:
     @router.post("/tokenize")
     async def tokenize(request: TokenizeRequest) -> list[list[dict[str, Any]]]:
         """Split texts into tokens, with their places in characters."""
@@ -145,8 +155,6 @@ def routes(models: Models, limits: RequestLimits, version: str) -> APIRouter:
             "max_batch_tokens": limits.tokens, "max_batch_requests": None, "max_client_batch_size": limits.texts,
             "auto_truncate": limits.truncate, "tokenization_workers": 1, "version": version, "sha": None, "docker_label": None,
         }  # fmt: skip
-
-    return router
 
 
 def _listed(inputs: Texts) -> list[str]:
