@@ -219,6 +219,8 @@ def run_shell(code: str) -> int:
             case " $* " in {cases}
             esac ;;
         esac
+        # In the background, the shell's own process becomes the program, so that kill ends it.
+        [ "$BASH_SUBSHELL" = 0 ] || exec python "$@"
         command python "$@"
     }}"""
     bash = ["bash", "-euo", "pipefail", "-c", f"{shorten}\n{code}"]

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -37,8 +37,14 @@ def listen(host: str, port: int) -> socket.socket:
         raise InputError(f"Cannot listen at {host} port {port}: {reason}. Choose another one with --host or --port.") from None
 
 
-def run(app: App, bound: socket.socket) -> None:
-    """Serve until SIGTERM or Ctrl-C, then finish the requests that have arrived."""
+def run(app: App, bound: socket.socket, announce: Callable[[], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C, then finish the requests that have arrived.
+
+    Args:
+        app: the application.
+        bound: the socket.
+        announce: called as soon as clients can connect and the server can be asked to stop.
+    """
     config = uvicorn.Config(
         app,
         http=_Protocol,
@@ -50,17 +56,22 @@ def run(app: App, bound: socket.socket) -> None:
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
-    _Server(config).run(sockets=[bound])
+    server = _Server(config)
+    server.announce = lambda: (bound.listen(), announce())
+    server.run(sockets=[bound])
 
 
 class _Server(uvicorn.Server):
     """Ends with the exit status 0 when it is asked to stop, unlike uvicorn's, which raises the signal again."""
+
+    announce: Callable[[], Any]
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop at SIGTERM and Ctrl-C."""
         numbers = (signal.SIGTERM, signal.SIGINT)
         before = [signal.signal(number, self.handle_exit) for number in numbers]
+        self.announce()
         try:
             yield
         finally:

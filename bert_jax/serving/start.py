@@ -69,10 +69,8 @@ def _serve(named: Mapping[str, str], host: str, bound: socket.socket, options: O
                 print(f"compiling {question}", flush=True)
     served = Models(found)
     app = make_app(served, metrics, options.requests, options.connections, __version__, options.key)
-    bound.listen()  # from here on clients can connect, even if they are answered a moment later
-    print(f"serving at http://{host}:{bound.getsockname()[1]} (Ctrl-C stops)", flush=True)
     try:
-        run(app, bound)
+        run(app, bound, lambda: print(f"serving at http://{host}:{bound.getsockname()[1]} (Ctrl-C stops)", flush=True))
     finally:
         served.close()
 
