@@ -57,20 +57,22 @@ def run(app: App, bound: socket.socket, announce: Callable[[], None]) -> None:
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     server = _Server(config)
-    server.announce = lambda: (bound.listen(), announce())
+    server.bound, server.announce = bound, announce
     server.run(sockets=[bound])
 
 
 class _Server(uvicorn.Server):
     """Ends with the exit status 0 when it is asked to stop, unlike uvicorn's, which raises the signal again."""
 
-    announce: Callable[[], Any]
+    bound: socket.socket
+    announce: Callable[[], None]
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop at SIGTERM and Ctrl-C."""
         numbers = (signal.SIGTERM, signal.SIGINT)
         before = [signal.signal(number, self.handle_exit) for number in numbers]
+        self.bound.listen()
         self.announce()
         try:
             yield
