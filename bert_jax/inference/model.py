@@ -57,6 +57,11 @@ class Model:
         return self._model.forward.params
 
     @property
+    def module(self) -> Any:
+        """The Flax module; its methods are applied to `params`."""
+        return self._model.forward.model
+
+    @property
     def description(self) -> ModelDescription:
         """The description that is stored with the model."""
         return self._model.description
