@@ -17,6 +17,7 @@ import math
 import os
 import random
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ REASONS = {
     "own data": "needs files that are not in the repository",
     "hours": "takes hours",
     "tests": ".ci/run runs it itself",
+    "service": "needs a running server; tests/test_serving.py runs it",
     "contributors": "needs a Git checkout, or packages that .ci/run installs later",
 }
 SHORTENED = {
@@ -217,10 +219,24 @@ def run_shell(code: str) -> int:
             case " $* " in {cases}
             esac ;;
         esac
+        # In the background, the shell's own process becomes the program, so that kill ends it.
+        [ "$BASH_SUBSHELL" = 0 ] || exec python "$@"
         command python "$@"
     }}"""
     bash = ["bash", "-euo", "pipefail", "-c", f"{shorten}\n{code}"]
     return subprocess.run(bash, cwd=ROOT, check=False, stdin=subprocess.DEVNULL).returncode
+
+
+def run_server(code: str) -> int:
+    """The exit status of a server that is stopped as soon as it serves."""
+    arguments = shlex.split(code.replace("python ", f"{sys.executable} ", 1))
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        for line in server.stdout:
+            print(line, end="", flush=True)
+            if line.startswith("serving at"):
+                server.terminate()
+        return server.wait()
 
 
 def help_examples() -> Iterator[tuple[str, str]]:
@@ -261,7 +277,7 @@ def main() -> int:
         elif status := run_shell(block.code):
             print(f"FAILED: {where} exited with status {status}", file=sys.stderr)
             return 1
-        if ran == 1:
+        if "--config=configs/demo.py --workdir=runs/demo" in block.code and not (ROOT / "reviews.tsv").exists():
             make_readers_files()
     if not flags.list:
         ran += run_help_examples()
@@ -285,7 +301,7 @@ def run_help_examples() -> int:
             continue
         print(f"\n-- {name} --help: {line}", flush=True)
         ran += 1
-        if status := run_shell(line):
+        if status := (run_server if name == "serve" else run_shell)(line):
             sys.exit(f"FAILED: the example in {name} --help exited with status {status}: {line}")
     return ran
 

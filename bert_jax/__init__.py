@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from bert_jax.modalities.base import Modality
     from bert_jax.tasks.base import Task
 
-__all__ = ["load"]
+__all__ = ["__version__", "load"]
+__version__ = "0.1.0"
 
 moved.install()
 

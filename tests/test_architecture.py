@@ -13,11 +13,11 @@ PACKAGE = ROOT / "bert_jax"
 # From the bottom to the top: a module imports from its own folder and from those before it. docs/architecture.md says the same.
 LAYERS = (
     "errors", "storage", "runtime", "config", "data", "modalities", "model", "training", "tasks", "families", "convert", "inference",
-    "report", "stages", "cli", "__main__",
+    "report", "stages", "serving", "cli", "__main__",
 )  # fmt: skip
 # `import bert_jax` offers `load`, inside a function.
 FRONT = ("__init__", "bert_jax")
-MOST_LINES, MOST_FUNCTION_LINES, MOST_ENTRIES = 400, 60, 18
+MOST_LINES, MOST_FUNCTION_LINES, MOST_ENTRIES = 400, 60, 19
 
 
 def modules() -> dict[str, Path]:

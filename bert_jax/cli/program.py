@@ -18,6 +18,7 @@ from bert_jax.cli.conversion import add_conversion_commands
 from bert_jax.cli.corpus import add_corpus_commands
 from bert_jax.cli.models import add_model_commands
 from bert_jax.cli.runs import add_run_commands
+from bert_jax.cli.serving import add_serving_commands
 from bert_jax.config.renamed import RenamedWarning
 from bert_jax.errors import InputError, Interrupted, TrainingError, storage_failure
 
@@ -131,4 +132,5 @@ def _parser() -> argparse.ArgumentParser:
     add_run_commands(add)
     add_conversion_commands(add)
     add_model_commands(add)
+    add_serving_commands(add)
     return parser

@@ -56,6 +56,26 @@ class Model:
         """The parameters, a tree of arrays."""
         return self._model.forward.params
 
+    @property
+    def module(self) -> Any:
+        """The Flax module; its methods are applied to `params`."""
+        return self._model.forward.model
+
+    @property
+    def description(self) -> ModelDescription:
+        """The description that is stored with the model."""
+        return self._model.description
+
+    def full_batch(self, length: int) -> int:
+        """Return the number of rows of `length` tokens that are computed at once when there are many."""
+        shapes = self._model.forward.shapes
+        return shapes.devices * max(1, shapes.tokens // length)
+
+    @property
+    def noun(self) -> str:
+        """What the model is, such as "a classifier"."""
+        return find(self._model.description.kind, self._tasks).noun
+
     def ask(self, name: str, texts: Iterable[Any], pairs: Iterable[Any] | None = None, **options: Any) -> Answers:
         """Answer a question about each text.
 

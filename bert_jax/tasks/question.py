@@ -93,6 +93,7 @@ class Question(ABC):
         parts: the heads that the question needs, by the top-level names of their parameters.
         pairs: whether each text is paired with a second one.
         masked: whether the question is about the [MASK] tokens of a text; long texts are then truncated around them.
+        windowed: whether a long text is read in overlapping windows instead of being truncated.
         options: names of the question's own keyword arguments, which `add_options` adds to the command.
         vectors: whether the answers are vectors, which can be stored in a .npy file.
         files: those of the options that are texts, for which the command takes a file.
@@ -104,6 +105,7 @@ class Question(ABC):
     parts: ClassVar[tuple[str, ...]] = ()
     pairs: ClassVar[Literal["none", "optional", "required"]] = "none"
     masked: ClassVar[bool] = False
+    windowed: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ()
     vectors: ClassVar[bool] = False
     files: ClassVar[tuple[str, ...]] = ()

@@ -43,6 +43,7 @@ class AnswerQuestion(Question):
 
     name = "answer"
     help = "answer questions with parts of passages"
+    windowed = True
     examples = (
         "runs/answers/finetune '房间怎么样？' '服务不错,房间很干净,早餐一般。'",
         "runs/answers/finetune questions.jsonl --text question --text-pair passage --output answers.jsonl",

@@ -34,6 +34,7 @@ class Tag(Question):
 
     name = "tag"
     help = "tag the entities or the words of texts"
+    windowed = True
     examples = (
         "runs/names/finetune 'Anna Keller moved from Bern to Oslo.'",
         "runs/names/finetune texts.txt --output names.jsonl",

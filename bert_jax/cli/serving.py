@@ -1,0 +1,84 @@
+"""The command that serves models over HTTP."""
+
+import argparse
+import os
+from pathlib import Path
+
+from bert_jax.cli.arguments import Add, disk
+from bert_jax.errors import InputError
+
+KEY_VARIABLE = "BERT_JAX_API_KEY"
+
+
+def add_serving_commands(add: Add) -> None:
+    """Add serve."""
+    command = add(
+        "serve",
+        _serve,
+        "answer the questions of programs over HTTP, as OpenAI's embeddings and Hugging Face's text-embeddings-inference do",
+        "runs/demo/finetune runs/demo/pretrain",
+        "runs/demo/pretrain --port 8080 --warm-up",
+        "reviews=runs/demo/finetune",
+        more="A request names a model by its directory without the path, such as demo-finetune, or by the NAME before =. Without a name, "
+        "the first model that can answer does. The routes are listed at /openapi.json. Ctrl-C or SIGTERM finishes the requests and stops.",
+    )
+    command.add_argument("models", nargs="+", metavar="MODEL", help="the directory of a trained stage, or NAME=DIRECTORY")
+    command.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for all of this machine (default: %(default)s)")
+    command.add_argument("--port", type=int, default=8000, help="the port; 0 for any free one (default: %(default)s)")
+    command.add_argument("--warm-up", action="store_true", help="compile all programs before the first request")
+    command.add_argument(
+        "--api-key-file", type=disk, metavar="FILE", help=f"clients must send the key in this file, or that in the variable {KEY_VARIABLE}"
+    )
+    command.add_argument("--truncate", action="store_true", help="truncate texts that are too long instead of refusing them")
+    for flag, default, meaning in (
+        ("--max-texts", 256, "texts of a request"),
+        ("--max-tokens", 65536, "tokens of a request"),
+        ("--max-bytes", 4 << 20, "bytes of a request"),
+        ("--max-waiting", 4096, "texts that may wait for a model; further requests get the status 429"),
+        ("--batch-texts", 256, "texts that are answered together"),
+    ):
+        command.add_argument(flag, type=int, default=default, metavar="N", help=f"most {meaning} (default: %(default)s)")
+    for flag, seconds, meaning in (
+        ("--max-wait-ms", 2.0, "longest wait for more requests to share a batch, in milliseconds"),
+        ("--timeout", 60.0, "most seconds until an answer is ready"),
+    ):
+        command.add_argument(flag, type=float, default=seconds, metavar="N", help=f"{meaning} (default: %(default)s)")
+
+
+def _serve(flags: argparse.Namespace) -> None:
+    try:
+        from bert_jax.serving.start import Options, serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "prometheus_client", "uvicorn"):
+            raise
+        package = error.name.replace("_", "-")
+        raise InputError(f"Serving needs the package {package}: pip install 'bert_jax[serve]' (or pip install {package}).") from None
+    from bert_jax.serving.batching import Limits
+    from bert_jax.serving.limits import ConnectionLimits
+    from bert_jax.serving.served import RequestLimits
+
+    for name in ("max_texts", "max_tokens", "max_bytes", "max_waiting", "batch_texts", "timeout"):
+        if getattr(flags, name) <= 0:
+            raise InputError(f"--{name.replace('_', '-')} must be positive, not {getattr(flags, name)}.")
+    if not 0 <= flags.port < 1 << 16:
+        raise InputError(f"--port must be a number from 0 to 65535, not {flags.port}.")
+    if flags.max_wait_ms < 0:
+        raise InputError(f"--max-wait-ms must not be negative, not {flags.max_wait_ms}.")
+    options = Options(
+        _key(flags.api_key_file),
+        flags.warm_up,
+        Limits(flags.max_wait_ms / 1000, flags.batch_texts, flags.max_waiting),
+        RequestLimits(flags.max_texts, flags.max_tokens, flags.truncate),
+        ConnectionLimits(flags.max_bytes, answer=flags.timeout),
+    )
+    serve(flags.models, flags.host, flags.port, options)
+
+
+def _key(file: Path | None) -> str:
+    """Return the API key, or an empty string for none."""
+    if file is None:
+        return os.environ.get(KEY_VARIABLE, "").strip()
+    key = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+    if not key:
+        raise InputError(f"{file} has no API key: write it to the file, as its only line.")
+    return key

@@ -1,0 +1,1 @@
+"""The routes of each convention: how its requests and answers look."""

@@ -1,0 +1,152 @@
+"""The models of a server, by name: which questions they answer, how many tokens texts have, and the queue of each."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bert_jax.errors import InputError
+from bert_jax.inference.bert import Bert
+from bert_jax.serving.batching import Batcher, Limits, QueueFull
+from bert_jax.serving.failures import Failure, invalid
+from bert_jax.tasks.question import Answers, Question
+
+_RETRY_AFTER = 1
+"""Seconds after which a client may try again when the queue is full."""
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """What a request may hold.
+
+    Attributes:
+        texts: the number of texts, counting both of a pair.
+        tokens: the number of tokens of all texts.
+        truncate: whether texts longer than the model reads are truncated even if the request does not ask for it.
+    """
+
+    texts: int = 256
+    tokens: int = 65536
+    truncate: bool = False
+
+
+class Served:
+    """A model that answers requests.
+
+    Attributes:
+        name: its name in requests and answers.
+        model: the loaded model; only its vocabulary and description are used outside its queue.
+        queue: the requests that wait for it.
+    """
+
+    def __init__(self, name: str, model: Bert, batches: Limits, requests: RequestLimits, observe: Callable[[int], None]) -> None:
+        self.name, self.model, self._limits = name, model, requests
+        self.queue = Batcher(model, batches, observe)
+
+    @property
+    def questions(self) -> Mapping[str, Question]:
+        """The questions that the model answers, by name."""
+        return self.model.questions
+
+    async def ask(
+        self, name: str, texts: Sequence[str], pairs: Sequence[str] | None = None, field: str = "texts", truncate: bool = False,
+        **options: Any,
+    ) -> tuple[Answers, int]:  # fmt: skip
+        """Answer a question about each text, and return the answers and the number of tokens of all texts.
+
+        Args:
+            name: the question.
+            texts: the texts; for a model of images or recordings, their files in base64.
+            pairs: the second text of each pair.
+            field: the field of the request that holds the texts, for messages.
+            truncate: truncate texts that are too long instead of refusing them.
+            options: the question's options.
+
+        Raises:
+            Failure: there are too many texts or tokens, a text is empty or too long, an option is wrong, or too many requests wait.
+        """
+        if not texts:
+            raise Failure(422, f"{field} is empty: send at least one {self.model.tokenizer.nouns.input}.", field)
+        if pairs is not None and len(pairs) != len(texts):
+            raise Failure(422, f"There are {len(texts)} {field} and {len(pairs)} pairs: give each text its pair.", "pairs")
+        decode = self._decoded if self.model.tokenizer.units else list
+        inputs, second = decode(texts), None if pairs is None else decode(pairs)
+        searched = {option: decode(options[option]) for option in self.questions[name].files}
+        groups = {field: (inputs, second)} | {option: (found, None) for option, found in searched.items() if found}
+        tokens = await asyncio.to_thread(self._count, name, groups, truncate or self._limits.truncate)
+        try:
+            answers = await asyncio.wrap_future(self.queue.submit(name, inputs, second, **options | searched))
+        except QueueFull:
+            message = "Too many requests are waiting for this model: try again later."
+            raise Failure(429, message, retry_after=_RETRY_AFTER) from None
+        except InputError as error:
+            raise invalid(error, field) from None
+        return answers, tokens
+
+    def _count(self, name: str, groups: Mapping[str, tuple[Sequence[Any], Sequence[Any] | None]], truncate: bool) -> int:
+        """Return the number of tokens, without special tokens, of texts and their pairs by field, after checking it."""
+        reader, limits, total = self.model.tokenizer, self._limits, 0
+        count = sum(len(texts) + len(pairs or ()) for texts, pairs in groups.values())
+        first = next(iter(groups))
+        if count > limits.texts:
+            raise Failure(413, f"{first} has {count:,} texts, more than the {limits.texts:,} of a request: send several requests.", first)
+        for field, (texts, pairs) in groups.items():
+            try:
+                lengths = reader.encode_flat([*texts, *(pairs or ())]).lengths
+            except InputError as error:
+                raise invalid(error, field) from None
+            total += int(lengths.sum())
+            if total > limits.tokens:
+                message = f"{field} has {total:,} {reader.nouns.token}s, more than the {limits.tokens:,} of a request"
+                raise Failure(413, f"{message}: send several requests.", field)
+            longest = int(lengths.reshape(-1, len(texts)).sum(0).max())
+            most = self.model.max_tokens(name) - (3 if pairs else 2)
+            if not truncate and not self.questions[name].windowed and longest > most:
+                what = "pair" if pairs else reader.nouns.input
+                message = f"{field} has a {what} of {longest:,} {reader.nouns.token}s, more than the {most:,} that the model reads"
+                raise Failure(413, f"{message}: shorten it, or set truncate to true.", field)
+        return total
+
+    def _decoded(self, texts: Sequence[str]) -> list[bytes]:
+        """Return the files of images or recordings; a path would be a file of this machine, so it is never one."""
+        try:
+            return [base64.b64decode(text, validate=True) for text in texts]
+        except (binascii.Error, ValueError):
+            noun = self.model.tokenizer.nouns.input
+            raise Failure(422, f"This model reads {noun}s: send the bytes of each file in base64.", "texts") from None
+
+
+class Models:
+    """All models of a server.
+
+    Args:
+        served: the models; the first that can answer a question does so if a request names none.
+    """
+
+    def __init__(self, served: Sequence[Served]) -> None:
+        self.by_name = {one.name: one for one in served}
+
+    def find(self, name: str | None, question: str) -> Served:
+        """Return the model of this name, or the first one that answers the question.
+
+        Raises:
+            Failure: there is no such model, or it does not answer the question.
+        """
+        if name is not None and name not in self.by_name:
+            raise Failure(404, f"There is no model {name!r}: choose one of {', '.join(self.by_name)}.", "model")
+        among = [*self.by_name.values()] if name is None else [self.by_name[name]]
+        for one in among:
+            if question in one.questions:
+                return one
+        try:
+            among[0].model.question(question)
+        except InputError as error:
+            raise Failure(424, str(error), "model" if name else "") from None
+        raise AssertionError
+
+    def close(self) -> None:
+        """Answer what is in the queues, and end their threads."""
+        for one in self.by_name.values():
+            one.queue.close()

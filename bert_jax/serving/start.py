@@ -1,0 +1,99 @@
+"""Starts a server: loads the models, compiles their programs if asked to, and listens."""
+
+import re
+import socket
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bert_jax import __version__
+from bert_jax.errors import InputError, as_typed
+from bert_jax.inference import TruncationWarning, load
+from bert_jax.serving.app import make_app
+from bert_jax.serving.batching import Limits
+from bert_jax.serving.limits import ConnectionLimits
+from bert_jax.serving.metrics import Metrics
+from bert_jax.serving.served import Models, RequestLimits, Served
+from bert_jax.serving.server import listen, run
+from bert_jax.serving.warm_up import warm_up
+from bert_jax.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a server answers.
+
+    Attributes:
+        key: the API key that clients must send, or an empty string for none.
+        warm_up: whether to compile all programs before the first request.
+        batches: how requests are collected.
+        requests, connections: the limits.
+    """
+
+    key: str = ""
+    warm_up: bool = False
+    batches: Limits = field(default_factory=Limits)
+    requests: RequestLimits = field(default_factory=RequestLimits)
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
+
+
+def serve(models: Sequence[str], host: str, port: int, options: Options) -> None:
+    """Serve models over HTTP until SIGTERM or Ctrl-C.
+
+    Args:
+        models: the directories of models, each optionally after NAME=.
+        host, port: the address; port 0 is any free one.
+        options: how to answer.
+
+    Raises:
+        InputError: the address cannot be used, there is no model, or two have the same name.
+    """
+    named = name_models(models)
+    with listen(host, port) as bound:  # before the models are loaded, which takes longer
+        _serve(named, host, bound, options)
+    print("stopped", flush=True)
+
+
+def _serve(named: Mapping[str, str], host: str, bound: socket.socket, options: Options) -> None:
+    metrics = Metrics()
+    warnings.simplefilter("ignore", TruncationWarning)  # requests that do not allow it are refused
+    found = []
+    for name, path in named.items():
+        one = Served(name, load(path), options.batches, options.requests, metrics.batches(name))
+        metrics.watch(name, lambda queue=one.queue: queue.waiting)  # type: ignore[misc]
+        found.append(one)
+        print(as_typed(f"{name}: {one.model.noun}, {path}; answers {', '.join(route(question) for question in one.questions)}"), flush=True)
+        if options.warm_up:
+            for question in warm_up(one):
+                print(f"compiling {question}", flush=True)
+    served = Models(found)
+    app = make_app(served, metrics, options.requests, options.connections, __version__, options.key)
+    try:
+        run(app, bound, lambda: print(f"serving at http://{host}:{bound.getsockname()[1]} (Ctrl-C stops)", flush=True))
+    finally:
+        served.close()
+
+
+def route(question: str) -> str:
+    """Return the route of a question."""
+    return "/" + question.replace("_", "-")
+
+
+def name_models(given: Sequence[str]) -> dict[str, str]:
+    """Return the directory of each model by its name; stages of a run are named after both, as demo-finetune.
+
+    Raises:
+        InputError: two models have the same name.
+    """
+    stages, found = {task.stage for task in TASKS}, dict[str, str]()
+    for one in given:
+        name, _, path = one.rpartition("=")
+        if not name or not re.fullmatch(r"[\w.-]+", name) or Path(one).exists():
+            path = one
+            parts = [part for part in Path(one).parts if part not in ("/", "..", ".")]
+            name = "-".join(parts[-2:] if parts and parts[-1] in stages else parts[-1:]) or "model"
+        if name in found:
+            raise InputError(f"Two models have the name {name}: name one of them, as other={path}.")
+        found[name] = path
+    return found
