@@ -18,7 +18,7 @@ def get_config() -> RunConfig:
         encoder=EncoderConfig.preset(
             "base", max_positions=512, dropout=0.0, attention_dropout=0.0, position_initializer="sinusoidal"
         ),
-        compute=ComputeConfig(dtype="bfloat16", scan_layers=True),
+        compute=ComputeConfig(dtype="bfloat16"),
         vocabulary=CodebookConfig(size=500),
         corpus=AudioConfig(source="tfds:librispeech[train_clean100+train_clean360+train_other500]", frames=4, span=5, valid_fraction=0.005),
         pretrain=PretrainConfig(

@@ -29,7 +29,7 @@ from bert_jax.config import (
 def get_config() -> RunConfig:
     return RunConfig(
         encoder=EncoderConfig.preset("base", attention_dropout=0.0),
-        compute=ComputeConfig(dtype="bfloat16", scan_layers=True, remat="none"),
+        compute=ComputeConfig(dtype="bfloat16"),
         vocabulary=VocabularyConfig(size=30_592),
         corpus=CorpusConfig(source="tfds:wikipedia/20230601.en", valid_fraction=0.005),
         pretrain=PretrainConfig(

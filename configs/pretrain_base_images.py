@@ -18,7 +18,7 @@ def get_config() -> RunConfig:
         encoder=EncoderConfig.preset(
             "base", max_positions=256, dropout=0.0, attention_dropout=0.0, position_initializer="sinusoidal"
         ),
-        compute=ComputeConfig(dtype="bfloat16", scan_layers=True),
+        compute=ComputeConfig(dtype="bfloat16"),
         vocabulary=CodebookConfig(size=8192),
         corpus=ImagesConfig(source="tfds:imagenet2012", size=224, patch=16, valid_fraction=0.005, unreadable="skip"),
         pretrain=PretrainConfig(

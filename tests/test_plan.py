@@ -148,7 +148,7 @@ def images(length: int) -> RunConfig:
     """A small model of images of 64 patches, in rows of some length."""
     return RunConfig(
         encoder=EncoderConfig(layers=2, width=128, heads=2, feed_forward=256, attention_dropout=0.0, position_initializer="sinusoidal"),
-        compute=ComputeConfig(dtype="bfloat16", scan_layers=True),
+        compute=ComputeConfig(dtype="bfloat16"),
         corpus=ImagesConfig(),
         vocabulary=CodebookConfig(size=507),
         pretrain=PretrainConfig(batch_size=32, rows=RowsConfig(length=length), masking=MaskingConfig(whole_words=True)),

@@ -20,6 +20,7 @@ from bert_jax.convert.imports import is_foreign, read_source
 from bert_jax.inference.model import Model, Single
 from bert_jax.modalities.base import Modality
 from bert_jax.model.directory import finished
+from bert_jax.model.resolution import resolve_compute
 from bert_jax.storage.files import resolve_path
 from bert_jax.tasks import embedding
 from bert_jax.tasks.answering.questions import Answer
@@ -30,6 +31,7 @@ from bert_jax.tasks.pretraining import Prediction
 from bert_jax.tasks.similar import Neighbor
 from bert_jax.tasks.stored import build, load_model
 from bert_jax.tasks.tagging.questions import Span
+from bert_jax.training.sharding import platform
 
 
 class UnusedTensorsWarning(UserWarning):
@@ -67,7 +69,8 @@ def load(
     else:
         description, tokenizer, params = load_model(resolve_path(path), on_every_device, tasks, modalities)
         result = finished(resolve_path(path)) or {}
-    model = build(description, tokenizer.vocab_size, compute or ComputeConfig(), others=tasks)
+    compute = resolve_compute(compute or ComputeConfig(), description.encoder, (), platform(mesh))
+    model = build(description, tokenizer.vocab_size, compute, others=tasks)
     return Bert(description, tokenizer, model, params, mesh, tasks, result)
 
 
