@@ -168,7 +168,7 @@ def _job(
         ema=stage.optimizer.ema,
         patience=stage.patience,
         # LoRA does not compute the gradients of most parameters, so the FLOPs of a usual step would overstate the utilization.
-        flops=0 if stage.lora.rank else task.flops(description, stage),
+        flops=None if stage.lora.rank else task.flops(description, stage),
         model=model_directory.identity(description, tokenizer),
     )
 

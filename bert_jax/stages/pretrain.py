@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax.config import PretrainConfig, RunConfig
+from bert_jax.config import EncoderConfig, PretrainConfig, RunConfig
 from bert_jax.data.pipeline import Batches, evaluation_batches, pretraining_batches
 from bert_jax.data.reader import Reader
 from bert_jax.data.records.corpora import Prepared
@@ -18,7 +18,7 @@ from bert_jax.modalities.base import Modality
 from bert_jax.model import directory as model_directory
 from bert_jax.model.batch import zero_row
 from bert_jax.model.directory import InputDescription, ModelDescription
-from bert_jax.model.flops import training_flops
+from bert_jax.model.flops import StepFlops, training_flops
 from bert_jax.model.resolution import resolve_compute
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.storage.files import resolve_path
@@ -68,7 +68,7 @@ def pretrain(
     model = build(description, reader.vocab_size, compute)
     objective = PretrainingObjective(model, stage.masking, reader.special_ids, reader.mask_id, tuple(reader.ordinary_ids.tolist()))
     held_out = [_held_out(part, prepared, reader, config.seed) for part in parts]
-    flops = [_flops(part, model.vocab_size, description) for part in parts]
+    flops = [step_flops(part, model.vocab_size, config.encoder, input_description.units) for part in parts]
     batches = [pretraining_batches(prepared.train, reader, part.rows, part.batch_size, config.seed, **_processes()) for part in parts]
     try:
         real_tokens = train(
@@ -106,15 +106,14 @@ def pretrain(
     return result
 
 
-def _flops(part: PretrainConfig, vocab_size: int, description: ModelDescription) -> int:
-    """Return the FLOPs of a training step."""
-    rows, slots = part.rows, masked_slots(part.rows.length, part.masking)
-    units = description.input.units
-    return training_flops(description.encoder, vocab_size, part.batch_size, rows.length, slots, rows.examples_per_row, units)
+def step_flops(part: PretrainConfig, vocab_size: int, encoder: EncoderConfig, units: int) -> StepFlops:
+    """Return the FLOPs of a training step; `units` as in `bert_jax.model.flops`."""
+    masked, examples = masked_slots(part.rows.length, part.masking), part.rows.examples_per_row
+    return training_flops(encoder, vocab_size, part.batch_size * masked, part.batch_size * examples, units)
 
 
 def _next_phase(
-    parts: Sequence[PretrainConfig], batches: Sequence[Batches], held_out: Sequence[list[HostBatch]], flops: Sequence[int]
+    parts: Sequence[PretrainConfig], batches: Sequence[Batches], held_out: Sequence[list[HostBatch]], flops: Sequence[StepFlops]
 ) -> Phase | None:
     """Return the phase of steps on long rows, or None if there is none."""
     if not parts[1:]:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.model.bert import Batch
 from bert_jax.model.dropout import row_keys
+from bert_jax.model.flops import attended_pairs
 from bert_jax.model.per_device import ROWS
 from bert_jax.training import lora
 from bert_jax.training.losses import Mean
@@ -53,6 +54,8 @@ def train_step(
     If the loss or the gradient is not finite, or the loss exceeds `skip_above` (if not 0) times its running mean, the update is skipped:
     everything but the step number is unchanged, and the metric `skipped_updates` is 1.
 
+    Of metrics, it adds to those of the objective `gradient_norm`, `skipped_updates` and `attended_pairs` (see `bert_jax.model.flops`).
+
     If the state has an average, it is an exponential moving average of the parameters with decay `ema`. The decay is lower in the first
     steps, so that the average forgets the initial parameters.
     """
@@ -87,6 +90,7 @@ def train_step(
     after = TrainState(state.step, params, optimizer_state, running_loss, average)
     after = jax.tree.map(lambda new, old: jnp.where(valid, new, old), after, dataclasses.replace(state, frozen=None))
     metrics["gradient_norm"] = Mean(norm, jnp.float32(1))
+    metrics["attended_pairs"] = Mean(attended_pairs(batch), jnp.float32(1))
     metrics["skipped_updates"] = Mean(1 - valid.astype(jnp.float32), jnp.float32(1))
     return dataclasses.replace(after, step=state.step + 1, frozen=state.frozen), metrics
 
