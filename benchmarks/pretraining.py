@@ -12,8 +12,8 @@ Three loops, each with AdamW, gradient clipping, dropout and next-sentence predi
 
 The last loop does the same work as bert_jax's step on the same arrays; the two losses are compared before anything is timed, and the ratio
 of their times is the ratio at equal work. For that ratio, bert_jax also takes its rows from memory. Runs are interleaved, and results are
-medians. FLOPs are those of the model, derived in `bert_jax.model.flops`; MFU is relative to the throughput of a large matmul,
-measured in the same run. Prints a table and writes OUTPUT.json. On one GPU, compared with torch on CUDA:
+medians. FLOPs are those of the model, derived in `bert_jax.model.flops`: real tokens, and attention within examples. MFU is relative to
+the throughput of a large matmul, measured in the same run. Prints a table and writes OUTPUT.json. On one GPU, compared with torch on CUDA:
 
     python benchmarks/pretraining.py --corpus=corpus.txt --vocab=vocab.txt --sizes=base,large --tokens=65536 \\
         --dtype=bfloat16 --attention=cudnn --output=benchmarks/results/pretraining_gpu
@@ -44,7 +44,8 @@ from bert_jax.modalities.text.modality import Text
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model.bert import PretrainingModel
 from bert_jax.model.directory import write_json
-from bert_jax.model.flops import training_flops
+from bert_jax.model.flops import attended_pairs, training_flops
+from bert_jax.model.resolution import resolve_compute
 from bert_jax.tasks.pretraining.objective import PretrainingObjective
 from bert_jax.training.host_memory import tune_malloc
 from bert_jax.training.masking import masked_slots
@@ -55,7 +56,7 @@ from bert_jax.training.steps import compile_steps
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 """Relative, between the losses."""
-OPTIMIZER, MASKING = OptimizerConfig(), MaskingConfig()
+OPTIMIZER, MASKING, EXAMPLES = OptimizerConfig(), MaskingConfig(), 8
 Batch = dict[str, np.ndarray]
 
 
@@ -72,8 +73,14 @@ class Setting:
     prepared: Prepared
 
     def batches(self, packing: bool) -> Iterator[Batch]:
-        rows = RowsConfig(length=self.length, packing=packing, examples_per_row=8 if packing else 1)
+        rows = RowsConfig(length=self.length, packing=packing, examples_per_row=EXAMPLES if packing else 1)
         return pretraining_batches(self.prepared.train, self.tokenizer, rows, self.rows, seed=0)
+
+    def flops(self, batches: Sequence[Batch]) -> float:
+        """The mean FLOPs of a training step on packed batches: useful work alone, as `bert_jax.model.flops` counts it."""
+        slots = masked_slots(self.length, MASKING)
+        step = training_flops(self.encoder, self.tokenizer.vocab_size, self.rows * slots, self.rows * EXAMPLES)
+        return statistics.fmean(step.total(int((batch["example_ids"] > 0).sum()), float(attended_pairs(batch))) for batch in batches)
 
 
 class Ours:
@@ -122,14 +129,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5, help="approximate seconds of each timed run")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each loop")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="dtype of the activations; autocast in torch")
-    parser.add_argument("--attention", default="dense", choices=["dense", "splash", "cudnn"], help="a value of compute.attention")
+    parser.add_argument("--attention", default="dense", choices=["auto", "dense", "splash", "cudnn"], help="a value of compute.attention")
     parser.add_argument("--no-compile", action="store_true", help="skip torch.compile, which takes minutes and needs a C++ compiler")
     parser.add_argument("--output", type=Path, required=True, help="output path without the extension")
     flags = parser.parse_args()
     tune_malloc()
     jax.config.update("jax_num_cpu_devices", CORES)
     peak = matrix_peak(flags.dtype)
-    compute = ComputeConfig(dtype=flags.dtype, attention=flags.attention, scan_layers=jax.default_backend() != "cpu")
+    compute = ComputeConfig(dtype=flags.dtype, attention=flags.attention)
     kept = {} if flags.attention == "dense" else {"attention_dropout": 0.0}  # for torch too
     tokenizer = Tokenizer.load(flags.vocab)
     lines = []
@@ -138,7 +145,8 @@ def main() -> None:
         for size in flags.sizes.split(","):
             for length in map(int, flags.lengths.split(",")):
                 encoder = EncoderConfig.preset(size, **kept)
-                setting = Setting(size, length, flags.tokens // length, encoder, compute, tokenizer, prepared)
+                resolved = resolve_compute(compute, encoder, [length], jax.default_backend())
+                setting = Setting(size, length, flags.tokens // length, encoder, resolved, tokenizer, prepared)
                 lines.append(measure(setting, peak, flags.seconds, flags.repeats, not flags.no_compile))
                 print_line(lines[-1], heading=len(lines) == 1)
     flags.output.parent.mkdir(parents=True, exist_ok=True)
@@ -174,8 +182,7 @@ def measure(setting: Setting, peak: float, seconds: float, repeats: int, compile
         stream.close()  # type: ignore[attr-defined]
     rates = {name: statistics.median(tokens / taken for tokens, taken in each) for name, each in found.items()}
     steps = {name: statistics.median(taken / counts[name] for _, taken in each) for name, each in found.items()}
-    slots = masked_slots(setting.length, MASKING)
-    flops = training_flops(setting.encoder, setting.tokenizer.vocab_size, setting.rows, setting.length, slots, 8)
+    flops = setting.flops(rows)
     return {
         "size": setting.size,
         "length": setting.length,

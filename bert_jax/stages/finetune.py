@@ -19,8 +19,10 @@ from bert_jax.model import directory as model_directory
 from bert_jax.model.bert import SHARED_PARAMETERS
 from bert_jax.model.directory import ModelDescription
 from bert_jax.model.resolution import resolve_compute
+from bert_jax.runtime.device_memory import memory_advice
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.stages import outputs
+from bert_jax.stages.memory import finetuning_advice
 from bert_jax.tasks import find
 from bert_jax.tasks.base import FinetuningTask, Scorer, Task, Tuned
 from bert_jax.tasks.stored import build
@@ -90,11 +92,12 @@ def finetune(
     job = _job(config, stage, task, directory, labelled, tokenizer, description, model, mesh, start, batches)
     # Before training, so that an input that cannot be read is found now.
     test = _evaluation(task, labelled.test, tokenizer, stage)
-    try:
-        train(job)
-    finally:
-        batches.close()
-    result = _score(job, task, model, labelled, tokenizer, test, stage)
+    with memory_advice("fine-tuning", finetuning_advice(stage, compute, task.memory_advice(stage))):
+        try:
+            train(job)
+        finally:
+            batches.close()
+        result = _score(job, task, model, labelled, tokenizer, test, stage)
     result |= {"truncated_texts": batches.truncated, "duplicates_left_out": labelled.duplicates, "overlaps": labelled.overlaps}
     if labelled.notes:
         result["notes"] = labelled.notes

@@ -20,7 +20,9 @@ from bert_jax.model.batch import zero_row
 from bert_jax.model.directory import InputDescription, ModelDescription
 from bert_jax.model.flops import StepFlops, training_flops
 from bert_jax.model.resolution import resolve_compute
+from bert_jax.runtime.device_memory import memory_advice
 from bert_jax.runtime.metrics import read_metrics
+from bert_jax.stages.memory import pretraining_advice
 from bert_jax.storage.files import resolve_path
 from bert_jax.tasks.pretraining import PRETRAINING
 from bert_jax.tasks.pretraining.objective import PretrainingObjective
@@ -70,33 +72,33 @@ def pretrain(
     held_out = [_held_out(part, prepared, reader, config.seed) for part in parts]
     flops = [step_flops(part, model.vocab_size, config.encoder, input_description.units) for part in parts]
     batches = [pretraining_batches(prepared.train, reader, part.rows, part.batch_size, config.seed, **_processes()) for part in parts]
+    job = Job(
+        name="pretrain",
+        directory=directory,
+        objective=objective,
+        init=lambda: model.init(jax.random.key(config.seed), zero_row(input_description.units))["params"],
+        warm_start=_warm_start(resolve_path(stage.checkpoint), stage, modality) if stage.checkpoint else None,
+        optimizer=make_optimizer(stage.optimizer, stage.steps),
+        schedule=learning_rate_schedule(stage.optimizer, stage.steps),
+        mesh=mesh,
+        seed=config.seed,
+        steps=stage.steps,
+        microbatches=stage.gradient_accumulation_steps,
+        batches=batches[0],
+        evaluation_batches=held_out[0],
+        score=lambda metrics: -metrics["loss"],
+        loop=stage.loop,
+        data_fingerprint=prepared.fingerprint,
+        former_fingerprints=(prepared.path.name,),  # identifies the record version but not the text
+        skip_above=stage.optimizer.skip_above,
+        ema=stage.optimizer.ema,
+        flops=flops[0],
+        next_phase=_next_phase(parts, batches, held_out, flops),
+        model=model_directory.identity(description, reader),
+    )
     try:
-        real_tokens = train(
-            Job(
-                name="pretrain",
-                directory=directory,
-                objective=objective,
-                init=lambda: model.init(jax.random.key(config.seed), zero_row(input_description.units))["params"],
-                warm_start=_warm_start(resolve_path(stage.checkpoint), stage, modality) if stage.checkpoint else None,
-                optimizer=make_optimizer(stage.optimizer, stage.steps),
-                schedule=learning_rate_schedule(stage.optimizer, stage.steps),
-                mesh=mesh,
-                seed=config.seed,
-                steps=stage.steps,
-                microbatches=stage.gradient_accumulation_steps,
-                batches=batches[0],
-                evaluation_batches=held_out[0],
-                score=lambda metrics: -metrics["loss"],
-                loop=stage.loop,
-                data_fingerprint=prepared.fingerprint,
-                former_fingerprints=(prepared.path.name,),  # identifies the record version but not the text
-                skip_above=stage.optimizer.skip_above,
-                ema=stage.optimizer.ema,
-                flops=flops[0],
-                next_phase=_next_phase(parts, batches, held_out, flops),
-                model=model_directory.identity(description, reader),
-            )
-        )
+        with memory_advice("pre-training", pretraining_advice(parts, compute, mesh)):
+            real_tokens = train(job)
     finally:
         for part in batches:
             part.close()

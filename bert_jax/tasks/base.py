@@ -229,6 +229,11 @@ class FinetuningTask(Task, Generic[O]):
         del stage
         return training_flops(description.encoder, 0, masked=0, examples=0, units=description.input.units)
 
+    def memory_advice(self, stage: FinetuneConfig) -> str:
+        """Return advice for a step that does not fit in memory, ending in `or `, if the task has a setting of its own for that."""
+        del stage
+        return ""
+
     def linear_scores(self, labelled: Labelled, features: Callable[[], tuple[Any, Any]]) -> dict[str, float]:
         """Return scores of a linear model; none if the task has no such model.
 
