@@ -5,6 +5,7 @@
 Requirements: LibriSpeech, prepared once through TFDS on a machine with TensorFlow (tfds build librispeech --file_format=array_record),
 soundfile and soxr. Your own folder works too: --config.corpus.source=recordings/.
 Cost: see the launch plan, python -m bert_jax compile --config=configs/pretrain_base_audio.py --topology=v5e:4x4.
+On one 80 GB GPU, set --config.pretrain.gradient_accumulation_steps=2 (not measured; as in configs/pretrain_base_en.py).
 Score: not measured. Hsu et al. (2021) mask about half of the frames, in spans of 200 ms.
 """
 
