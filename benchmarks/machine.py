@@ -31,10 +31,13 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
-def matrix_peak(dtype: str) -> float:
-    """FLOP/s of the first device in a large square matmul, counting multiplications and additions: the best of ten."""
-    size = 2048 if jax.default_backend() == "cpu" else 8192
-    x = jnp.ones((size, size), dtype)
+def matrix_peak(dtype: str, size: int = 0) -> float:
+    """FLOP/s of the first device in a large square matmul, counting multiplications and additions: the best of ten.
+
+    The numbers are random: a GPU that multiplies ones draws less power, so its clock is higher than it can be in training.
+    """
+    size = size or (2048 if jax.default_backend() == "cpu" else 8192)
+    x = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(jnp.dot)
     product(x, x).block_until_ready()
     times = []

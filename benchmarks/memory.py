@@ -6,7 +6,6 @@ Reports what the compiler allocates on the first local device; nothing is run. `
 """
 
 import argparse
-import dataclasses
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -46,7 +45,7 @@ def main() -> None:
 def measure(size: str, rows: int, length: int, remat: str) -> dict[str, Any]:
     """MiB of one step, by kind."""
     stage = PretrainConfig(batch_size=rows, rows=RowsConfig(length=length))
-    compute = dataclasses.replace(ComputeConfig(scan_layers=True), remat=remat)
+    compute = ComputeConfig(remat=remat)
     config = RunConfig(encoder=EncoderConfig.preset(size), compute=compute, vocabulary=VocabularyConfig(size=30_522), pretrain=stage)
     lowered, state, _ = lower_step(config, stage, make_mesh(MeshConfig(), rows, jax.devices()[:1]))
     parameters, optimizer = bytes_per_device(state.params), bytes_per_device(state.optimizer_state)

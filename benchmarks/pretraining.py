@@ -12,103 +12,35 @@ Three loops, each with AdamW, gradient clipping, dropout and next-sentence predi
 
 The last loop does the same work as bert_jax's step on the same arrays; the two losses are compared before anything is timed, and the ratio
 of their times is the ratio at equal work. For that ratio, bert_jax also takes its rows from memory. Runs are interleaved, and results are
-medians. FLOPs are those of the model, derived in `bert_jax.model.flops`; MFU is relative to the throughput of a large matmul,
-measured in the same run. Prints a table and writes OUTPUT.json. On one GPU, compared with torch on CUDA:
-
-    python benchmarks/pretraining.py --corpus=corpus.txt --vocab=vocab.txt --sizes=base,large --tokens=65536 \\
-        --dtype=bfloat16 --attention=cudnn --output=benchmarks/results/pretraining_gpu
+medians. FLOPs are those of the model, derived in `bert_jax.model.flops`: real tokens, and attention within examples. MFU is relative to
+the throughput of a large matmul, measured in the same run. Prints a table and writes OUTPUT.json. `benchmarks/gpu.py` measures one GPU.
 """
 
 import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import checkout  # noqa: F401
 import jax
-import numpy as np
 from machine import CORES, machine, matrix_peak, versions
-from torch_pretraining import PackedLoop, PlainLoop
+from packed_steps import MASKING, OPTIMIZER, Batch, Ours, Setting, timed
+from torch_pretraining import PackedLoop, PlainLoop, torch_steps
 
-from bert_jax.config import ComputeConfig, CorpusConfig, EncoderConfig, MaskingConfig, MeshConfig, OptimizerConfig, RowsConfig, to_dict
+from bert_jax.config import ComputeConfig, CorpusConfig, EncoderConfig, to_dict
 from bert_jax.convert.layouts import to_tensors
-from bert_jax.data.pipeline import pretraining_batches
-from bert_jax.data.records.corpora import Prepared
 from bert_jax.families.bert import BERT
 from bert_jax.modalities.text.modality import Text
 from bert_jax.modalities.text.tokenizer import Tokenizer
-from bert_jax.model.bert import PretrainingModel
 from bert_jax.model.directory import write_json
-from bert_jax.model.flops import training_flops
-from bert_jax.tasks.pretraining.objective import PretrainingObjective
+from bert_jax.model.resolution import resolve_compute
 from bert_jax.training.host_memory import tune_malloc
-from bert_jax.training.masking import masked_slots
-from bert_jax.training.optimizer import make_optimizer
-from bert_jax.training.sharding import make_mesh, place_batch
-from bert_jax.training.state import create_state
-from bert_jax.training.steps import compile_steps
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 """Relative, between the losses."""
-OPTIMIZER, MASKING = OptimizerConfig(), MaskingConfig()
-Batch = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is compared: one model size at one row length."""
-
-    size: str
-    length: int
-    rows: int
-    encoder: EncoderConfig
-    compute: ComputeConfig
-    tokenizer: Tokenizer
-    prepared: Prepared
-
-    def batches(self, packing: bool) -> Iterator[Batch]:
-        rows = RowsConfig(length=self.length, packing=packing, examples_per_row=8 if packing else 1)
-        return pretraining_batches(self.prepared.train, self.tokenizer, rows, self.rows, seed=0)
-
-
-class Ours:
-    """bert_jax's training step on a number of CPU devices."""
-
-    def __init__(self, setting: Setting, devices: int, first: Batch) -> None:
-        tokenizer = setting.tokenizer
-        model = PretrainingModel(tokenizer.vocab_size, setting.encoder, setting.compute)
-        ordinary = tuple(tokenizer.ordinary_ids.tolist())
-        self.task = PretrainingObjective(model, MASKING, tokenizer.special_ids, tokenizer.mask_id, ordinary)
-        self.mesh = make_mesh(MeshConfig(), setting.rows, jax.devices()[:devices])
-        row = {name: value[:1] for name, value in first.items()}
-        row["masked_positions"] = np.zeros((1, masked_slots(setting.length, MASKING)), np.int32)
-        optimizer = make_optimizer(OPTIMIZER, steps=1000)
-        self.state = create_state(lambda: model.init(jax.random.key(0), row)["params"], optimizer, self.mesh)
-        self.train_step, _ = compile_steps(self.task, optimizer, self.state, self.mesh, seed=0)
-
-    def masked(self, batch: Batch) -> Batch:
-        """The masked batch, which is the input of the model and of `PackedLoop`."""
-        masked = jax.device_get(jax.jit(self.task.prepare)(batch, jax.random.key(1)))
-        return {name: np.array(field) for name, field in masked.items()}  # torch warns about read-only memory
-
-    def loss(self, masked: Batch) -> float:
-        metrics = jax.jit(lambda params, batch: self.task.metrics(params, batch, None))(self.state.params, masked)
-        return sum(float(metrics[name].total) / float(metrics[name].count) for name in self.task.losses)
-
-    def steps(self, batches: Iterator[Batch] | Sequence[Batch], count: int) -> int:
-        """Run `count` steps as the training loop does, one dispatched ahead; return their number of real tokens."""
-        tokens, pending = 0, None
-        for _, batch in zip(range(count), batches, strict=False):
-            self.state, metrics = self.train_step(self.state, place_batch(batch, self.mesh))
-            if pending is not None:
-                tokens += int(pending["real_tokens"].total)
-            pending = metrics
-        return tokens + int(pending["real_tokens"].total)
 
 
 def main() -> None:
@@ -122,14 +54,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5, help="approximate seconds of each timed run")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each loop")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="dtype of the activations; autocast in torch")
-    parser.add_argument("--attention", default="dense", choices=["dense", "splash", "cudnn"], help="a value of compute.attention")
+    parser.add_argument("--attention", default="dense", choices=["auto", "dense", "splash", "cudnn"], help="a value of compute.attention")
     parser.add_argument("--no-compile", action="store_true", help="skip torch.compile, which takes minutes and needs a C++ compiler")
     parser.add_argument("--output", type=Path, required=True, help="output path without the extension")
     flags = parser.parse_args()
     tune_malloc()
     jax.config.update("jax_num_cpu_devices", CORES)
     peak = matrix_peak(flags.dtype)
-    compute = ComputeConfig(dtype=flags.dtype, attention=flags.attention, scan_layers=jax.default_backend() != "cpu")
+    compute = ComputeConfig(dtype=flags.dtype, attention=flags.attention)
     kept = {} if flags.attention == "dense" else {"attention_dropout": 0.0}  # for torch too
     tokenizer = Tokenizer.load(flags.vocab)
     lines = []
@@ -138,7 +70,8 @@ def main() -> None:
         for size in flags.sizes.split(","):
             for length in map(int, flags.lengths.split(",")):
                 encoder = EncoderConfig.preset(size, **kept)
-                setting = Setting(size, length, flags.tokens // length, encoder, compute, tokenizer, prepared)
+                resolved = resolve_compute(compute, encoder, [length], jax.default_backend())
+                setting = Setting(size, length, flags.tokens // length, encoder, resolved, tokenizer, prepared)
                 lines.append(measure(setting, peak, flags.seconds, flags.repeats, not flags.no_compile))
                 print_line(lines[-1], heading=len(lines) == 1)
     flags.output.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +86,7 @@ def measure(setting: Setting, peak: float, seconds: float, repeats: int, compile
     rows = [next(packed) for _ in range(8)]
     single = [next(padded) for _ in range(8)]
     tried = {count: Ours(setting, count, rows[0]) for count in sorted({1, jax.device_count()}) if setting.rows % count == 0}
-    masked = [tried[1].masked(batch) for batch in rows]
+    masked = setting.masked(rows)
     devices = fastest({count: lambda own=own: own.steps(rows, 2) for count, own in tried.items()})
     ours = tried[devices]
     best, compile_torch = best_torch(setting, tried[1], masked, compiled)
@@ -174,8 +107,7 @@ def measure(setting: Setting, peak: float, seconds: float, repeats: int, compile
         stream.close()  # type: ignore[attr-defined]
     rates = {name: statistics.median(tokens / taken for tokens, taken in each) for name, each in found.items()}
     steps = {name: statistics.median(taken / counts[name] for _, taken in each) for name, each in found.items()}
-    slots = masked_slots(setting.length, MASKING)
-    flops = training_flops(setting.encoder, setting.tokenizer.vocab_size, setting.rows, setting.length, slots, 8)
+    flops = setting.flops(rows)
     return {
         "size": setting.size,
         "length": setting.length,
@@ -209,26 +141,12 @@ def best_torch(setting: Setting, ours: Ours, masked: Sequence[Batch], compiled: 
     return loops[choice], choice
 
 
-def torch_steps(loop: PackedLoop | PlainLoop, batches: Sequence[Batch], counted: Sequence[Batch], count: int) -> int:
-    """Run `count` steps over batches in memory; return the number of real tokens, from `counted`, the same rows."""
-    for index in range(count):
-        loop.step(batches[index % len(batches)])
-    return sum(int((counted[index % len(counted)]["example_ids"] > 0).sum()) for index in range(count))
-
-
 def fastest(runs: dict[Any, Callable[[], object]]) -> Any:
     """The name of the fastest run: the better of two, after a warm-up."""
     for run in runs.values():
         run()
     times = {name: min(timed(lambda _, run=run: run(), 0)[1] for _ in range(2)) for name, run in runs.items()}
     return min(times, key=times.__getitem__)
-
-
-def timed(run: Callable[[int], Any], count: int) -> tuple[Any, float]:
-    """The result of a run, and its seconds."""
-    begun = time.perf_counter()
-    result = run(count)
-    return result, time.perf_counter() - begun
 
 
 def print_line(line: dict[str, Any], heading: bool) -> None:

@@ -98,7 +98,7 @@ class PlainLoop(ImageLoop):
         mask = self.mask(self.positions(len(pixels))).to(DEVICE)
         with self.precision:
             output = self.model(self.normalized(pixels.to(DEVICE)), bool_masked_pos=mask)
-        return self.update(output.loss)
+        return self.update(output.loss).item()
 
 
 class CodeLoop(ImageLoop):
@@ -134,7 +134,7 @@ class CodeLoop(ImageLoop):
         """One step on a masked batch."""
         with self.precision:
             loss = self._loss({name: field.to(DEVICE) for name, field in batch.items()})
-        return self.update(loss)
+        return self.update(loss).item()
 
     def _compute(self, batch: Batch) -> torch.Tensor:
         pixels = self.normalized(batch["pixels"])

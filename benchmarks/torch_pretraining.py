@@ -4,7 +4,7 @@
 can on a CPU.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,13 +41,13 @@ class Loop:
             parameters, optimizer.learning_rate, betas, optimizer.epsilon, decay, fused=True if fused else None
         )
 
-    def update(self, loss: torch.Tensor) -> float:
-        """Clip the gradient and update the parameters; return the loss."""
+    def update(self, loss: torch.Tensor) -> torch.Tensor:
+        """Clip the gradient and update the parameters; return the loss, for which a GPU need not have been awaited."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
-        return loss.item()
+        return loss.detach()
 
 
 class PlainLoop(Loop):
@@ -66,7 +66,7 @@ class PlainLoop(Loop):
         super().__init__(_model(encoder, vocab_size), optimizer, dtype, fused=False)
         self.vocab_size, self.masking, self.mask_id, self.specials = vocab_size, masking, mask_id, specials
 
-    def step(self, batch: Arrays) -> float:
+    def step(self, batch: Arrays) -> torch.Tensor:
         """One step on rows with one pair each."""
         read = {name: torch.from_numpy(batch[name]).long().to(DEVICE) for name in ("tokens", "example_ids", "segments", "is_next")}
         masked, labels = self._mask(read["tokens"])
@@ -101,7 +101,7 @@ class PackedLoop(Loop):
         """Load parameters by their names in transformers, without the tied ones."""
         self.model.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}, strict=False)
 
-    def step(self, batch: Arrays) -> float:
+    def step(self, batch: Arrays) -> torch.Tensor:
         """One step on a prepared batch, whose tokens are already masked."""
         with self.precision:
             loss = self._loss(_on_device(batch))
@@ -135,3 +135,11 @@ def _on_device(batch: Arrays) -> dict[str, torch.Tensor]:
 def _weighted(scores: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     each = cross_entropy(scores.flatten(0, 1), labels.flatten().long(), reduction="none")
     return (each * weights.flatten()).sum() / weights.sum().clamp(min=1)
+
+
+def torch_steps(loop: PackedLoop | PlainLoop, batches: Sequence[Arrays], counted: Sequence[Arrays], count: int) -> int:
+    """Run `count` steps over batches in memory; return the number of real tokens, from `counted`, the same rows."""
+    for index in range(count):
+        loss = loop.step(batches[index % len(batches)])
+    loss.item()  # waits for the device
+    return sum(int((counted[index % len(counted)]["example_ids"] > 0).sum()) for index in range(count))

@@ -6,6 +6,7 @@ Requirements: LibriSpeech, prepared once through TFDS on a machine with TensorFl
 soundfile and soxr. Your own folder works too: --config.corpus.source=recordings/.
 Cost: compiled for a v5e-16 (`python -m bert_jax compile --config=configs/pretrain_base_audio.py --topology=v5e:4x4`), a step takes 7.5 of
 each chip's 16 GiB and at least 33 ms.
+On one 80 GB GPU, set --config.pretrain.gradient_accumulation_steps=2 (not measured; as in configs/pretrain_base_en.py).
 Score: not measured. Hsu et al. (2021) mask about half of the frames, in spans of 200 ms.
 """
 
@@ -19,7 +20,7 @@ def get_config() -> RunConfig:
         encoder=EncoderConfig.preset(
             "base", max_positions=512, dropout=0.0, attention_dropout=0.0, position_initializer="sinusoidal"
         ),
-        compute=ComputeConfig(dtype="bfloat16", scan_layers=True),
+        compute=ComputeConfig(dtype="bfloat16"),
         vocabulary=CodebookConfig(size=500),
         corpus=AudioConfig(source="tfds:librispeech[train_clean100+train_clean360+train_other500]", frames=4, span=5, valid_fraction=0.005),
         pretrain=PretrainConfig(

@@ -9,6 +9,7 @@ Requirements are those of configs/pretrain_base_en.py.
 Cost: compiled for a v5e-256 (`python -m bert_jax compile --topology=v5e:16x16`), a step takes 11.0 of each chip's 15.75 GiB and at
 least 0.38 s; for a v5p-64 (v5p:4x4x4), 18.6 of 95 GiB and 0.54 s. Gradients are all-reduced once per step, however many
 microbatches (`gradient_accumulation_steps`) it has.
+On one 80 GB GPU, set --config.pretrain.gradient_accumulation_steps=256 (not measured; as in configs/pretrain_large_en.py).
 Score: not measured here. You et al. report 76 minutes for both phases, on Wikipedia and books, with 1,024 TPU v3 chips.
 """
 

@@ -5,6 +5,7 @@
 It takes the encoder, the vocabulary and the prepared records of the first command, and starts with a fresh optimizer. The trained
 model is runs/pretrain_large_lamb_en_512/pretrain.
 Cost: compiled for a v5e-256, a step takes 11.1 of each chip's 15.75 GiB and at least 0.73 s.
+On one 80 GB GPU, set --config.pretrain.gradient_accumulation_steps=512 (not measured; as in configs/pretrain_large_en.py).
 Score: that of configs/pretrain_large_lamb_en.py.
 """
 

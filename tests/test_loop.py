@@ -32,6 +32,7 @@ from toy import (
 )
 
 from bert_jax.errors import Interrupted
+from bert_jax.model.flops import StepFlops
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.training import loop as loop_room
 from bert_jax.training.loop import Job, Phase, train
@@ -138,13 +139,22 @@ def test_the_models_operations_and_their_share_of_the_peak_are_logged(
 ) -> None:
     loop = dataclasses.replace(LOOP, log_every=5)
     monkeypatch.setattr("bert_jax.training.loop.peak_flops", lambda: 4e9)
-    run(toy(tmp_path / "known", loop=loop, flops=10**6))
+    seen: list[tuple[int, int]] = []
+
+    def count(step: int, batch: Any) -> None:
+        lengths = [int(n) for row in batch["example_ids"] for n in np.bincount(row)[1:]]
+        seen.append((sum(lengths), sum(n * n for n in lengths)))
+
+    flops = StepFlops(per_token=10**3, per_pair=10, fixed=10**5)
+    run(toy(tmp_path / "known", loop=loop, flops=flops, before=count))
     monkeypatch.setattr("bert_jax.training.loop.peak_flops", lambda: None)
-    run(toy(tmp_path / "unknown", loop=loop, flops=10**6))
+    run(toy(tmp_path / "unknown", loop=loop, flops=flops))
     first, second = (line for line in read_metrics(tmp_path / "known") if line["split"] == "train")
-    for line, tokens in ((first, first["real_tokens"]), (second, second["real_tokens"] - first["real_tokens"])):
+    for line, steps in ((first, seen[:5]), (second, seen[5:10])):
+        tokens, pairs = map(sum, zip(*steps, strict=True))
         seconds = tokens / line["real_tokens_per_second"]
-        assert line["model_flops_per_second"] == pytest.approx(5 * 10**6 / seconds)
+        assert line["model_flops_per_second"] == pytest.approx((10**3 * tokens + 10 * pairs + 5 * 10**5) / seconds)
+        assert "attended_pairs" not in line
         assert line["mfu"] == pytest.approx(line["model_flops_per_second"] / 4e9)
     line = read_metrics(tmp_path / "unknown")[-2]
     assert line["model_flops_per_second"] > 0 and "mfu" not in line

@@ -107,7 +107,8 @@ def test_a_stage_can_be_left_out_and_the_last_value_counts():
         ("pretrain.steps=1e5", ["--config.pretrain.steps=1e5", "an integer"]),
         ("pretrain.optimizer.learning_rate=nan", ["--config.pretrain.optimizer.learning_rate=nan", "finite number"]),
         ("pretrain.optimizer.learning_rate=fast", ["finite number"]),
-        ("compute.scan_layers=yes", ["--config.compute.scan_layers=yes", "true or false"]),
+        ("compute.scan_layers=yes", ["--config.compute.scan_layers=yes", "one of true, false, auto"]),
+        ("compute.scan_layers=1", ["one of true, false, auto"]),
         ("pretrain.optimizer.learning_rate=-1", ["--config.pretrain.optimizer", "learning_rate=-1.0", "greater than zero"]),
         ("pretrain.rows.length=1024", ["pretrain.rows.length=1024", "512 positions"]),
         ("pretrain.rows=128", ["--config.pretrain.rows", "length, next_sentence"]),
@@ -178,7 +179,7 @@ def test_a_dictionary_with_a_mistake(values, parts):
 def test_differences_name_path_and_both_values():
     changed = apply_overrides(BOTH, ["pretrain.steps=20", "corpus.source=x", "compute.scan_layers=true"])
     assert differences(BOTH, changed) == [
-        "compute.scan_layers: false -> true",
+        "compute.scan_layers: 'auto' -> true",
         "corpus.source: 'demo' -> 'x'",
         "pretrain.steps: 10 -> 20",
     ]

@@ -91,8 +91,9 @@ def test_flops_are_those_of_the_compiler_for_the_same_products() -> None:
 
     # With little else in the program than the products, the compiler counts a few percent more.
     counted = jax.jit(forward).lower(x, w, a, b, c).compile().cost_analysis()["flops"]
-    assert forward_flops(encoder, 100, 1, 16, 5, 2) == pytest.approx(counted, rel=0.05)
-    assert training_flops(encoder, 100, 8, 16, 5, 2) == 24 * forward_flops(encoder, 100, 1, 16, 5, 2)
+    forward_count = forward_flops(encoder, 100, 5, 2).upper_bound(1, 16)
+    assert forward_count == pytest.approx(counted, rel=0.05)
+    assert training_flops(encoder, 100, 8 * 5, 8 * 2).upper_bound(8, 16) == 24 * forward_count
 
 
 @needs_libtpu
@@ -148,7 +149,7 @@ def images(length: int) -> RunConfig:
     """A small model of images of 64 patches, in rows of some length."""
     return RunConfig(
         encoder=EncoderConfig(layers=2, width=128, heads=2, feed_forward=256, attention_dropout=0.0, position_initializer="sinusoidal"),
-        compute=ComputeConfig(dtype="bfloat16", scan_layers=True),
+        compute=ComputeConfig(dtype="bfloat16"),
         corpus=ImagesConfig(),
         vocabulary=CodebookConfig(size=507),
         pretrain=PretrainConfig(batch_size=32, rows=RowsConfig(length=length), masking=MaskingConfig(whole_words=True)),
@@ -163,7 +164,7 @@ def test_a_step_on_images_is_planned_with_its_units() -> None:
     # 8 rows a chip: pixels of a patch, four numbers and a word start for each position; three numbers for each example.
     assert found.batch == 8 * (128 * (48 + 4 * 4 + 1) + 8 * 3 * 4)
     masked, examples = masked_slots(128, config.pretrain.masking), config.pretrain.rows.examples_per_row  # type: ignore[union-attr]
-    assert found.flops == training_flops(config.encoder, 512, 32, 128, masked, examples, units=48) / 4
+    assert found.flops == training_flops(config.encoder, 512, 32 * masked, 32 * examples, units=48).upper_bound(32, 128) / 4
     embeddings = (512 + 512 + 2 + 2 + 48 + 1) * 128  # tokens, positions, segments, norm, and the projection with its bias
     heads = 512 + 3 * 128 + 128 * 128 + 128 * 128 + 128 + 2 * 128 + 2
     layer = 4 * (128 * 128 + 128) + 2 * 128 * 256 + 256 + 128 + 4 * 128

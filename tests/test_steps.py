@@ -138,6 +138,9 @@ def test_accumulation_equals_one_batch_dropout_and_all(cut: Compiled) -> None:
             {name: float(mean.count) for name, mean in whole.items()}
         )
         assert means(parts) == pytest.approx(means(whole), rel=2e-6)
+    whole, parts = (compiled.evaluate(whole_state.params, batch, jnp.int32(1)) for compiled in (plain, cut))
+    assert means(parts) == pytest.approx(means(whole), rel=2e-6), "evaluated in parts too"
+    assert float(parts["real_tokens"].total) == float(whole["real_tokens"].total)
     for path, right in tiny.flat(whole_state.params).items():
         # A bias of a key has no gradient but rounding, which Adam makes large.
         tolerance = 1e-3 if path.endswith("key/bias") else 2e-5

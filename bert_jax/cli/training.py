@@ -32,6 +32,9 @@ def train(flags: argparse.Namespace) -> None:
     config = configured(flags.config, flags.overrides)
     import jax
 
+    from bert_jax.runtime.programs import keep_programs
+
+    keep_programs()
     if flags.distributed:
         jax.distributed.initialize()
     from bert_jax.stages.run import run

@@ -12,8 +12,9 @@ class ComputeConfig:
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the activations; parameters, layer norms, softmaxes and losses stay float32."""
-    scan_layers: bool = False
-    """Scan over one compiled layer, which halves compilation time, instead of unrolling all layers, which runs faster."""
+    scan_layers: bool | Literal["auto"] = "auto"
+    """Scan over one compiled layer, which halves compilation time, instead of unrolling all layers, which runs faster on GPUs and CPUs.
+    `auto` scans on TPUs, and elsewhere encoders of more than 24 layers."""
     remat: Literal["none", "dots", "full"] = "none"
     """What to rematerialize in the backward pass: nothing, everything except matrix products, or complete layers."""
     attention: Literal["auto", "dense", "splash", "cudnn"] = "auto"

@@ -224,7 +224,7 @@ def _from_text(text: str, hint: Any) -> Any:
             return hint(text)
         except ValueError:
             return text
-    if hint is bool:
+    if bool in (hint, *get_args(hint)):
         return {"true": True, "false": False}.get(text.lower(), text)
     if get_origin(hint) is tuple:
         return [_from_text(part.strip(), get_args(hint)[0]) for part in text.split(",")] if text else []
@@ -232,6 +232,13 @@ def _from_text(text: str, hint: Any) -> Any:
 
 
 def _checked(value: Any, hint: Any, path: Key, prefix: str) -> Any:
+    if bool in get_args(hint):  # a boolean or a word
+        if type(value) is bool:
+            return value
+        words = next(get_args(part) for part in get_args(hint) if part is not bool)
+        if value not in words:
+            raise _wrong_value(value, f"one of true, false, {', '.join(words)}", path, prefix)
+        return value
     if get_origin(hint) is Literal:
         choices = get_args(hint)
         if not isinstance(value, str) or value not in choices:

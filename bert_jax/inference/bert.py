@@ -17,9 +17,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import ComputeConfig
 from bert_jax.convert.imports import is_foreign, read_source
+from bert_jax.inference.chunks import MEMORY_ADVICE
 from bert_jax.inference.model import Model, Single
 from bert_jax.modalities.base import Modality
 from bert_jax.model.directory import finished
+from bert_jax.model.resolution import resolve_compute
+from bert_jax.runtime.device_memory import memory_advice
 from bert_jax.storage.files import resolve_path
 from bert_jax.tasks import embedding
 from bert_jax.tasks.answering.questions import Answer
@@ -30,6 +33,7 @@ from bert_jax.tasks.pretraining import Prediction
 from bert_jax.tasks.similar import Neighbor
 from bert_jax.tasks.stored import build, load_model
 from bert_jax.tasks.tagging.questions import Span
+from bert_jax.training.sharding import platform
 
 
 class UnusedTensorsWarning(UserWarning):
@@ -57,17 +61,19 @@ def load(
     """
     mesh = Mesh(np.array(jax.local_devices()), ("data",))
     on_every_device = NamedSharding(mesh, PartitionSpec())
-    if is_foreign(path):
-        imported = read_source(path)
-        if imported.unused:
-            names = ", ".join(sorted(imported.unused))
-            warnings.warn(f"{path} has tensors that are not used: {names}.", UnusedTensorsWarning, stacklevel=3)
-        description, tokenizer, params = imported.description, imported.tokenizer, jax.device_put(imported.params, on_every_device)
-        result: Mapping[str, Any] = {}
-    else:
-        description, tokenizer, params = load_model(resolve_path(path), on_every_device, tasks, modalities)
-        result = finished(resolve_path(path)) or {}
-    model = build(description, tokenizer.vocab_size, compute or ComputeConfig(), others=tasks)
+    with memory_advice("loading the model", MEMORY_ADVICE):
+        if is_foreign(path):
+            imported = read_source(path)
+            if imported.unused:
+                names = ", ".join(sorted(imported.unused))
+                warnings.warn(f"{path} has tensors that are not used: {names}.", UnusedTensorsWarning, stacklevel=3)
+            description, tokenizer, params = imported.description, imported.tokenizer, jax.device_put(imported.params, on_every_device)
+            result: Mapping[str, Any] = {}
+        else:
+            description, tokenizer, params = load_model(resolve_path(path), on_every_device, tasks, modalities)
+            result = finished(resolve_path(path)) or {}
+    compute = resolve_compute(compute or ComputeConfig(), description.encoder, (), platform(mesh))
+    model = build(description, tokenizer.vocab_size, compute, others=tasks)
     return Bert(description, tokenizer, model, params, mesh, tasks, result)
 
 

@@ -1,19 +1,32 @@
 """Processes any number of texts chunk by chunk, in bounded memory."""
 
+import dataclasses
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
+
+import jax
 
 from bert_jax.data.queries import Queries, encode_queries
 from bert_jax.errors import InputError, TextError
 from bert_jax.runtime.ahead import Finish, one_ahead
+from bert_jax.runtime.device_memory import out_of_memory, ran_out_of_memory
 from bert_jax.tasks.question import ONE_SEGMENT_TYPE, Encode, Loaded
 
 T = TypeVar("T")
 
 CHUNK = 2048
 """Number of texts that are packed and sent to the devices together."""
+
+_LEAST_TOKENS = 256
+"""Tokens per device and batch below which a device that runs out of memory is given up."""
+
+MEMORY_ADVICE = (
+    "Close other programs that use the device, load the model in bfloat16 (bert_jax.load(path, ComputeConfig(dtype='bfloat16'))), or set "
+    "JAX_PLATFORMS=cpu to compute on the CPU."
+)
 
 
 class TruncationWarning(UserWarning):
@@ -64,9 +77,37 @@ class ChunkedAsk:
                     raise error.moved(lambda index, first=first: first + index) from None  # type: ignore[misc]
                 self.truncated += queries.truncated
                 self.count += len(left)
-                yield start(queries)
+                yield self._dispatched(start, queries)
 
         return list(one_ahead(started()))
+
+    def _dispatched(self, start: Callable[[Queries], Finish[T]], queries: Queries) -> Finish[T]:
+        """Dispatch a chunk. If a device runs out of memory, now or when the result is awaited, the chunk is sent in smaller batches."""
+        sent = list[Finish[T]]()
+        with self._smaller_batches_if_needed():
+            sent.append(start(queries))
+
+        def finish() -> T:
+            while True:
+                with self._smaller_batches_if_needed():
+                    return (sent.pop() if sent else start(queries))()
+
+        return finish
+
+    @contextmanager
+    def _smaller_batches_if_needed(self) -> Iterator[None]:
+        """If a device runs out of memory, halve the batches and leave the block with a warning."""
+        try:
+            yield
+        except jax.errors.JaxRuntimeError as error:
+            if not ran_out_of_memory(error):
+                raise
+            forward = self._model.forward
+            tokens = forward.shapes.tokens // 2
+            if tokens < _LEAST_TOKENS:
+                raise out_of_memory("inference", MEMORY_ADVICE, error) from error
+            forward.shapes = dataclasses.replace(forward.shapes, tokens=tokens)
+            warnings.warn(f"The device ran out of memory; inference continues with batches of {tokens:,} tokens.", stacklevel=2)
 
     def warn(self, stacklevel: int) -> None:
         """Issue a `TruncationWarning` if texts were truncated."""

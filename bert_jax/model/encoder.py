@@ -99,7 +99,7 @@ class Encoder(nn.Module):
         if self.compute.remat != "none":
             step = jax.checkpoint(step, policy=_REMAT_POLICIES[self.compute.remat])
         by_layer: Any = None if keys is None else split_rows(keys, count)
-        if self.compute.scan_layers:
+        if self.compute.scan_layers is True:  # unresolved, "auto" unrolls: see `resolve_compute`
 
             def scanned(hidden: jax.Array, inputs: tuple[Any, jax.Array | None]) -> tuple[jax.Array, jax.Array | None]:
                 hidden = step(hidden, inputs)

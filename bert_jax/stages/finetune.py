@@ -16,11 +16,13 @@ from bert_jax.data.labelled_batches import LabelledBatches, labelled_batches, la
 from bert_jax.data.reader import Reader
 from bert_jax.errors import InputError
 from bert_jax.model import directory as model_directory
-from bert_jax.model.attention import resolve_attention
 from bert_jax.model.bert import SHARED_PARAMETERS
 from bert_jax.model.directory import ModelDescription
+from bert_jax.model.resolution import resolve_compute
+from bert_jax.runtime.device_memory import memory_advice
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.stages import outputs
+from bert_jax.stages.memory import finetuning_advice
 from bert_jax.tasks import find
 from bert_jax.tasks.base import FinetuningTask, Scorer, Task, Tuned
 from bert_jax.tasks.stored import build
@@ -80,7 +82,7 @@ def finetune(
     description = task.description(stage, encoder, labelled.label_names)
     if jax.process_index() == 0:
         model_directory.write(directory, description, tokenizer)
-    compute = resolve_attention(config.compute, encoder.encoder, [stage.length], platform(mesh))
+    compute = resolve_compute(config.compute, encoder.encoder, [stage.length], platform(mesh))
     model = build(description, tokenizer.vocab_size, compute, stage.dropout, tasks)
     batches = labelled_batches(
         train_examples, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
@@ -90,11 +92,12 @@ def finetune(
     job = _job(config, stage, task, directory, labelled, tokenizer, description, model, mesh, start, batches)
     # Before training, so that an input that cannot be read is found now.
     test = _evaluation(task, labelled.test, tokenizer, stage)
-    try:
-        train(job)
-    finally:
-        batches.close()
-    result = _score(job, task, model, labelled, tokenizer, test, stage)
+    with memory_advice("fine-tuning", finetuning_advice(stage, compute, task.memory_advice(stage))):
+        try:
+            train(job)
+        finally:
+            batches.close()
+        result = _score(job, task, model, labelled, tokenizer, test, stage)
     result |= {"truncated_texts": batches.truncated, "duplicates_left_out": labelled.duplicates, "overlaps": labelled.overlaps}
     if labelled.notes:
         result["notes"] = labelled.notes
@@ -168,7 +171,7 @@ def _job(
         ema=stage.optimizer.ema,
         patience=stage.patience,
         # LoRA does not compute the gradients of most parameters, so the FLOPs of a usual step would overstate the utilization.
-        flops=0 if stage.lora.rank else task.flops(description, stage),
+        flops=None if stage.lora.rank else task.flops(description, stage),
         model=model_directory.identity(description, tokenizer),
     )
 

@@ -16,16 +16,15 @@ from bert_jax.data.reader import Units
 from bert_jax.errors import InputError
 from bert_jax.modalities import find
 from bert_jax.modalities.base import Expected
-from bert_jax.model.attention import resolve_attention
 from bert_jax.model.batch import FIELDS, PREPARED, zero_row
 from bert_jax.model.directory import InputDescription, ModelDescription
-from bert_jax.model.flops import training_flops
 from bert_jax.model.per_device import ROWS
+from bert_jax.model.resolution import resolve_compute
+from bert_jax.stages.pretrain import step_flops
 from bert_jax.tasks.pretraining import PRETRAINING
 from bert_jax.tasks.pretraining.objective import PretrainingObjective
 from bert_jax.tasks.stored import build
 from bert_jax.training.compiled import Collective, bytes_per_device, collectives
-from bert_jax.training.masking import masked_slots
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.peak import published_flops
 from bert_jax.training.sharding import make_mesh, platform
@@ -89,7 +88,8 @@ class LaunchPlan:
     memory: int
     """HBM capacity of a chip."""
     flops: float
-    """FLOPs of the model's matrix products per step and chip."""
+    """FLOPs of the model's matrix products per step and chip, for rows that one example each fills; packed rows of several shorter
+    examples have less work in attention."""
     moved_bytes: float
     """HBM traffic per step and chip, as counted by the compiler for the batch as a single microbatch."""
     collectives: list[Collective]
@@ -101,7 +101,7 @@ class LaunchPlan:
     tokens_per_second: float
     """Throughput of the entire slice, padding included, at that step time."""
     utilization: float
-    """Model FLOPs utilization (MFU) at that step time."""
+    """Model FLOPs utilization (MFU) at that step time, for the same rows: a bound from above for others."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
@@ -184,10 +184,9 @@ def plan_launch(config: RunConfig, topology: str, quick: bool = False) -> Launch
     if not problem:
         moved = _moved_bytes(config, stage, mesh)
     rows, length = stage.batch_size, stage.rows.length
-    slots = masked_slots(length, stage.masking)
     expected = _expected(config)
     units = expected.units.size if expected.units else 0
-    flops = training_flops(config.encoder, expected.vocab_size, rows, length, slots, stage.rows.examples_per_row, units) / mesh.size
+    flops = step_flops(stage, expected.vocab_size, config.encoder, units).upper_bound(rows, length) / mesh.size
     times = (flops / peak, moved / chip.memory_bandwidth, sum(c.sent_bytes for c in found) / chip.link_bandwidth)
     return LaunchPlan(
         topology,
@@ -240,7 +239,7 @@ def lower_step(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> tuple[An
     modality, expected = find(config.corpus.modality), _expected(config)
     vocab_size, entering = expected.vocab_size, InputDescription.of(modality, expected)
     description = ModelDescription(PRETRAINING.kind, config.encoder, stage.rows.length, stage.rows.next_sentence, input=entering)
-    compute = resolve_attention(config.compute, config.encoder, [stage.rows.length], platform(mesh))
+    compute = resolve_compute(config.compute, config.encoder, [stage.rows.length], platform(mesh))
     model = build(description, vocab_size, compute)
     # A vocabulary learned here begins with the five special tokens; [MASK] is the last of them.
     objective = PretrainingObjective(model, stage.masking, tuple(range(5)), 4, tuple(range(5, vocab_size)))

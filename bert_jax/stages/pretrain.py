@@ -9,18 +9,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax.config import PretrainConfig, RunConfig
+from bert_jax.config import EncoderConfig, PretrainConfig, RunConfig
 from bert_jax.data.pipeline import Batches, evaluation_batches, pretraining_batches
 from bert_jax.data.reader import Reader
 from bert_jax.data.records.corpora import Prepared
 from bert_jax.errors import InputError
 from bert_jax.modalities.base import Modality
 from bert_jax.model import directory as model_directory
-from bert_jax.model.attention import resolve_attention
 from bert_jax.model.batch import zero_row
 from bert_jax.model.directory import InputDescription, ModelDescription
-from bert_jax.model.flops import training_flops
+from bert_jax.model.flops import StepFlops, training_flops
+from bert_jax.model.resolution import resolve_compute
+from bert_jax.runtime.device_memory import memory_advice
 from bert_jax.runtime.metrics import read_metrics
+from bert_jax.stages.memory import pretraining_advice
 from bert_jax.storage.files import resolve_path
 from bert_jax.tasks.pretraining import PRETRAINING
 from bert_jax.tasks.pretraining.objective import PretrainingObjective
@@ -64,39 +66,39 @@ def pretrain(
     )
     if jax.process_index() == 0:
         model_directory.write(directory, description, reader)
-    compute = resolve_attention(config.compute, config.encoder, [part.rows.length for part in parts], platform(mesh))
+    compute = resolve_compute(config.compute, config.encoder, [part.rows.length for part in parts], platform(mesh))
     model = build(description, reader.vocab_size, compute)
     objective = PretrainingObjective(model, stage.masking, reader.special_ids, reader.mask_id, tuple(reader.ordinary_ids.tolist()))
     held_out = [_held_out(part, prepared, reader, config.seed) for part in parts]
-    flops = [_flops(part, model.vocab_size, description) for part in parts]
+    flops = [step_flops(part, model.vocab_size, config.encoder, input_description.units) for part in parts]
     batches = [pretraining_batches(prepared.train, reader, part.rows, part.batch_size, config.seed, **_processes()) for part in parts]
+    job = Job(
+        name="pretrain",
+        directory=directory,
+        objective=objective,
+        init=lambda: model.init(jax.random.key(config.seed), zero_row(input_description.units))["params"],
+        warm_start=_warm_start(resolve_path(stage.checkpoint), stage, modality) if stage.checkpoint else None,
+        optimizer=make_optimizer(stage.optimizer, stage.steps),
+        schedule=learning_rate_schedule(stage.optimizer, stage.steps),
+        mesh=mesh,
+        seed=config.seed,
+        steps=stage.steps,
+        microbatches=stage.gradient_accumulation_steps,
+        batches=batches[0],
+        evaluation_batches=held_out[0],
+        score=lambda metrics: -metrics["loss"],
+        loop=stage.loop,
+        data_fingerprint=prepared.fingerprint,
+        former_fingerprints=(prepared.path.name,),  # identifies the record version but not the text
+        skip_above=stage.optimizer.skip_above,
+        ema=stage.optimizer.ema,
+        flops=flops[0],
+        next_phase=_next_phase(parts, batches, held_out, flops),
+        model=model_directory.identity(description, reader),
+    )
     try:
-        real_tokens = train(
-            Job(
-                name="pretrain",
-                directory=directory,
-                objective=objective,
-                init=lambda: model.init(jax.random.key(config.seed), zero_row(input_description.units))["params"],
-                warm_start=_warm_start(resolve_path(stage.checkpoint), stage, modality) if stage.checkpoint else None,
-                optimizer=make_optimizer(stage.optimizer, stage.steps),
-                schedule=learning_rate_schedule(stage.optimizer, stage.steps),
-                mesh=mesh,
-                seed=config.seed,
-                steps=stage.steps,
-                microbatches=stage.gradient_accumulation_steps,
-                batches=batches[0],
-                evaluation_batches=held_out[0],
-                score=lambda metrics: -metrics["loss"],
-                loop=stage.loop,
-                data_fingerprint=prepared.fingerprint,
-                former_fingerprints=(prepared.path.name,),  # identifies the record version but not the text
-                skip_above=stage.optimizer.skip_above,
-                ema=stage.optimizer.ema,
-                flops=flops[0],
-                next_phase=_next_phase(parts, batches, held_out, flops),
-                model=model_directory.identity(description, reader),
-            )
-        )
+        with memory_advice("pre-training", pretraining_advice(parts, compute, mesh)):
+            real_tokens = train(job)
     finally:
         for part in batches:
             part.close()
@@ -106,15 +108,14 @@ def pretrain(
     return result
 
 
-def _flops(part: PretrainConfig, vocab_size: int, description: ModelDescription) -> int:
-    """Return the FLOPs of a training step."""
-    rows, slots = part.rows, masked_slots(part.rows.length, part.masking)
-    units = description.input.units
-    return training_flops(description.encoder, vocab_size, part.batch_size, rows.length, slots, rows.examples_per_row, units)
+def step_flops(part: PretrainConfig, vocab_size: int, encoder: EncoderConfig, units: int) -> StepFlops:
+    """Return the FLOPs of a training step; `units` as in `bert_jax.model.flops`."""
+    masked, examples = masked_slots(part.rows.length, part.masking), part.rows.examples_per_row
+    return training_flops(encoder, vocab_size, part.batch_size * masked, part.batch_size * examples, units)
 
 
 def _next_phase(
-    parts: Sequence[PretrainConfig], batches: Sequence[Batches], held_out: Sequence[list[HostBatch]], flops: Sequence[int]
+    parts: Sequence[PretrainConfig], batches: Sequence[Batches], held_out: Sequence[list[HostBatch]], flops: Sequence[StepFlops]
 ) -> Phase | None:
     """Return the phase of steps on long rows, or None if there is none."""
     if not parts[1:]:

@@ -40,7 +40,10 @@ from bert_jax.training.host_memory import tune_malloc
 CONFIG, COMMAND, SUMMARY, EXAMPLES = "config.json", "command.txt", "summary.json", "examples.json"
 
 # Options that may change when a run is resumed: they affect how it is computed or monitored, not what is learned.
-_FREE_TO_CHANGE = ("compute.", "mesh.", "pretrain.loop.", "finetune.loop.", "corpus.data_dir")
+_FREE_TO_CHANGE = (
+    "compute.", "mesh.", "pretrain.loop.", "pretrain.gradient_accumulation_steps", "pretrain.long_rows.gradient_accumulation_steps",
+    "finetune.loop.", "corpus.data_dir",
+)  # fmt: skip
 
 
 def run(

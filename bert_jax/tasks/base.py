@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bert_jax.data.labelled import Labelled, LabelledExamples, LabelReader, ReadRows
     from bert_jax.data.labelled_batches import EncodedExamples
     from bert_jax.model.directory import ModelDescription
+    from bert_jax.model.flops import StepFlops
     from bert_jax.training.augmentation import Augment
     from bert_jax.training.objective import Objective
 
@@ -221,11 +222,17 @@ class FinetuningTask(Task, Generic[O]):
         del options
         return ()
 
-    def flops(self, description: ModelDescription, stage: FinetuneConfig) -> int:
+    def flops(self, description: ModelDescription, stage: FinetuneConfig) -> StepFlops:
         """Return the FLOPs of a training step; by default, those of the encoder."""
         from bert_jax.model.flops import training_flops
 
-        return training_flops(description.encoder, 0, stage.batch_size, stage.length, masked=0, examples=0, units=description.input.units)
+        del stage
+        return training_flops(description.encoder, 0, masked=0, examples=0, units=description.input.units)
+
+    def memory_advice(self, stage: FinetuneConfig) -> str:
+        """Return advice for a step that does not fit in memory, ending in `or `, if the task has a setting of its own for that."""
+        del stage
+        return ""
 
     def linear_scores(self, labelled: Labelled, features: Callable[[], tuple[Any, Any]]) -> dict[str, float]:
         """Return scores of a linear model; none if the task has no such model.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bert_jax.config import ComputeConfig
     from bert_jax.model.bert import ClassificationModel
     from bert_jax.model.directory import ModelDescription
+    from bert_jax.model.flops import StepFlops
 
 PARTS = ("pooler", "classifier")
 """The head; the pooler is absent if the tokens are averaged."""
@@ -62,14 +63,14 @@ class PooledTask(FinetuningTask[O]):
         need = Need("pooler", "finetune.task.pooling=cls", "--config.finetune.task.pooling=mean")
         return (need,) if options.pooling == "cls" else ()
 
-    def flops(self, description: ModelDescription, stage: FinetuneConfig) -> int:
+    def flops(self, description: ModelDescription, stage: FinetuneConfig) -> StepFlops:
         """Return the FLOPs of a training step of the encoder and the head."""
         from bert_jax.model.flops import classification_flops
 
+        examples = stage.batch_size * stage.examples_per_row
         return classification_flops(
-            description.encoder, self.outputs(description), stage.batch_size, stage.length, stage.examples_per_row, description.pooling,
-            description.input.units,
-        )  # fmt: skip
+            description.encoder, self.outputs(description), examples, description.pooling, description.input.units
+        )
 
 
 def published(problem_type: str, labeled: bool = True) -> Published:

@@ -19,6 +19,7 @@ from bert_jax.config import LoopConfig
 from bert_jax.data.pipeline import Batches, merge_states
 from bert_jax.errors import InputError, Interrupted, TrainingError
 from bert_jax.model.directory import write_json
+from bert_jax.model.flops import StepFlops
 from bert_jax.runtime.metrics import MetricsWriter
 from bert_jax.runtime.progress import TrainingProgress
 from bert_jax.storage.files import DiskCopy
@@ -71,8 +72,8 @@ class Job:
     """`skip_above` and `ema`: see `bert_jax.training.steps.train_step`; 0 disables either."""
     patience: int = 0
     """Training ends after so many evaluations without a better score; 0 for never."""
-    flops: int = 0
-    """Model FLOPs per step, from which model FLOP/s and MFU are reported; 0 reports neither."""
+    flops: StepFlops | None = None
+    """Model FLOPs of a step, from which model FLOP/s and MFU are reported; None reports neither."""
     next_phase: "Phase | None" = None
 
 
@@ -84,7 +85,7 @@ class Phase:
     microbatches: int
     batches: Batches
     evaluation_batches: Sequence[HostBatch]
-    flops: int = 0
+    flops: StepFlops | None = None
 
 
 def _merged(state: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +122,7 @@ class _Training:
         self.peak = peak_flops() if self.writer and job.flops else None
         first, _, last = job.loop.profile.partition(":")
         self.profiled, self.tracing = range(int(first), int(last) + 1) if last else range(0), False
-        self.clock, self.waited, self.clocked_tokens, self.clocked_flops = time.perf_counter(), 0.0, 0, 0
+        self.clock, self.waited, self.clocked_tokens, self.clocked_flops = time.perf_counter(), 0.0, 0, 0.0
         self.pending: tuple[int, Any, dict[str, Any]] | None = None
 
     def _compiled(self) -> tuple[TrainStep, EvaluationStep]:
@@ -215,10 +216,10 @@ class _Training:
         step, metrics, position = self.pending
         self.pending = None
         metrics = jax.device_get(metrics)
-        tokens = int(metrics["real_tokens"].total)
+        tokens, pairs = int(metrics["real_tokens"].total), float(metrics.pop("attended_pairs").total)
         self.real_tokens += tokens
         self.clocked_tokens += tokens
-        self.clocked_flops += self.job.flops
+        self.clocked_flops += self.job.flops.total(tokens, pairs) if self.job.flops else 0.0
         if metrics.pop("skipped_updates").total:
             self._skip(step, metrics, position)
         else:
@@ -270,7 +271,7 @@ class _Training:
         }
         if self.writer:
             self.writer.write(self.step, "train", fields)
-        self.window, self.clock, self.waited, self.clocked_tokens, self.clocked_flops = Window(), now, 0.0, 0, 0
+        self.window, self.clock, self.waited, self.clocked_tokens, self.clocked_flops = Window(), now, 0.0, 0, 0.0
         return fields
 
     @property

@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.model.bert import Batch
 from bert_jax.model.dropout import row_keys
+from bert_jax.model.flops import attended_pairs
 from bert_jax.model.per_device import ROWS
 from bert_jax.training import lora
 from bert_jax.training.losses import Mean
@@ -21,7 +22,8 @@ from bert_jax.training.state import TrainState
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 EvaluationStep = Callable[[Any, Batch, jax.Array], Any]
-Gradients = Callable[[Any, Any, Batch, jax.Array], tuple[Any, Metrics]]
+Gradients = Callable[[Any, Any, Batch, Any], tuple[Any, Metrics]]
+"""(trained parameters, frozen parameters, batch, per-row keys [B] or None) -> (gradients, metrics)."""
 
 # Separate key streams for training steps and for the fixed masks of evaluation.
 _TRAINING_STREAM, _EVALUATION_STREAM = 0, 1
@@ -52,6 +54,8 @@ def train_step(
 
     If the loss or the gradient is not finite, or the loss exceeds `skip_above` (if not 0) times its running mean, the update is skipped:
     everything but the step number is unchanged, and the metric `skipped_updates` is 1.
+
+    Of metrics, it adds to those of the objective `gradient_norm`, `skipped_updates` and `attended_pairs` (see `bert_jax.model.flops`).
 
     If the state has an average, it is an exponential moving average of the parameters with decay `ema`. The decay is lower in the first
     steps, so that the average forgets the initial parameters.
@@ -87,6 +91,7 @@ def train_step(
     after = TrainState(state.step, params, optimizer_state, running_loss, average)
     after = jax.tree.map(lambda new, old: jnp.where(valid, new, old), after, dataclasses.replace(state, frozen=None))
     metrics["gradient_norm"] = Mean(norm, jnp.float32(1))
+    metrics["attended_pairs"] = Mean(attended_pairs(batch), jnp.float32(1))
     metrics["skipped_updates"] = Mean(1 - valid.astype(jnp.float32), jnp.float32(1))
     return dataclasses.replace(after, step=state.step + 1, frozen=state.frozen), metrics
 
@@ -99,11 +104,11 @@ def _averaged(average: Any, params: Any, ema: float, step: jax.Array) -> Any:
 
 
 def _accumulate(
-    gradients: Gradients, params: Any, frozen: Any, batch: Batch, keys: jax.Array, microbatches: int
+    gradients: Gradients, params: Any, frozen: Any, batch: Batch, keys: jax.Array | None, microbatches: int
 ) -> tuple[Any, Metrics]:
     """Sum gradients and metrics over microbatches in a compiled loop, then once over the data axis of the mesh."""
 
-    def local_sum(params: Any, frozen: Any, batch: Batch, keys: jax.Array) -> tuple[Any, Metrics]:
+    def local_sum(params: Any, frozen: Any, batch: Batch, keys: jax.Array | None) -> tuple[Any, Metrics]:
         parts = jax.tree.map(lambda x: split(x, microbatches), (batch, keys))
         shapes = jax.eval_shape(gradients, params, frozen, *jax.tree.map(lambda part: part[0], parts))
         zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -113,7 +118,7 @@ def _accumulate(
 
         return jax.lax.scan(add, zero, parts)[0]
 
-    def global_sum(params: Any, frozen: Any, batch: Batch, keys: jax.Array) -> tuple[Any, Metrics]:
+    def global_sum(params: Any, frozen: Any, batch: Batch, keys: jax.Array | None) -> tuple[Any, Metrics]:
         return jax.tree.map(lambda local: jax.lax.psum(local, "data"), local_sum(params, frozen, batch, keys))
 
     if loops_per_device():
@@ -127,14 +132,25 @@ def _accumulate(
     return grads, metrics | {"real_tokens": Mean(metrics["real_tokens"].total, jnp.float32(1))}
 
 
-def evaluation_step(params: Any, batch: Batch, index: jax.Array, *, objective: Objective, seed: int) -> Any:
+def evaluation_step(params: Any, batch: Batch, index: jax.Array, *, objective: Objective, seed: int, microbatches: int = 1) -> Any:
     """Compute the metrics of one evaluation batch without dropout. Masks depend only on (seed, index), so they are fixed.
+
+    The batch is computed in as many parts as a training step, so that what can be trained can be evaluated; that of a `SetObjective` is
+    computed at once.
 
     Returns:
         The metrics; for a `SetObjective`, a tuple of the metrics and the arrays that it needs of every batch.
     """
     prepared = objective.prepare(batch, _key(seed, _EVALUATION_STREAM, index))
-    return objective.evaluated(params, prepared) if isinstance(objective, SetObjective) else objective.metrics(params, prepared, None)
+    if isinstance(objective, SetObjective):
+        return objective.evaluated(params, prepared)
+
+    def metrics(params: Any, frozen: Any, part: Batch, keys: jax.Array | None) -> tuple[Any, Metrics]:
+        return (), objective.metrics(params, part, keys)
+
+    if microbatches == 1:
+        return metrics(params, None, prepared, None)[1]
+    return _accumulate(metrics, params, None, prepared, None, microbatches)[1]
 
 
 def compile_steps(
@@ -159,7 +175,7 @@ def compile_steps(
 
     def evaluate(params: Any, batch: Batch, index: jax.Array) -> Any:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return evaluation_step(params, batch, index, objective=objective, seed=seed)
+            return evaluation_step(params, batch, index, objective=objective, seed=seed, microbatches=microbatches)
 
     train = jax.jit(
         step, in_shardings=(state_shardings, batch_sharding), out_shardings=(state_shardings, replicated(mesh)), donate_argnums=0

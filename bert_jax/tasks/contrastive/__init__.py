@@ -115,6 +115,11 @@ class EmbeddingTask(FinetuningTask[EmbeddingOptions]):
         description = super().description(stage, encoder, labels)
         return dataclasses.replace(description, embedding=dataclasses.replace(description.embedding, max_length=stage.length))
 
+    def memory_advice(self, stage: FinetuneConfig) -> str:
+        """Return the advice to encode the batch in more parts, which keeps its loss."""
+        assert isinstance(stage.task, EmbeddingOptions)
+        return f"raise --config.finetune.task.microbatches (now {stage.task.microbatches}), which keeps the loss of the whole batch, or "
+
     def inputs(self, examples: LabelledExamples) -> tuple[LabelledExamples, int]:
         """Return every text as an example of its own; the texts of a pair belong together."""
         from bert_jax.tasks.contrastive.pairs import single_texts
