@@ -1,9 +1,11 @@
 """How and on which devices a model is computed."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from bert_jax.config.checks import positive, require
+
+AttentionKernel: TypeAlias = Literal["auto", "dense", "splash", "cudnn", "flash"]
 
 
 @dataclass(frozen=True)
@@ -16,10 +18,10 @@ class ComputeConfig:
     """Scan over one compiled layer, which halves compilation time, instead of unrolling all layers, which runs faster."""
     remat: Literal["none", "dots", "full"] = "none"
     """What to rematerialize in the backward pass: nothing, everything except matrix products, or complete layers."""
-    attention: Literal["auto", "dense", "splash", "cudnn"] = "auto"
-    """`dense` materializes all attention weights; `splash` (TPUs, lengths that are multiples of 128) and `cudnn` (NVIDIA GPUs, bfloat16)
-    are fused kernels, which do not support attention dropout and so require encoder.attention_dropout=0. In training, `auto` selects
-    a suitable kernel, or `dense` if there is none."""
+    attention: AttentionKernel = "auto"
+    """`dense` materializes all attention weights; `splash` (TPUs, lengths that are multiples of 128), `cudnn` (NVIDIA GPUs, bfloat16) and
+    `flash` (NVIDIA GPUs; costs what the examples of a row cost by themselves) are fused kernels, which do not support attention dropout
+    and so require encoder.attention_dropout=0. In training, `auto` selects a suitable kernel, or `dense` if there is none."""
     random_bits: Literal["threefry", "rbg"] = "threefry"
     """Random number generator for dropout. Threefry gives the same numbers on every machine and mesh; rbg is the hardware generator
     of a TPU or GPU, which is faster but gives different numbers on a different mesh."""

@@ -16,9 +16,9 @@ from bert_jax.data.labelled_batches import LabelledBatches, labelled_batches, la
 from bert_jax.data.reader import Reader
 from bert_jax.errors import InputError
 from bert_jax.model import directory as model_directory
-from bert_jax.model.attention import resolve_attention
 from bert_jax.model.bert import SHARED_PARAMETERS
 from bert_jax.model.directory import ModelDescription
+from bert_jax.model.kernels.selection import resolve_kernels
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.stages import outputs
 from bert_jax.tasks import find
@@ -80,7 +80,7 @@ def finetune(
     description = task.description(stage, encoder, labelled.label_names)
     if jax.process_index() == 0:
         model_directory.write(directory, description, tokenizer)
-    compute = resolve_attention(config.compute, encoder.encoder, [stage.length], platform(mesh))
+    compute = resolve_kernels(config.compute, encoder.encoder, [stage.length], platform(mesh))
     model = build(description, tokenizer.vocab_size, compute, stage.dropout, tasks)
     batches = labelled_batches(
         train_examples, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,

@@ -16,10 +16,10 @@ from bert_jax.data.reader import Units
 from bert_jax.errors import InputError
 from bert_jax.modalities import find
 from bert_jax.modalities.base import Expected
-from bert_jax.model.attention import resolve_attention
 from bert_jax.model.batch import FIELDS, PREPARED, zero_row
 from bert_jax.model.directory import InputDescription, ModelDescription
 from bert_jax.model.flops import training_flops
+from bert_jax.model.kernels.selection import resolve_kernels
 from bert_jax.model.per_device import ROWS
 from bert_jax.tasks.pretraining import PRETRAINING
 from bert_jax.tasks.pretraining.objective import PretrainingObjective
@@ -240,7 +240,7 @@ def lower_step(config: RunConfig, stage: PretrainConfig, mesh: Mesh) -> tuple[An
     modality, expected = find(config.corpus.modality), _expected(config)
     vocab_size, entering = expected.vocab_size, InputDescription.of(modality, expected)
     description = ModelDescription(PRETRAINING.kind, config.encoder, stage.rows.length, stage.rows.next_sentence, input=entering)
-    compute = resolve_attention(config.compute, config.encoder, [stage.rows.length], platform(mesh))
+    compute = resolve_kernels(config.compute, config.encoder, [stage.rows.length], platform(mesh))
     model = build(description, vocab_size, compute)
     # A vocabulary learned here begins with the five special tokens; [MASK] is the last of them.
     objective = PretrainingObjective(model, stage.masking, tuple(range(5)), 4, tuple(range(5, vocab_size)))

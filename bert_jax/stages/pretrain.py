@@ -16,10 +16,10 @@ from bert_jax.data.records.corpora import Prepared
 from bert_jax.errors import InputError
 from bert_jax.modalities.base import Modality
 from bert_jax.model import directory as model_directory
-from bert_jax.model.attention import resolve_attention
 from bert_jax.model.batch import zero_row
 from bert_jax.model.directory import InputDescription, ModelDescription
 from bert_jax.model.flops import training_flops
+from bert_jax.model.kernels.selection import resolve_kernels
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.storage.files import resolve_path
 from bert_jax.tasks.pretraining import PRETRAINING
@@ -64,7 +64,7 @@ def pretrain(
     )
     if jax.process_index() == 0:
         model_directory.write(directory, description, reader)
-    compute = resolve_attention(config.compute, config.encoder, [part.rows.length for part in parts], platform(mesh))
+    compute = resolve_kernels(config.compute, config.encoder, [part.rows.length for part in parts], platform(mesh))
     model = build(description, reader.vocab_size, compute)
     objective = PretrainingObjective(model, stage.masking, reader.special_ids, reader.mask_id, tuple(reader.ordinary_ids.tolist()))
     held_out = [_held_out(part, prepared, reader, config.seed) for part in parts]
