@@ -31,6 +31,8 @@ _ATTENTION = {
 _AUTOMATIC: dict[str, AttentionKernel] = {"tpu": "splash", "gpu": "cudnn"}
 """The fastest kernels by measurement; `flash` has not been measured on a GPU yet."""
 
+_TRITON = ("gelu", "norm")
+
 
 def resolve_kernels(compute: ComputeConfig, encoder: EncoderConfig, lengths: Sequence[int], platform: str) -> ComputeConfig:
     """Return `compute` with `auto` resolved to the kernels for training on a platform with rows of the given lengths.
@@ -43,13 +45,25 @@ def resolve_kernels(compute: ComputeConfig, encoder: EncoderConfig, lengths: Seq
     Raises:
         InputError: a requested kernel is not available on this platform, or cannot compute this model.
     """
+    compiled = [name for name in compute.fused if name in _TRITON]
+    if compiled and platform != "gpu":
+        raise InputError(
+            f"compute.fused={','.join(compute.fused)} includes {' and '.join(compiled)}, which needs a GPU, but this is a "
+            f"{platform.upper()}. Set --config.compute.fused=auto."
+        )
+    fused = () if compute.fused == ("auto",) else compute.fused
+    return dataclasses.replace(compute, attention=_attention(compute, encoder, lengths, platform), fused=fused)
+
+
+def _attention(compute: ComputeConfig, encoder: EncoderConfig, lengths: Sequence[int], platform: str) -> AttentionKernel:
+    """Return the attention kernel, or raise an InputError."""
     kernel: AttentionKernel = _AUTOMATIC.get(platform, "dense") if compute.attention == "auto" else compute.attention
     obstacle = _obstacle(_ATTENTION[kernel], compute, encoder, lengths, platform) if kernel in _ATTENTION else ""
     if not obstacle:
-        return dataclasses.replace(compute, attention=kernel)
+        return kernel
     if compute.attention == "auto":
         _note(f"Attention is computed without a fused kernel: {kernel} needs {obstacle}.")
-        return dataclasses.replace(compute, attention="dense")
+        return "dense"
     raise InputError(f"compute.attention={kernel} needs {obstacle}. Set --config.compute.attention=auto to use the kernel that fits.")
 
 
