@@ -1,4 +1,4 @@
-"""The gradient of a model with kernels and dropout on four devices, cut over rows and features, beside one; prints the largest difference."""
+"""The gradient of a model with kernels and dropout on four devices, beside one; prints the largest difference."""
 
 import dataclasses
 import sys
