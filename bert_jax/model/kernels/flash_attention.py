@@ -168,7 +168,7 @@ def _forward_kernel(
     start = jnp.zeros(own.shape, jnp.float32), jnp.full(ids.shape, _LOWEST, jnp.float32), jnp.zeros(ids.shape, jnp.float32)
     total, highest, summed = jax.lax.fori_loop(first[...], after[...], visit, start)
     summed = jnp.where(ids > 0, summed, 1.0)  # padding has seen nothing
-    mixed[...] = (total / summed[:, None]).astype(mixed.dtype)
+    mixed[...] = (total * (1 / summed)[:, None]).astype(mixed.dtype)
     log_sum[...] = highest + jnp.log2(summed)
 
 
