@@ -12,7 +12,8 @@ import pytest
 import tiny
 from scipy import stats
 
-from bert_jax.config import ComputeConfig
+from bert_jax.config import ComputeConfig, RunConfig
+from bert_jax.config.overrides import apply_overrides
 from bert_jax.errors import InputError
 from bert_jax.model.bert import PretrainingModel
 from bert_jax.model.dropout import row_keys, with_generator
@@ -172,6 +173,11 @@ def test_every_device_computes_its_own_rows() -> None:
     assert float(children.finish([children.start("fusion.py", devices=4)])[0]) < 1e-5
 
 
+def test_what_is_fused_is_written_as_a_list() -> None:
+    assert apply_overrides(RunConfig(), ["compute.fused=gelu,norm"]).compute.fused == ("gelu", "norm")
+    assert apply_overrides(RunConfig(), ["compute.fused="]).compute.fused == ()
+
+
 def test_what_is_fused_is_resolved_and_checked() -> None:
     def resolved(platform: str, *fused: str) -> tuple[str, ...]:
         return resolve_kernels(ComputeConfig(fused=fused), tiny.ENCODER, [128], platform).fused
@@ -185,7 +191,7 @@ def test_what_is_fused_is_resolved_and_checked() -> None:
             ComputeConfig(fused=wrong)
 
 
-@pytest.mark.skipif(jax.__version_info__ > (0, 10, 2), reason="later versions lower with the CUDA plugin only")
+@pytest.mark.skipif(jax.__version_info__ > (0, 10, 2), reason="later versions lower for a GPU that is there only")
 def test_triton_lowers_them() -> None:
     *made, weights = arrays((ROWS, LENGTH, WIDTH), "bfloat16")
     keys = row_keys(jax.random.key(1), ROWS)
