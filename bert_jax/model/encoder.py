@@ -56,6 +56,7 @@ class ResidualNorm(LayerNorm):
 
 
 def _normalize(x: jax.Array, scale: jax.Array, offset: jax.Array, epsilon: float) -> jax.Array:
+    """Layer norm of [B, ..., D] with parameters [D]."""
     wide = x.astype(jnp.float32)
     centered = wide - wide.mean(-1, keepdims=True)
     variance = jnp.square(centered).mean(-1, keepdims=True)

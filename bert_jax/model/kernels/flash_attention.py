@@ -15,8 +15,6 @@ from jax.experimental import pallas as pl
 from bert_jax.model.kernels.launch import launch
 from bert_jax.model.per_device import ROWS, ROWS_AND_HEADS, on_each_device
 
-HEAD_WIDTHS = (32, 64, 128)
-"""Head widths K that the kernels are compiled for."""
 BLOCK = 64
 """Tokens per block of queries or keys. Smaller blocks skip more, larger ones use the tensor cores better."""
 _SMALLEST_BLOCK = 16  # of a matrix product on tensor cores
