@@ -32,6 +32,13 @@ Result = dict[str, Any]
 
 # Each is measured beside the defaults: `compute` values that switch off one thing, and by what the rows are divided to fit in memory.
 SWITCHES: dict[str, tuple[dict[str, Any], int]] = {
+    "attention=flash": ({"attention": "flash"}, 1),
+    "fused=gelu,norm,qkv,scores": ({"fused": ("gelu", "norm", "qkv", "scores")}, 1),
+    "flash, everything fused": ({"attention": "flash", "fused": ("gelu", "norm", "qkv", "scores")}, 1),
+    "fused=gelu": ({"fused": ("gelu",)}, 1),
+    "fused=norm": ({"fused": ("norm",)}, 1),
+    "fused=qkv": ({"fused": ("qkv",)}, 1),
+    "fused=scores": ({"fused": ("scores",)}, 1),
     "attention=dense": ({"attention": "dense"}, 2),
     "scan_layers=true": ({"scan_layers": True}, 1),
     "random_bits=rbg": ({"random_bits": "rbg"}, 1),

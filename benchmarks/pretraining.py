@@ -54,7 +54,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5, help="approximate seconds of each timed run")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each loop")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="dtype of the activations; autocast in torch")
-    parser.add_argument("--attention", default="dense", choices=["auto", "dense", "splash", "cudnn"], help="a value of compute.attention")
+    kernels = ["auto", "dense", "splash", "cudnn", "flash"]
+    parser.add_argument("--attention", default="dense", choices=kernels, help="a value of compute.attention")
     parser.add_argument("--no-compile", action="store_true", help="skip torch.compile, which takes minutes and needs a C++ compiler")
     parser.add_argument("--output", type=Path, required=True, help="output path without the extension")
     flags = parser.parse_args()

@@ -12,8 +12,9 @@ import tiny
 
 from bert_jax.config import ComputeConfig, EncoderConfig, PretrainConfig, RowsConfig, RunConfig
 from bert_jax.errors import InputError
-from bert_jax.model.attention import attend_within, resolve_attention
+from bert_jax.model.attention import attend_within
 from bert_jax.model.fused_attention import library_attention, splash_attention
+from bert_jax.model.kernels.selection import resolve_kernels
 
 LENGTH, HEADS, DEPTH = 128, 2, 64
 
@@ -76,11 +77,37 @@ def test_what_a_kernel_cannot_do_is_refused_by_the_configuration() -> None:
 )
 def test_training_takes_the_kernel_that_fits(platform: str, changes: dict[str, Any], lengths: list[int], kernel: str) -> None:
     encoder = EncoderConfig.preset("tiny", **{"attention_dropout": 0.0, **changes})
-    assert resolve_attention(ComputeConfig(dtype="bfloat16"), encoder, lengths, platform).attention == kernel
+    assert resolve_kernels(ComputeConfig(dtype="bfloat16"), encoder, lengths, platform).attention == kernel
 
 
-def test_a_kernel_of_another_platform_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("kernel", "platform", "changes", "dtype", "length", "needed"),
+    [
+        ("splash", "gpu", {}, "bfloat16", 128, "needs a TPU, but this is a GPU"),
+        ("flash", "cpu", {}, "bfloat16", 128, "needs a GPU, but this is a CPU"),
+        ("cudnn", "gpu", {}, "float32", 128, "needs compute.dtype=bfloat16, but it is float32"),
+        ("cudnn", "gpu", {}, "bfloat16", 100, "multiple of 64, but one is 100"),
+        ("flash", "gpu", {"heads": 8}, "float32", 100, "to be 32, 64 or 128, but it is 16"),
+        ("flash", "gpu", {"attention_dropout": 0.1}, "float32", 100, "attention_dropout=0, but it is 0.1"),
+    ],
+)
+def test_a_kernel_that_does_not_fit_is_refused(
+    kernel: Any, platform: str, changes: dict[str, Any], dtype: Any, length: int, needed: str
+) -> None:
+    encoder = EncoderConfig.preset("tiny", **{"attention_dropout": 0.0, **changes})
+    with pytest.raises(InputError, match=f"compute.attention={kernel} .*{needed}"):
+        resolve_kernels(ComputeConfig(attention=kernel, dtype=dtype), encoder, [64, length], platform)
+
+
+def test_a_kernel_that_fits_is_taken() -> None:
     encoder = EncoderConfig.preset("tiny", attention_dropout=0.0)
-    with pytest.raises(InputError, match=r"needs a TPU, but this is a GPU"):
-        resolve_attention(ComputeConfig(attention="splash"), encoder, [128], "gpu")
-    assert resolve_attention(ComputeConfig(attention="dense"), encoder, [128], "tpu").attention == "dense"
+    assert resolve_kernels(ComputeConfig(attention="dense"), encoder, [128], "tpu").attention == "dense"
+    assert resolve_kernels(ComputeConfig(attention="flash"), encoder, [100, 192], "gpu").attention == "flash"
+
+
+def test_a_slower_kernel_on_an_accelerator_is_explained_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        resolve_kernels(ComputeConfig(), EncoderConfig.preset("tiny", attention_dropout=0.25), [128], "gpu")
+        resolve_kernels(ComputeConfig(), EncoderConfig.preset("tiny", attention_dropout=0.25), [128], "cpu")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "cudnn needs encoder.attention_dropout=0, but it is 0.25" in said

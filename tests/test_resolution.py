@@ -37,7 +37,7 @@ def test_layers_are_unrolled_where_that_is_faster(platform: str, encoder: Encode
 
 def test_attention_is_resolved_for_training_alone() -> None:
     encoder, half = EncoderConfig.preset("base", attention_dropout=0.0), ComputeConfig(dtype="bfloat16")
-    assert resolve_compute(half, encoder, [512], "gpu") == dataclasses.replace(half, attention="cudnn", scan_layers=False)
+    assert resolve_compute(half, encoder, [512], "gpu") == dataclasses.replace(half, attention="cudnn", scan_layers=False, fused=())
     assert resolve_compute(half, encoder, (), "gpu").attention == "auto"
     with pytest.raises(InputError, match="needs a GPU"):
         resolve_compute(dataclasses.replace(half, attention="cudnn"), encoder, [512], "cpu")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -197,3 +198,9 @@ def assert_close(found: Any, wanted: Any, tolerance: float) -> None:
 
 def as_jax(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     return {name: jnp.asarray(value) for name, value in batch.items()}
+
+
+def lowered_for_gpu(function: Callable[..., Any], *arguments: Any) -> str:
+    """The program of a function for an NVIDIA GPU that need not be there."""
+    triton = jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")
+    return jax.export.export(jax.jit(function), platforms=["cuda"], disabled_checks=[triton])(*arguments).mlir_module()

@@ -1,9 +1,13 @@
 """How and on which devices a model is computed."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from bert_jax.config.checks import positive, require
+
+AttentionKernel: TypeAlias = Literal["auto", "dense", "splash", "cudnn", "flash"]
+FUSED = ("gelu", "norm", "qkv", "scores")
+"""What `ComputeConfig.fused` can name."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +21,14 @@ class ComputeConfig:
     `auto` scans on TPUs, and elsewhere encoders of more than 24 layers."""
     remat: Literal["none", "dots", "full"] = "none"
     """What to rematerialize in the backward pass: nothing, everything except matrix products, or complete layers."""
-    attention: Literal["auto", "dense", "splash", "cudnn"] = "auto"
-    """`dense` materializes all attention weights; `splash` (TPUs, lengths that are multiples of 128) and `cudnn` (NVIDIA GPUs, bfloat16)
-    are fused kernels, which do not support attention dropout and so require encoder.attention_dropout=0. In training, `auto` selects
-    a suitable kernel, or `dense` if there is none."""
+    attention: AttentionKernel = "auto"
+    """`dense` materializes all attention weights; `splash` (TPUs, lengths that are multiples of 128), `cudnn` (NVIDIA GPUs, bfloat16) and
+    `flash` (NVIDIA GPUs; costs what the examples of a row cost by themselves) are fused kernels, which do not support attention dropout
+    and so require encoder.attention_dropout=0. In training, `auto` selects a suitable kernel, or `dense` if there is none."""
+    fused: tuple[str, ...] = ("auto",)
+    """What is computed together, of `gelu` (bias and GELU), `norm` (bias, dropout, residual connection and layer norm), `qkv` (queries,
+    keys and values in one product) and `scores` (bfloat16 products in the gradient of the masked-token head too). `gelu` and `norm` are
+    kernels for NVIDIA GPUs; dropout in `norm` draws other numbers. `auto` alone selects what is known to be faster, so far nothing."""
     random_bits: Literal["threefry", "rbg"] = "threefry"
     """Random number generator for dropout. Threefry gives the same numbers on every machine and mesh; rbg is the hardware generator
     of a TPU or GPU, which is faster but gives different numbers on a different mesh."""
@@ -29,6 +37,8 @@ class ComputeConfig:
 
     def __post_init__(self) -> None:
         positive(self, "cpu_devices")
+        unknown = [name for name in self.fused if name not in FUSED and self.fused != ("auto",)]
+        require(not unknown, "fused", ",".join(unknown), f"name some of {', '.join(FUSED)}, or auto alone.")
 
 
 @dataclass(frozen=True)

@@ -1,62 +1,40 @@
 """Attention within packed rows, with one interface for all implementations."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from bert_jax.config import ComputeConfig, EncoderConfig
-from bert_jax.errors import InputError
+from bert_jax.config.compute import AttentionKernel
 from bert_jax.model.dropout import dropout
 
 Attend = Callable[..., jax.Array]
 """Attention among the tokens of one batch, called with (query, key, value, rate=0.0, dropout_keys=None) as in `attention`."""
 
 
-def resolve_attention(compute: ComputeConfig, encoder: EncoderConfig, lengths: Sequence[int], platform: str) -> ComputeConfig:
-    """Return `compute` with `attention="auto"` resolved to a kernel for training on a platform with rows of the given lengths.
-
-    Args:
-        platform: "cpu", "gpu" or "tpu".
-
-    Raises:
-        InputError: the requested kernel is not available on this platform.
-    """
-    needed = {"splash": "tpu", "cudnn": "gpu"}.get(compute.attention, platform)
-    if needed != platform:
-        raise InputError(
-            f"compute.attention={compute.attention} needs a {needed.upper()}, but this is a {platform.upper()}. Set "
-            "--config.compute.attention=auto to use the kernel that fits."
-        )
-    if compute.attention != "auto":
-        return compute
-    depth = encoder.width // encoder.heads
-    kernel: Literal["dense", "splash", "cudnn"] = "dense"
-    if encoder.attention_dropout == 0:
-        if platform == "tpu" and depth % 64 == 0 and all(length % 128 == 0 for length in lengths):
-            kernel = "splash"
-        elif platform == "gpu" and compute.dtype == "bfloat16" and depth in (64, 128) and all(length % 64 == 0 for length in lengths):
-            kernel = "cudnn"
-    return dataclasses.replace(compute, attention=kernel)
-
-
-def attend_within(example_ids: jax.Array, kernel: Literal["auto", "dense", "splash", "cudnn"]) -> Attend:
+def attend_within(example_ids: jax.Array, kernel: AttentionKernel) -> Attend:
     """Return the attention function for all layers of a batch, restricted to tokens of the same example: int32 [B, L] -> Attend."""
     if kernel in ("auto", "dense"):
         return partial(attention, bias=attention_bias(example_ids))
-    # Imported here because importing Pallas takes a second.
-    from bert_jax.model.fused_attention import library_attention, splash_attention
-
-    fused = splash_attention if kernel == "splash" else library_attention
+    fused = _fused(kernel)
 
     def attend(query: jax.Array, key: jax.Array, value: jax.Array, rate: float = 0.0, dropout_keys: jax.Array | None = None) -> jax.Array:
         assert rate == 0.0 or dropout_keys is None, "fused kernels have no attention dropout; the configuration rules it out"
         return fused(query, key, value, example_ids)
 
     return attend
+
+
+def _fused(kernel: str) -> Callable[..., jax.Array]:
+    # Imported here because importing Pallas takes a second.
+    if kernel == "flash":
+        from bert_jax.model.kernels.flash_attention import flash_attention
+
+        return flash_attention
+    from bert_jax.model.fused_attention import library_attention, splash_attention
+
+    return splash_attention if kernel == "splash" else library_attention
 
 
 def attention_bias(example_ids: jax.Array) -> jax.Array:

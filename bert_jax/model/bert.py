@@ -65,7 +65,7 @@ class PretrainingModel(BertModel):
         super().setup()
         dtype = jnp.dtype(self.compute.dtype)
         self.pooler = Pooler(self.config, dtype)
-        self.masked_token = MaskedTokenHead(self.config, dtype)
+        self.masked_token = MaskedTokenHead(self.config, dtype, "scores" in self.compute.fused)
         self.next_sentence = LinearHead(2, self.config)
 
     def masked_token_logits(self, vectors: jax.Array) -> jax.Array:

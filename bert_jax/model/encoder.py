@@ -4,7 +4,7 @@ Embeddings (`bert_jax.model.embeddings`) and encoder are separate modules. The e
 determine which vectors attend to each other, so it accepts anything that can be represented as a sequence of vectors.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -30,12 +30,55 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        wide = x.astype(jnp.float32)
-        centered = wide - wide.mean(-1, keepdims=True)
-        variance = jnp.square(centered).mean(-1, keepdims=True)
-        return by_rows((centered * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype))
+        return _normalize(x, *self._parameters(x.shape[-1]), self.epsilon)
+
+    def _parameters(self, width: int) -> tuple[jax.Array, jax.Array]:
+        return self.param("scale", nn.initializers.ones, (width,)), self.param("bias", nn.initializers.zeros, (width,))
+
+
+class ResidualNorm(LayerNorm):
+    """The end of a block: bias of its last linear layer, dropout, residual connection and layer norm.
+
+    The product of the linear layer [B, L, D], its bias [D], the input of the block [B, L, D], keys [B] -> [B, L, D].
+    """
+
+    rate: float
+    fused: bool
+
+    @nn.compact
+    def __call__(self, product: jax.Array, bias: jax.Array, residual: jax.Array, keys: jax.Array | None) -> jax.Array:
+        scale, offset = self._parameters(residual.shape[-1])
+        if not self.fused:
+            return _normalize(residual + dropout(product + bias, self.rate, keys), scale, offset, self.epsilon)
+        from bert_jax.model.kernels.residual_norm import residual_norm
+
+        return residual_norm(product, bias, residual, scale, offset, self.epsilon, self.rate, keys)
+
+
+def _normalize(x: jax.Array, scale: jax.Array, offset: jax.Array, epsilon: float) -> jax.Array:
+    """Layer norm of [B, ..., D] with parameters [D]."""
+    wide = x.astype(jnp.float32)
+    centered = wide - wide.mean(-1, keepdims=True)
+    variance = jnp.square(centered).mean(-1, keepdims=True)
+    return by_rows((centered * jax.lax.rsqrt(variance + epsilon) * scale + offset).astype(x.dtype))
+
+
+class Linear(nn.Module):
+    """The parameters of a linear layer, in the dtype that it is computed in: () -> [inputs, outputs], [outputs].
+
+    Apart, because what adds the bias may do more at the same time.
+    """
+
+    inputs: int
+    outputs: int
+    config: EncoderConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        kernel = self.param("kernel", normal_initializer(self.config), (self.inputs, self.outputs))
+        bias = self.param("bias", nn.initializers.zeros, (self.outputs,))
+        return kernel.astype(self.dtype), bias.astype(self.dtype)
 
 
 class EncoderLayer(nn.Module):
@@ -43,26 +86,50 @@ class EncoderLayer(nn.Module):
 
     config: EncoderConfig
     dtype: jnp.dtype
+    fused: tuple[str, ...] = ()
+    """As `ComputeConfig.fused`."""
 
     @nn.compact
     def __call__(self, hidden: jax.Array, attend: Attend, keys: jax.Array | None = None) -> jax.Array:
-        config = self.config
+        config, width = self.config, self.config.width
         attention_keys, *residual_keys = split_rows(keys, 3)
 
-        def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, dtype=self.dtype, kernel_init=normal_initializer(config), name=name)
+        def linear(inputs: int, outputs: int, name: str) -> Any:
+            return Linear(inputs, outputs, config, self.dtype, name=name)()
 
-        def by_head(x: jax.Array) -> jax.Array:
-            return x.reshape(*x.shape[:-1], config.heads, config.width // config.heads)
+        def norm(name: str) -> ResidualNorm:
+            return ResidualNorm(config.norm_epsilon, config.dropout, "norm" in self.fused, name=name)
 
-        query, key, value = (by_head(dense(config.width, name)(hidden)) for name in ("query", "key", "value"))
+        projections = [linear(width, width, name) for name in ("query", "key", "value")]
+        query, key, value = (
+            x.reshape(*x.shape[:-1], config.heads, width // config.heads) for x in _project(hidden, projections, "qkv" in self.fused)
+        )
         mixed = attend(query, key, value, config.attention_dropout, attention_keys).reshape(hidden.shape)
-        mixed = dropout(dense(config.width, "attention_output")(mixed), config.dropout, residual_keys[0])
-        hidden = LayerNorm(config.norm_epsilon, name="attention_norm")(hidden + mixed)
+        kernel, bias = linear(width, width, "attention_output")
+        hidden = norm("attention_norm")(jnp.dot(mixed, kernel), bias, hidden, residual_keys[0])
 
-        inner = jax.nn.gelu(dense(config.feed_forward, "feed_forward")(hidden), approximate=False)
-        outer = dropout(dense(config.width, "feed_forward_output")(inner), config.dropout, residual_keys[1])
-        return LayerNorm(config.norm_epsilon, name="feed_forward_norm")(hidden + outer)
+        kernel, bias = linear(width, config.feed_forward, "feed_forward")
+        inner = _gelu(jnp.dot(hidden, kernel), bias, "gelu" in self.fused)
+        kernel, bias = linear(config.feed_forward, width, "feed_forward_output")
+        return norm("feed_forward_norm")(jnp.dot(inner, kernel), bias, hidden, residual_keys[1])
+
+
+def _project(x: jax.Array, projections: Sequence[tuple[jax.Array, jax.Array]], joined: bool) -> Sequence[jax.Array]:
+    """Apply linear layers of equal shape, (kernel, bias) each, to the same vectors, `joined` in one product."""
+    if not joined:
+        return [jnp.dot(x, kernel) + bias for kernel, bias in projections]
+    kernels, biases = zip(*projections, strict=True)
+    # Stacked, not concatenated, so that each device keeps its own heads.
+    product = jnp.einsum("bld,dch->blch", x, jnp.stack(kernels, 1)) + jnp.stack(biases)
+    return [product[:, :, i] for i in range(len(projections))]
+
+
+def _gelu(product: jax.Array, bias: jax.Array, fused: bool) -> jax.Array:
+    if not fused:
+        return jax.nn.gelu(product + bias, approximate=False)
+    from bert_jax.model.kernels.gelu import bias_gelu
+
+    return bias_gelu(product, bias)
 
 
 class Encoder(nn.Module):
@@ -81,11 +148,11 @@ class Encoder(nn.Module):
     ) -> tuple[jax.Array, jax.Array | None]:
         """Encode [B, L, D], [B, L] -> the output of the last layer [B, L, D] and, if `every_layer`, of all layers [N, B, L, D]."""
         count, attend = self.config.layers, attend_within(example_ids, self.compute.attention)
-        layer = EncoderLayer(self.config, jnp.dtype(self.compute.dtype), parent=None)
+        layer = EncoderLayer(self.config, jnp.dtype(self.compute.dtype), self.compute.fused, parent=None)
 
         def init(rng: jax.Array) -> Any:
-            alone = attend_within(example_ids[:1, :1], "dense")
-            fresh = jax.vmap(lambda one: layer.init(one, vectors[:1, :1], alone)["params"])(jax.random.split(rng, count))
+            alone, plain = attend_within(example_ids[:1, :1], "dense"), EncoderLayer(self.config, layer.dtype, parent=None)
+            fresh = jax.vmap(lambda one: plain.init(one, vectors[:1, :1], alone)["params"])(jax.random.split(rng, count))
             return attend_to_neighbours(fresh, self.config) if self.config.attention_initializer == "neighbours" else fresh
 
         stacked = self.param("layers", init)

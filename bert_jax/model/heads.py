@@ -53,13 +53,39 @@ class MaskedTokenHead(nn.Module):
 
     config: EncoderConfig
     dtype: jnp.dtype
+    narrow_gradient: bool = False
+    """Round the gradient of the logits to `dtype`, so that all products are of that type."""
 
     @nn.compact
     def __call__(self, vectors: jax.Array, table: jax.Array) -> jax.Array:
         dense = nn.Dense(self.config.width, dtype=self.dtype, kernel_init=normal_initializer(self.config), name="dense")
         vectors = LayerNorm(self.config.norm_epsilon, name="norm")(jax.nn.gelu(dense(vectors), approximate=False))
         bias = self.param("bias", nn.initializers.zeros, (table.shape[0],))
-        return jnp.einsum("...d,vd->...v", vectors, table.astype(self.dtype), preferred_element_type=jnp.float32) + bias
+        product = _narrow_product if self.narrow_gradient else _product
+        return product(vectors, table.astype(self.dtype)) + bias
+
+
+def _product(vectors: jax.Array, table: jax.Array) -> jax.Array:
+    """[..., D], [V, D] -> float32 [..., V]."""
+    return jnp.einsum("...d,vd->...v", vectors, table, preferred_element_type=jnp.float32)
+
+
+@jax.custom_vjp
+def _narrow_product(vectors: jax.Array, table: jax.Array) -> jax.Array:
+    return _product(vectors, table)
+
+
+def _narrow_forward(vectors: jax.Array, table: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _product(vectors, table), (vectors, table)
+
+
+def _narrow_backward(residuals: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    vectors, table = residuals
+    narrow, places = gradient.astype(vectors.dtype), tuple(range(vectors.ndim - 1))
+    return jnp.dot(narrow, table), jnp.tensordot(narrow, vectors, (places, places))
+
+
+_narrow_product.defvjp(_narrow_forward, _narrow_backward)
 
 
 class LinearHead(nn.Module):

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from bert_jax.config import ComputeConfig, EncoderConfig
-from bert_jax.model.attention import resolve_attention
+from bert_jax.model.kernels.selection import resolve_kernels
 
 # Unrolled, 24 layers compile in about a minute on a GPU; the time grows with the number of layers.
 _MOST_UNROLLED = 24
@@ -23,10 +23,10 @@ def resolve_compute(compute: ComputeConfig, encoder: EncoderConfig, lengths: Seq
         platform: "cpu", "gpu" or "tpu".
 
     Raises:
-        InputError: the requested attention kernel is not available on this platform.
+        InputError: a requested kernel is not available on this platform, or cannot compute this model.
     """
     if lengths:
-        compute = resolve_attention(compute, encoder, lengths, platform)
+        compute = resolve_kernels(compute, encoder, lengths, platform)
     if compute.scan_layers == "auto":
         compute = dataclasses.replace(compute, scan_layers=platform == "tpu" or encoder.layers > _MOST_UNROLLED)
     return compute
