@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import ComputeConfig
 from bert_jax.convert.imports import is_foreign, read_source
+from bert_jax.inference.engines import find_engine
 from bert_jax.inference.model import Model, Single
 from bert_jax.modalities.base import Modality
 from bert_jax.model.directory import finished
@@ -37,7 +38,13 @@ class UnusedTensorsWarning(UserWarning):
 
 
 def load(
-    path: str | Path, compute: ComputeConfig | None = None, tasks: Sequence[Task] = (), modalities: Sequence[Modality[Any, Any]] = ()
+    path: str | Path,
+    compute: ComputeConfig | None = None,
+    tasks: Sequence[Task] = (),
+    modalities: Sequence[Modality[Any, Any]] = (),
+    *,
+    engine: str = "jax",
+    dtype: str | None = None,
 ) -> "Bert":
     """Load a model for inference: the directory of a stage, such as `runs/demo/pretrain`, or a model from another library.
 
@@ -50,11 +57,17 @@ def load(
         compute: how to compute the model, for example its data type.
         tasks: tasks that are not part of this package, for models trained on them.
         modalities: modalities that are not part of this package, for models that read them.
+        engine: what computes the encoder: `jax`, or `onnxruntime`, which is faster on CPUs and converts the model by itself (needs the
+            packages onnx and onnxruntime). The heads are computed by JAX.
+        dtype: of matrix products: `float32` or `bfloat16` with JAX, `float32` or `int8` with ONNX Runtime; None for that of `compute`, or
+            float32. With int8, answers are approximate, and depend a little on the texts that are computed beside a text.
 
     Raises:
         InputError: there is no model in the directory (the message lists models below it), no checkpoint, or a checkpoint that does
-            not fit the model.
+            not fit the model; or the engine is unknown, cannot compute the model, or is not installed.
     """
+    chosen = find_engine(engine)
+    compute = chosen.compute(compute, dtype)
     mesh = Mesh(np.array(jax.local_devices()), ("data",))
     on_every_device = NamedSharding(mesh, PartitionSpec())
     if is_foreign(path):
@@ -67,8 +80,8 @@ def load(
     else:
         description, tokenizer, params = load_model(resolve_path(path), on_every_device, tasks, modalities)
         result = finished(resolve_path(path)) or {}
-    model = build(description, tokenizer.vocab_size, compute or ComputeConfig(), others=tasks)
-    return Bert(description, tokenizer, model, params, mesh, tasks, result)
+    model = build(description, tokenizer.vocab_size, compute, others=tasks)
+    return Bert(description, tokenizer, model, params, mesh, tasks, result, chosen.hidden_states(description, params, dtype))
 
 
 class Bert(Model):

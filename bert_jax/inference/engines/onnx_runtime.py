@@ -1,0 +1,127 @@
+"""ONNX Runtime as the engine: the encoder is one of its graphs, in float32 or with int8 matrix products. Needs onnx and onnxruntime.
+
+Examples share rows in our batches; here, each has a row of its own among others of about its length, since padding to the longest of a
+few similar ones costs less than attention across a packed row.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import jax
+import numpy as np
+
+from bert_jax.config import ComputeConfig, EncoderConfig
+from bert_jax.data.packing import Batch
+from bert_jax.errors import InputError
+from bert_jax.inference.engines.base import Engine
+from bert_jax.model.directory import ModelDescription
+from bert_jax.runtime.cache import cpu_features, kept
+
+_BATCH_TOKENS = 16_384
+"""Tokens of a packed batch; of many examples, more are of similar length."""
+_GROUP_TOKENS = 1024
+"""Tokens that are computed at once."""
+_LARGEST_GRAPH = 2**31 - 2**24
+"""Bytes of weights in a graph: its format holds 2 GiB."""
+_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "asimddp")
+"""CPU features that add int8 products in 32 bits. x86 CPUs without them add two in 16 bits, which overflow unless weights have 7 bits."""
+
+
+class _OnnxRuntime(Engine):
+    name, dtypes = "onnxruntime", ("float32", "int8")
+
+    def compute(self, compute: ComputeConfig | None, dtype: str | None) -> ComputeConfig:
+        self.check_dtype(dtype)
+        if compute:
+            raise InputError('`compute` is for engine="jax". With engine="onnxruntime", give only `dtype`.')
+        return ComputeConfig()
+
+    def hidden_states(self, description: ModelDescription, params: Any, dtype: str | None) -> "_Session":
+        if description.input.units:
+            raise InputError(
+                f"The engine onnxruntime computes models of text; this one reads {description.input.modality} units. Use engine=jax."
+            )
+        _check_installed()
+        encoder, precision = description.encoder, cast(Literal["float32", "int8"], dtype or "float32")
+        own = jax.device_get({part: params[part] for part in ("embeddings", "encoder")})
+        _check_size(encoder, own)
+        return _Session(encoder, _graph(encoder, own, precision))
+
+
+class _Session:
+    """A graph in ONNX Runtime, on all cores that this process may use."""
+
+    tokens = _BATCH_TOKENS
+
+    def __init__(self, encoder: EncoderConfig, graph: bytes) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        options.enable_mem_pattern = False  # plans memory for each shape, and there are many
+        self._width = encoder.width
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, fields: Batch, /) -> np.ndarray:
+        cells = np.flatnonzero(fields["example_ids"])  # of all tokens, row by row and hence example by example
+        tokens, segments, positions = (fields[name].reshape(-1)[cells] for name in ("tokens", "segments", "positions"))
+        begins = np.flatnonzero(positions == 0)
+        lengths = np.diff(begins, append=len(cells))
+        hidden = np.zeros((fields["tokens"].size, self._width), np.float32)
+        for group in _groups(lengths):
+            columns = np.arange(lengths[group].max())
+            real = columns < lengths[group, None]
+            where = np.where(real, begins[group, None] + columns, begins[group, None])
+            feeds = {"tokens": tokens[where], "segments": segments[where], "lengths": lengths[group].astype(np.int32)}
+            [states] = self._session.run(None, feeds)
+            hidden[cells[where[real]]] = states[real]
+        return hidden.reshape(*fields["tokens"].shape, self._width)
+
+
+def _groups(lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the indices of examples to compute at once, longest first."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        stop = start + max(1, _GROUP_TOKENS // int(lengths[order[start]]))
+        yield order[start:stop]
+        start = stop
+
+
+def _graph(encoder: EncoderConfig, params: Any, dtype: Literal["float32", "int8"]) -> bytes:
+    """Return the graph of an encoder, kept for the next start."""
+    import onnx
+    import onnxruntime
+
+    from bert_jax.convert import encoder_graph as writer
+
+    products: writer.Products = "float32" if dtype == "float32" else "int7" if cpu_features().isdisjoint(_DOT_PRODUCTS) else "int8"
+    digest = hashlib.sha256(repr(encoder).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(f"{path} {leaf.shape} {leaf.dtype}".encode())
+        digest.update(np.ascontiguousarray(leaf))
+    # A graph is only as good as the code that wrote it, whose version may not have changed.
+    digest.update(Path(writer.__file__).read_bytes())
+    name = f"{digest.hexdigest()[:32]}-{products}.onnx"
+    return kept(name, lambda: writer.encoder_graph(encoder, params, products), "graphs", onnx.__version__, onnxruntime.__version__)
+
+
+def _check_installed() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "engine=onnxruntime needs the packages onnx and onnxruntime, which are not installed: pip install onnx onnxruntime."
+        ) from error
+
+
+def _check_size(encoder: EncoderConfig, params: Any) -> None:
+    if (size := sum(leaf.nbytes for leaf in jax.tree.leaves(params))) > _LARGEST_GRAPH:
+        raise InputError(f"The engine onnxruntime holds encoders of up to 2 GiB; this one ({encoder.layers} layers) has {size / 2**30:.1f} GiB. Use engine=jax.")
+
+
+ONNX_RUNTIME = _OnnxRuntime()
