@@ -69,8 +69,10 @@ def answer(group: Sequence[Question], flags: argparse.Namespace) -> None:
     command = flags.parser.prog.split()[-1]
     directory = flags.model
     model = {"directory": str(directory.resolve()), "sha256": model_directory.fingerprint(directory)}
+    # An unfinished file of an earlier version was computed with the defaults, and names no engine.
+    model |= {name: value for name, value in (("engine", flags.engine), ("dtype", flags.dtype)) if value not in ("jax", None)}
     keep_programs()
-    bert = load(directory)
+    bert = load(directory, engine=flags.engine, dtype=flags.dtype)
     # No progress line if the answers are printed to the terminal: they would overwrite each other.
     show_progress = bool(texts.source) and (bool(flags.output) or not sys.stdout.isatty())
     files = {name: on_disk(options[name], "The path") for name in question.files}

@@ -66,7 +66,7 @@ def load(
         InputError: there is no model in the directory (the message lists models below it), no checkpoint, or a checkpoint that does
             not fit the model; or the engine is unknown, cannot compute the model, or is not installed.
     """
-    chosen = find_engine(engine)
+    chosen = find_engine(engine, dtype)
     compute = chosen.compute(compute, dtype)
     mesh = Mesh(np.array(jax.local_devices()), ("data",))
     on_every_device = NamedSharding(mesh, PartitionSpec())

@@ -94,7 +94,10 @@ def _replace(path: Path, *parts: bytes) -> None:
 
 def _limit(root: Path, most: int) -> None:
     """Delete the files that were not used for longest until the others have at most this size."""
-    states = {path: path.stat() for path in root.glob("*/*")}
+    states = {}
+    for path in root.glob("*/*"):
+        with suppress(FileNotFoundError):  # another process deletes files too
+            states[path] = path.stat()
     size = sum(state.st_size for state in states.values())
     for path in sorted(states, key=lambda path: max(states[path].st_atime, states[path].st_mtime)):
         if size <= most:

@@ -1,11 +1,11 @@
 """Keeps the programs that JAX compiles, so that the same command starts faster the next time."""
 
 import jax
-import jaxlib
+from jaxlib import version as jaxlib
 
 from bert_jax.runtime.cache import folder
 
-_LEAST_SECONDS = 0.05
+_LEAST_SECONDS = 0.01
 """Programs that compile faster are not kept; there are hundreds of them."""
 
 

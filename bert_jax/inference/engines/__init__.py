@@ -8,13 +8,14 @@ from bert_jax.inference.engines.xla import JAX
 ENGINES: tuple[Engine, ...] = (JAX, ONNX_RUNTIME)
 
 
-def find_engine(name: str) -> Engine:
-    """Return the engine of this name.
+def find_engine(name: str, dtype: str | None) -> Engine:
+    """Return the engine of this name, which supports the dtype, if one is given.
 
     Raises:
         InputError: there is none.
     """
     for engine in ENGINES:
-        if engine.name == name:
+        if engine.name == name and (dtype is None or dtype in engine.dtypes):
             return engine
-    raise InputError(f"There is no engine {name!r}. The engines are {', '.join(engine.name for engine in ENGINES)}.")
+    known = "; ".join(f"{engine.name} with {' or '.join(engine.dtypes)}" for engine in ENGINES)
+    raise InputError(f"There is no engine {name!r}{f' with dtype {dtype!r}' if dtype else ''}. The engines are {known}.")

@@ -7,7 +7,6 @@ import numpy as np
 
 from bert_jax.config import ComputeConfig
 from bert_jax.data.packing import Batch
-from bert_jax.errors import InputError
 from bert_jax.model.directory import ModelDescription
 
 
@@ -38,7 +37,7 @@ class Engine(ABC):
         """Return how JAX computes what is left to it.
 
         Raises:
-            InputError: the engine does not support these values.
+            InputError: the engine has no use for `compute`.
         """
 
     @abstractmethod
@@ -48,8 +47,3 @@ class Engine(ABC):
         Raises:
             InputError: the engine cannot compute this model, or is not installed.
         """
-
-    def check_dtype(self, dtype: str | None) -> None:
-        """Raise InputError if the engine does not support a dtype."""
-        if dtype is not None and dtype not in self.dtypes:
-            raise InputError(f"The engine {self.name} has no dtype {dtype!r}. Its dtypes are {', '.join(self.dtypes)}.")

@@ -34,7 +34,7 @@ class _OnnxRuntime(Engine):
     name, dtypes = "onnxruntime", ("float32", "int8")
 
     def compute(self, compute: ComputeConfig | None, dtype: str | None) -> ComputeConfig:
-        self.check_dtype(dtype)
+        del dtype
         if compute:
             raise InputError('`compute` is for engine="jax". With engine="onnxruntime", give only `dtype`.')
         return ComputeConfig()
@@ -47,7 +47,7 @@ class _OnnxRuntime(Engine):
         _check_installed()
         encoder, precision = description.encoder, cast(Literal["float32", "int8"], dtype or "float32")
         own = jax.device_get({part: params[part] for part in ("embeddings", "encoder")})
-        _check_size(encoder, own)
+        _check_size(own)
         return _Session(encoder, _graph(encoder, own, precision))
 
 
@@ -102,7 +102,7 @@ def _graph(encoder: EncoderConfig, params: Any, dtype: Literal["float32", "int8"
     digest = hashlib.sha256(repr(encoder).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         digest.update(f"{path} {leaf.shape} {leaf.dtype}".encode())
-        digest.update(np.ascontiguousarray(leaf))
+        digest.update(np.ascontiguousarray(leaf).data)
     # A graph is only as good as the code that wrote it, whose version may not have changed.
     digest.update(Path(writer.__file__).read_bytes())
     name = f"{digest.hexdigest()[:32]}-{products}.onnx"
@@ -110,6 +110,8 @@ def _graph(encoder: EncoderConfig, params: Any, dtype: Literal["float32", "int8"
 
 
 def _check_installed() -> None:
+    # By default, ONNX Runtime reports its use to Microsoft, which nobody asked us for.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -119,9 +121,9 @@ def _check_installed() -> None:
         ) from error
 
 
-def _check_size(encoder: EncoderConfig, params: Any) -> None:
+def _check_size(params: Any) -> None:
     if (size := sum(leaf.nbytes for leaf in jax.tree.leaves(params))) > _LARGEST_GRAPH:
-        raise InputError(f"The engine onnxruntime holds encoders of up to 2 GiB; this one ({encoder.layers} layers) has {size / 2**30:.1f} GiB. Use engine=jax.")
+        raise InputError(f"The engine onnxruntime holds encoders of up to 2 GiB, and this one has {size / 2**30:.1f} GiB. Use engine=jax.")
 
 
 ONNX_RUNTIME = _OnnxRuntime()

@@ -12,7 +12,6 @@ class _Jax(Engine):
     name, dtypes = "jax", ("float32", "bfloat16")
 
     def compute(self, compute: ComputeConfig | None, dtype: str | None) -> ComputeConfig:
-        self.check_dtype(dtype)
         compute = compute or ComputeConfig()
         return dataclasses.replace(compute, dtype=cast(Literal["float32", "bfloat16"], dtype)) if dtype else compute
 
