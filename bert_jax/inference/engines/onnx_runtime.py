@@ -6,9 +6,11 @@ few similar ones costs less than attention across a packed row.
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,46 +41,63 @@ class _OnnxRuntime(Engine):
             raise InputError('`compute` is for engine="jax". With engine="onnxruntime", give only `dtype`.')
         return ComputeConfig()
 
-    def hidden_states(self, description: ModelDescription, params: Any, dtype: str | None) -> "_Session":
+    def hidden_states(self, description: ModelDescription, params: Any, dtype: str | None) -> "_Encoder":
         if description.input.units:
             raise InputError(
                 f"The engine onnxruntime computes models of text; this one reads {description.input.modality} units. Use engine=jax."
             )
         _check_installed()
-        encoder, precision = description.encoder, cast(Literal["float32", "int8"], dtype or "float32")
-        own = jax.device_get({part: params[part] for part in ("embeddings", "encoder")})
+        own = {part: params[part] for part in ("embeddings", "encoder")}
         _check_size(own)
-        return _Session(encoder, _graph(encoder, own, precision))
+        return _Encoder(description.encoder.width, partial(_graph, description.encoder, own, dtype or "float32"))
 
 
-class _Session:
+class _Encoder:
     """A graph in ONNX Runtime, on all cores that this process may use."""
 
     tokens = _BATCH_TOKENS
 
-    def __init__(self, encoder: EncoderConfig, graph: bytes) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        options.enable_mem_pattern = False  # plans memory for each shape, and there are many
-        self._width = encoder.width
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    def __init__(self, width: int, graph: Callable[[], bytes]) -> None:
+        """`graph` returns the graph; called again if the number of texts later calls for another use of the cores."""
+        self._width, self._graph = width, graph
+        self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self._cores)
+        self._sessions: dict[int, Any] = {}
 
     def __call__(self, fields: Batch, /) -> np.ndarray:
         cells = np.flatnonzero(fields["example_ids"])  # of all tokens, row by row and hence example by example
         tokens, segments, positions = (fields[name].reshape(-1)[cells] for name in ("tokens", "segments", "positions"))
         begins = np.flatnonzero(positions == 0)
         lengths = np.diff(begins, append=len(cells))
-        hidden = np.zeros((fields["tokens"].size, self._width), np.float32)
+        feeds, places = [], []
         for group in _groups(lengths):
             columns = np.arange(lengths[group].max())
             real = columns < lengths[group, None]
             where = np.where(real, begins[group, None] + columns, begins[group, None])
-            feeds = {"tokens": tokens[where], "segments": segments[where], "lengths": lengths[group].astype(np.int32)}
-            [states] = self._session.run(None, feeds)
-            hidden[cells[where[real]]] = states[real]
+            feeds.append({"tokens": tokens[where], "segments": segments[where], "lengths": lengths[group].astype(np.int32)})
+            places.append((real, cells[where[real]]))
+        hidden = np.zeros((fields["tokens"].size, self._width), np.float32)
+        for (real, own), states in zip(places, self._states(feeds), strict=True):
+            hidden[own] = states[real]
         return hidden.reshape(*fields["tokens"].shape, self._width)
+
+    def _states(self, feeds: list[dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
+        """Compute many groups one per core, which never wait for each other, and few with all cores on each."""
+        many = len(feeds) >= 2 * self._cores
+        session = self._session(1 if many else self._cores)
+        return (self._pool.map if many else map)(lambda feed: session.run(None, feed)[0], feeds)
+
+    def _session(self, threads: int) -> Any:
+        import onnxruntime
+
+        if threads not in self._sessions:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.enable_mem_pattern = False  # plans memory for each shape, and there are many
+            # Waiting threads would take cores from the tokenizer and from JAX.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            self._sessions[threads] = onnxruntime.InferenceSession(self._graph(), options, providers=["CPUExecutionProvider"])
+        return self._sessions[threads]
 
 
 def _groups(lengths: np.ndarray) -> Iterator[np.ndarray]:
@@ -91,13 +110,14 @@ def _groups(lengths: np.ndarray) -> Iterator[np.ndarray]:
         start = stop
 
 
-def _graph(encoder: EncoderConfig, params: Any, dtype: Literal["float32", "int8"]) -> bytes:
+def _graph(encoder: EncoderConfig, params: Any, dtype: str) -> bytes:
     """Return the graph of an encoder, kept for the next start."""
     import onnx
     import onnxruntime
 
     from bert_jax.convert import encoder_graph as writer
 
+    params = jax.device_get(params)
     products: writer.Products = "float32" if dtype == "float32" else "int7" if cpu_features().isdisjoint(_DOT_PRODUCTS) else "int8"
     digest = hashlib.sha256(repr(encoder).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
