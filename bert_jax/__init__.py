@@ -23,9 +23,15 @@ moved.install()
 
 
 def load(
-    path: str | Path, compute: ComputeConfig | None = None, tasks: Sequence[Task] = (), modalities: Sequence[Modality[Any, Any]] = ()
+    path: str | Path,
+    compute: ComputeConfig | None = None,
+    tasks: Sequence[Task] = (),
+    modalities: Sequence[Modality[Any, Any]] = (),
+    *,
+    engine: str = "jax",
+    dtype: str | None = None,
 ) -> Bert:
     """Load a trained model for inference; shorthand for `bert_jax.inference.load`."""
     from bert_jax import inference  # imports JAX, which `import bert_jax` should not have to wait for
 
-    return inference.load(path, compute, tasks, modalities)
+    return inference.load(path, compute, tasks, modalities, engine=engine, dtype=dtype)

@@ -179,8 +179,8 @@ def test_memory_does_not_grow_with_the_file(tiny_pretrained, tmp_path, monkeypat
     monkeypatch.setattr("bert_jax.cli.predict.CHUNK", 64)
     fill_mask, chunks = Bert.fill_mask, itertools.count()
 
-    def load_and_watch(path: Path) -> Bert:
-        bert = bert_jax.load(path)
+    def load_and_watch(path: Path, **options) -> Bert:
+        bert = bert_jax.load(path, **options)
         tracemalloc.start()
         return bert
 

@@ -1,6 +1,8 @@
 """The command line: what it prints and writes, and its exit statuses."""
 
 import argparse
+import atexit
+import gc
 import io
 import json
 import subprocess
@@ -12,7 +14,7 @@ import pytest
 from command_line import failure, json_lines, ok
 
 import bert_jax
-from bert_jax.cli.program import config_overrides, main, run_command
+from bert_jax.cli.program import collect_rarely, config_overrides, main, run_command
 from bert_jax.errors import InputError, Interrupted, TrainingError
 from bert_jax.modalities.text.tokenizer import Tokenizer
 
@@ -223,3 +225,14 @@ def test_a_former_name_of_a_value_is_pointed_out(tmp_path):
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 2 and "accumulation is now pretrain.gradient_accumulation_steps" in ran.stderr
     assert "gradient_accumulation_steps=3 is invalid" in ran.stderr.splitlines()[-1]
+
+
+def test_a_process_looks_for_garbage_rarely_and_not_at_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+    thresholds, at_exit = gc.get_threshold(), []
+    monkeypatch.setattr(atexit, "register", at_exit.append)
+    try:
+        collect_rarely()
+        assert gc.get_threshold()[0] > 10 * thresholds[0] and gc.get_threshold()[1:] == thresholds[1:]
+    finally:
+        gc.set_threshold(*thresholds)
+    assert at_exit == [gc.freeze]

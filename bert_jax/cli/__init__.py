@@ -1,5 +1,5 @@
 """The command line: `python -m bert_jax COMMAND` and `train.py`."""
 
-from bert_jax.cli.program import main, train
+from bert_jax.cli.program import collect_rarely, main, train
 
-__all__ = ["main", "train"]
+__all__ = ["collect_rarely", "main", "train"]

@@ -40,6 +40,17 @@ def _add_inputs(command: argparse.ArgumentParser, question: Question) -> None:
         help=f"write to this .jsonl{' or .npy' * question.vectors} file instead of the terminal; run the same command again to "
         "resume an interrupted one",
     )
+    command.add_argument(
+        "--engine",
+        default="jax",
+        metavar="NAME",
+        help="what computes the encoder: jax, or onnxruntime, which is faster on CPUs (default: %(default)s)",
+    )
+    command.add_argument(
+        "--dtype",
+        metavar="TYPE",
+        help="of matrix products: float32 or bfloat16 with jax, float32 or int8 with onnxruntime (default: float32)",
+    )
     command.add_argument("--json", action="store_true", help="print JSON, one line per input")
     if of_pairs:
         second = "the column that holds the second sentence or path (default: %(default)s)"

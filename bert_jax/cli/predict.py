@@ -17,6 +17,7 @@ from bert_jax.errors import InputError, Interrupted, as_typed
 from bert_jax.inference import CHUNK, Bert, TextError, TruncationWarning, load
 from bert_jax.inference.answer_files import Answer, AnswerFile, Output, Terminal, check_output, count_texts, json_line, read_texts
 from bert_jax.model import directory as model_directory
+from bert_jax.runtime.programs import keep_programs
 from bert_jax.runtime.progress import WorkProgress
 from bert_jax.storage.files import on_disk, resolve_path
 from bert_jax.tasks.question import Question
@@ -68,7 +69,10 @@ def answer(group: Sequence[Question], flags: argparse.Namespace) -> None:
     command = flags.parser.prog.split()[-1]
     directory = flags.model
     model = {"directory": str(directory.resolve()), "sha256": model_directory.fingerprint(directory)}
-    bert = load(directory)
+    # An unfinished file of an earlier version was computed with the defaults, and names no engine.
+    model |= {name: value for name, value in (("engine", flags.engine), ("dtype", flags.dtype)) if value not in ("jax", None)}
+    keep_programs()
+    bert = load(directory, engine=flags.engine, dtype=flags.dtype)
     # No progress line if the answers are printed to the terminal: they would overwrite each other.
     show_progress = bool(texts.source) and (bool(flags.output) or not sys.stdout.isatty())
     files = {name: on_disk(options[name], "The path") for name in question.files}

@@ -4,6 +4,8 @@ Each command imports what it needs when it runs, so that `--help` responds immed
 """
 
 import argparse
+import atexit
+import gc
 import io
 import os
 import shlex
@@ -22,6 +24,7 @@ from bert_jax.cli.serving import add_serving_commands
 from bert_jax.config.renamed import RenamedWarning
 from bert_jax.errors import InputError, Interrupted, TrainingError, storage_failure
 
+_OBJECTS_PER_COLLECTION = 50_000
 INPUT_ERROR, TRAINING_ERROR, INTERRUPTED, PIPE_CLOSED = 2, 1, 128, 141
 
 
@@ -37,6 +40,16 @@ def train(arguments: Sequence[str] | None = None) -> int:
     training.add_arguments(parser)
     given = sys.argv[1:] if arguments is None else arguments
     return _run(parser, given, shlex.join(["python", "train.py", *given]))
+
+
+def collect_rarely() -> None:
+    """Have Python look for unreachable objects less often, and not at exit; called once, when a process starts.
+
+    Importing JAX and tracing a model make some 500,000 objects, all of which remain. Walking through them again and again takes
+    0.7 of 3.1 seconds of a command that classifies two texts.
+    """
+    gc.set_threshold(_OBJECTS_PER_COLLECTION, *gc.get_threshold()[1:])
+    atexit.register(gc.freeze)
 
 
 def _run(parser: argparse.ArgumentParser, given: Sequence[str], typed: str) -> int:

@@ -29,8 +29,6 @@ from bert_jax.tasks import TASKS
 from bert_jax.tasks.base import Task
 from bert_jax.tasks.published import BARE, ENCODER, REFUSED, Published
 from bert_jax.tasks.stored import build, parameter_shapes
-from bert_jax.training.checkpoints.saving import Checkpoints, check_name
-from bert_jax.training.state import TrainState
 
 CONFIG, ORIGIN, ADAPTER = "config.json", "import.json", "adapter_config.json"
 
@@ -126,6 +124,10 @@ def import_model(
     Raises:
         InputError: `directory` is not empty; see also `read_source`.
     """
+    # Imported here, because reading a model should not wait for Optax.
+    from bert_jax.training.checkpoints.saving import Checkpoints, check_name
+    from bert_jax.training.state import TrainState
+
     directory = resolve_path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} already exists and is not an empty directory: choose another one.")

@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bert_jax.config import ComputeConfig
 from bert_jax.convert.imports import is_foreign, read_source
 from bert_jax.inference.chunks import MEMORY_ADVICE
+from bert_jax.inference.engines import find_engine
 from bert_jax.inference.model import Model, Single
 from bert_jax.modalities.base import Modality
 from bert_jax.model.directory import finished
@@ -41,7 +42,13 @@ class UnusedTensorsWarning(UserWarning):
 
 
 def load(
-    path: str | Path, compute: ComputeConfig | None = None, tasks: Sequence[Task] = (), modalities: Sequence[Modality[Any, Any]] = ()
+    path: str | Path,
+    compute: ComputeConfig | None = None,
+    tasks: Sequence[Task] = (),
+    modalities: Sequence[Modality[Any, Any]] = (),
+    *,
+    engine: str = "jax",
+    dtype: str | None = None,
 ) -> "Bert":
     """Load a model for inference: the directory of a stage, such as `runs/demo/pretrain`, or a model from another library.
 
@@ -54,11 +61,17 @@ def load(
         compute: how to compute the model, for example its data type.
         tasks: tasks that are not part of this package, for models trained on them.
         modalities: modalities that are not part of this package, for models that read them.
+        engine: what computes the encoder: `jax`, or `onnxruntime`, which is faster on CPUs and converts the model by itself (needs the
+            packages onnx and onnxruntime). The heads are computed by JAX.
+        dtype: of matrix products: `float32` or `bfloat16` with JAX, `float32` or `int8` with ONNX Runtime; None for that of `compute`, or
+            float32. With int8, answers are approximate, and depend a little on the texts that are computed beside a text.
 
     Raises:
         InputError: there is no model in the directory (the message lists models below it), no checkpoint, or a checkpoint that does
-            not fit the model.
+            not fit the model; or the engine is unknown, cannot compute the model, or is not installed.
     """
+    chosen = find_engine(engine, dtype)
+    compute = chosen.compute(compute, dtype)
     mesh = Mesh(np.array(jax.local_devices()), ("data",))
     on_every_device = NamedSharding(mesh, PartitionSpec())
     with memory_advice("loading the model", MEMORY_ADVICE):
@@ -72,9 +85,9 @@ def load(
         else:
             description, tokenizer, params = load_model(resolve_path(path), on_every_device, tasks, modalities)
             result = finished(resolve_path(path)) or {}
-    compute = resolve_compute(compute or ComputeConfig(), description.encoder, (), platform(mesh))
+    compute = resolve_compute(compute, description.encoder, (), platform(mesh))
     model = build(description, tokenizer.vocab_size, compute, others=tasks)
-    return Bert(description, tokenizer, model, params, mesh, tasks, result)
+    return Bert(description, tokenizer, model, params, mesh, tasks, result, chosen.hidden_states(description, params, dtype))
 
 
 class Bert(Model):

@@ -10,6 +10,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.data.queries import BatchShapes, PackedBatch, Queries, packed_batches
 from bert_jax.data.reader import MaskingTokens
+from bert_jax.errors import InputError
+from bert_jax.inference.engines.base import HiddenStates
 from bert_jax.model.pooling import pool
 from bert_jax.runtime.ahead import Finish
 
@@ -31,11 +33,12 @@ class Forward:
         shapes: the batch shapes.
     """
 
-    def __init__(self, model: Any, params: Any, special: MaskingTokens, mesh: Mesh) -> None:
-        """Rows are sharded along the single axis of the mesh."""
+    def __init__(self, model: Any, params: Any, special: MaskingTokens, mesh: Mesh, hidden_states: HiddenStates | None = None) -> None:
+        """Rows are sharded along the single axis of the mesh. `hidden_states` encodes batches, if another engine than JAX does."""
         self.params = params
-        self.shapes = BatchShapes(mesh.size, _TOKENS.get(mesh.devices.flat[0].platform, _ACCELERATOR_TOKENS))
-        self.model, self._special = model, special
+        tokens = _TOKENS.get(mesh.devices.flat[0].platform, _ACCELERATOR_TOKENS)
+        self.shapes = BatchShapes(mesh.size, hidden_states.tokens if hidden_states else tokens)
+        self.model, self._special, self._hidden_states = model, special, hidden_states
         self._rows = NamedSharding(mesh, PartitionSpec("data"))
 
     def vectors(self, queries: Queries, modes: tuple[str, ...], layer: int | None, skipped: int = 0) -> Finish[np.ndarray]:
@@ -46,7 +49,12 @@ class Forward:
             modes: the poolings, whose vectors are concatenated.
             layer: the layer whose hidden states are pooled, 0 for the embeddings; None for the last layer.
             skipped: how many of the first tokens of each example, starting with [CLS], to exclude.
+
+        Raises:
+            InputError: `layer` is given, but the engine returns the states of the last layer only.
         """
+        if layer is not None and self._hidden_states:
+            raise InputError('This engine computes the last layer only. For the hidden states of another layer, load with engine="jax".')
 
         def work(batch: Any) -> jax.Array:
             hidden = self.encode(batch, layer)
@@ -62,7 +70,8 @@ class Forward:
     def _dispatch(self, queries: Queries) -> Iterator[tuple[PackedBatch, Any]]:
         """Yield each batch on the host, and its fields on the devices."""
         for packed in packed_batches(queries, self._special, self.shapes):
-            yield packed, jax.device_put(packed.fields, self._rows)
+            fields = packed.fields | {"hidden": self._hidden_states(packed.fields)} if self._hidden_states else packed.fields
+            yield packed, jax.device_put(fields, self._rows)
 
     def per_example(self, queries: Queries, work: Callable[[Any], jax.Array]) -> Finish[np.ndarray]:
         """Apply `work`, which returns [B, E, ...] for a batch, and return its result for each example: [n, ...]."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bert_jax.config import EncoderConfig
 from bert_jax.errors import InputError
 from bert_jax.inference.chunks import ChunkedAsk
+from bert_jax.inference.engines.base import HiddenStates
 from bert_jax.inference.forward import Forward
 from bert_jax.modalities.media.items import Half, Item, Masked
 from bert_jax.model.directory import ModelDescription
@@ -42,14 +43,15 @@ class Model:
         mesh: Mesh,
         tasks: Sequence[Task] = (),
         result: Mapping[str, Any] = MappingProxyType({}),
+        hidden_states: HiddenStates | None = None,
     ) -> None:
-        """Wrap a model; use `load` to create one. Rows are sharded along the single axis of the mesh."""
+        """Wrap a model; use `load` to create one. See also `Forward`."""
         self.config: EncoderConfig = description.encoder
         self.tokenizer = tokenizer
         self.labels = description.labels
         self.truncated = 0
         self._tasks = tasks
-        self._model = Loaded(Forward(model, params, tokenizer, mesh), tokenizer, description, result)
+        self._model = Loaded(Forward(model, params, tokenizer, mesh, hidden_states), tokenizer, description, result)
 
     @property
     def params(self) -> Any:

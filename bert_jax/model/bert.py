@@ -49,7 +49,12 @@ class BertModel(nn.Module):
         self.encoder = Encoder(self.config, self.compute)
 
     def encode(self, batch: Batch, keys: jax.Array | None = None, every_layer: bool = False) -> tuple[jax.Array, jax.Array | None]:
-        """Return the hidden states [B, L, D] of a batch and, if `every_layer`, those of the embeddings and all layers [N + 1, B, L, D]."""
+        """Return the hidden states [B, L, D] of a batch and, if `every_layer`, those of the embeddings and all layers [N + 1, B, L, D].
+
+        A batch that has them as the field `hidden` was encoded by another inference engine.
+        """
+        if "hidden" in batch:
+            return batch["hidden"], None
         vector_keys, layer_keys = split_rows(with_generator(keys, self.compute.random_bits), 2)
         vectors = self.embeddings(**{name: batch[name] for name in self.embeddings.reads}, keys=vector_keys)
         hidden, states = self.encoder(vectors, batch["example_ids"], layer_keys, every_layer)

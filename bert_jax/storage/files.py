@@ -88,8 +88,12 @@ def disk_folder(directory: Path) -> Path:
     """Return the directory itself if it is on disk, or this host's cache folder for files that cannot be read from a bucket."""
     if not _in_bucket(directory):
         return directory
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return cache / "bert_jax" / str(directory).replace("://", "/")
+    return user_cache() / str(directory).replace("://", "/")
+
+
+def user_cache() -> Path:
+    """Return this user's cache folder for bert_jax, which may not exist: in $XDG_CACHE_HOME or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bert_jax"
 
 
 def make_directory(directory: Path) -> None:

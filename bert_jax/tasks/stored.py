@@ -42,7 +42,8 @@ def parameter_shapes(description: ModelDescription, vocab_size: int, others: Ite
 
 @lru_cache(maxsize=16)
 def _shapes(model: Any, units: int) -> Any:
-    return jax.eval_shape(model.init, jax.random.key(0), zero_row(units))["params"]
+    # Everything inside, so that nothing is compiled.
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), zero_row(units)))["params"]
 
 
 def load_model(

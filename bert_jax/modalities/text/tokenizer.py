@@ -96,7 +96,6 @@ class Tokenizer(StringQueries):
         special_ids: these five ids, in this order.
         lowercase: whether text is lowercased.
         max_word_length: longer words, in characters, become [UNK]; None for character vocabularies.
-        ordinary_ids: int32, all ids that are neither special nor [unusedN] tokens.
         fingerprint: SHA-256 of everything that determines the encoding.
     """
 
@@ -129,11 +128,13 @@ class Tokenizer(StringQueries):
         self.max_word_length: int | None = None if self._characters else backend.model.max_input_chars_per_word
         self._starts = np.ones(self.vocab_size, np.bool_)
         self._starts[[i for token, i in vocabulary.items() if token.startswith("##") and token != "##"]] = False
-        special = {*self.special_ids, *(i for i, token in backend.get_added_tokens_decoder().items() if token.special)}
-        self.ordinary_ids: Ids = np.array(
-            sorted(i for token, i in vocabulary.items() if i not in special and not UNUSED.fullmatch(token)), np.int32
-        )
         self.fingerprint = hashlib.sha256(json.dumps(self._state(), sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def ordinary_ids(self) -> Ids:
+        """int32, all ids that are neither special nor [unusedN] tokens."""
+        special = {*self.special_ids, *(i for i, token in self._backend.get_added_tokens_decoder().items() if token.special)}
+        return np.array(sorted(i for token, i in self._vocabulary.items() if i not in special and not UNUSED.fullmatch(token)), np.int32)
 
     @classmethod
     def train(cls, texts: Iterable[str], config: VocabularyConfig, show_progress: bool = True) -> Self:
