@@ -1,4 +1,5 @@
-"""Requests per second and latency of servers of the same embedding model: bert_jax's, and sentence-transformers behind FastAPI.
+"""Requests per second and latency of servers of the same embedding model: bert_jax's with JAX and with ONNX Runtime, and
+sentence-transformers behind FastAPI.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/serving.py --model=downloads/all-MiniLM-L6-v2 --texts=texts.txt --output=benchmarks/results/serving
@@ -92,14 +93,15 @@ def main() -> None:
 
 def command(name: str, model: Path, port: int, folder: Path) -> Sequence[str]:
     """The command that starts a server."""
-    if name == "bert_jax":
-        return [sys.executable, "-m", "bert_jax", "serve", str(model), f"--port={port}", "--warm-up", "--truncate"]
+    if name in OURS:
+        return [sys.executable, "-m", "bert_jax", "serve", str(model), f"--port={port}", "--warm-up", "--truncate", *OURS[name]]
     script = folder / "usual.py"
     script.write_text(USUAL.format(cores=CORES), encoding="utf-8")
     return [sys.executable, str(script), str(model), str(port)]
 
 
-SERVERS = ("bert_jax", "sentence-transformers")
+OURS = {"bert_jax": (), "bert_jax, ONNX Runtime": ("--engine=onnxruntime",), "bert_jax, int8": ("--engine=onnxruntime", "--dtype=int8")}
+SERVERS = (*OURS, "sentence-transformers")
 
 
 @contextmanager

@@ -33,3 +33,18 @@ def disk(text: str) -> Path:
         return on_disk(text, "The path")
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def add_engine(command: argparse.ArgumentParser) -> None:
+    """Add --engine and --dtype to a command that loads a model."""
+    command.add_argument(
+        "--engine",
+        default="jax",
+        metavar="NAME",
+        help="what computes the encoder: jax, or onnxruntime, which is faster on CPUs (default: %(default)s)",
+    )
+    command.add_argument(
+        "--dtype",
+        metavar="TYPE",
+        help="of matrix products: float32 or bfloat16 with jax, float32 or int8 with onnxruntime (default: float32)",
+    )

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from bert_jax.cli.arguments import Add, anywhere, disk
+from bert_jax.cli.arguments import Add, add_engine, anywhere, disk
 from bert_jax.tasks import COMMON_QUESTIONS, questions
 from bert_jax.tasks.question import Question
 
@@ -40,17 +40,7 @@ def _add_inputs(command: argparse.ArgumentParser, question: Question) -> None:
         help=f"write to this .jsonl{' or .npy' * question.vectors} file instead of the terminal; run the same command again to "
         "resume an interrupted one",
     )
-    command.add_argument(
-        "--engine",
-        default="jax",
-        metavar="NAME",
-        help="what computes the encoder: jax, or onnxruntime, which is faster on CPUs (default: %(default)s)",
-    )
-    command.add_argument(
-        "--dtype",
-        metavar="TYPE",
-        help="of matrix products: float32 or bfloat16 with jax, float32 or int8 with onnxruntime (default: float32)",
-    )
+    add_engine(command)
     command.add_argument("--json", action="store_true", help="print JSON, one line per input")
     if of_pairs:
         second = "the column that holds the second sentence or path (default: %(default)s)"

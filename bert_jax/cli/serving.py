@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from bert_jax.cli.arguments import Add, disk
+from bert_jax.cli.arguments import Add, add_engine, disk
 from bert_jax.errors import InputError
 
 KEY_VARIABLE = "BERT_JAX_API_KEY"
@@ -30,6 +30,7 @@ def add_serving_commands(add: Add) -> None:
         "--api-key-file", type=disk, metavar="FILE", help=f"clients must send the key in this file, or that in the variable {KEY_VARIABLE}"
     )
     command.add_argument("--truncate", action="store_true", help="truncate texts that are too long instead of refusing them")
+    add_engine(command)
     for flag, default, meaning in (
         ("--max-texts", 256, "texts of a request"),
         ("--max-tokens", 65536, "tokens of a request"),
@@ -65,6 +66,8 @@ def _serve(flags: argparse.Namespace) -> None:
     if flags.max_wait_ms < 0:
         raise InputError(f"--max-wait-ms must not be negative, not {flags.max_wait_ms}.")
     options = Options(
+        flags.engine,
+        flags.dtype,
         _key(flags.api_key_file),
         flags.warm_up,
         Limits(flags.max_wait_ms / 1000, flags.batch_texts, flags.max_waiting),

@@ -38,11 +38,14 @@ class Served:
     Attributes:
         name: its name in requests and answers.
         model: the loaded model; only its vocabulary and description are used outside its queue.
+        dtype: the type of the matrix products.
         queue: the requests that wait for it.
     """
 
-    def __init__(self, name: str, model: Bert, batches: Limits, requests: RequestLimits, observe: Callable[[int], None]) -> None:
-        self.name, self.model, self._limits = name, model, requests
+    def __init__(
+        self, name: str, model: Bert, batches: Limits, requests: RequestLimits, observe: Callable[[int], None], dtype: str = "float32"
+    ) -> None:
+        self.name, self.model, self._limits, self.dtype = name, model, requests, dtype
         self.queue = Batcher(model, batches, observe)
 
     @property

@@ -10,6 +10,7 @@ from pathlib import Path
 from bert_jax import __version__
 from bert_jax.errors import InputError, as_typed
 from bert_jax.inference import TruncationWarning, load
+from bert_jax.runtime.programs import keep_programs
 from bert_jax.serving.app import make_app
 from bert_jax.serving.batching import Limits
 from bert_jax.serving.limits import ConnectionLimits
@@ -25,12 +26,15 @@ class Options:
     """How a server answers.
 
     Attributes:
+        engine, dtype: what computes the encoders; see `bert_jax.load`.
         key: the API key that clients must send, or an empty string for none.
         warm_up: whether to compile all programs before the first request.
         batches: how requests are collected.
         requests, connections: the limits.
     """
 
+    engine: str = "jax"
+    dtype: str | None = None
     key: str = ""
     warm_up: bool = False
     batches: Limits = field(default_factory=Limits)
@@ -50,6 +54,7 @@ def serve(models: Sequence[str], host: str, port: int, options: Options) -> None
         InputError: the address cannot be used, there is no model, or two have the same name.
     """
     named = name_models(models)
+    keep_programs()
     with listen(host, port) as bound:  # before the models are loaded, which takes longer
         _serve(named, host, bound, options)
     print("stopped", flush=True)
@@ -60,7 +65,8 @@ def _serve(named: Mapping[str, str], host: str, bound: socket.socket, options: O
     warnings.simplefilter("ignore", TruncationWarning)  # requests that do not allow it are refused
     found = []
     for name, path in named.items():
-        one = Served(name, load(path), options.batches, options.requests, metrics.batches(name))
+        bert = load(path, engine=options.engine, dtype=options.dtype)
+        one = Served(name, bert, options.batches, options.requests, metrics.batches(name), options.dtype or "float32")
         metrics.watch(name, lambda queue=one.queue: queue.waiting)  # type: ignore[misc]
         found.append(one)
         print(as_typed(f"{name}: {one.model.noun}, {path}; answers {', '.join(route(question) for question in one.questions)}"), flush=True)

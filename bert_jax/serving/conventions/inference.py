@@ -150,7 +150,7 @@ def _add_descriptions(router: APIRouter, models: Models, limits: RequestLimits, 
             names = {str(index): label for index, label in enumerate(labels)}
             kind = {"classifier": {"id2label": names, "label2id": {label: index for index, label in enumerate(labels)}}}
         return {
-            "model_id": model.name, "model_sha": None, "model_dtype": "float32", "model_type": kind,
+            "model_id": model.name, "model_sha": None, "model_dtype": model.dtype, "model_type": kind,
             "max_concurrent_requests": limits.texts, "max_input_length": model.model.max_tokens("embed"),
             "max_batch_tokens": limits.tokens, "max_batch_requests": None, "max_client_batch_size": limits.texts,
             "auto_truncate": limits.truncate, "tokenization_workers": 1, "version": version, "sha": None, "docker_label": None,
