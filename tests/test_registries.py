@@ -10,7 +10,9 @@ from bert_jax.tasks import TASKS, choices, questions
 from bert_jax.tasks.base import FinetuningTask
 
 PACKAGE = Path(bert_jax.__file__).parent
-SHARED_BY_TASKS = {"base", "display", "embedding", "numbers", "pooled", "published", "question", "scores", "similar", "spread", "stored"}
+SHARED_BY_TASKS = {
+    "attention", "base", "display", "embedding", "numbers", "pooled", "published", "question", "scores", "similar", "spread", "stored"
+}  # fmt: skip
 
 
 def members(folder: str) -> set[str]:

@@ -60,6 +60,12 @@ class BertModel(nn.Module):
         hidden, states = self.encoder(vectors, batch["example_ids"], layer_keys, every_layer)
         return hidden, None if states is None else jnp.concatenate([vectors[None], states])
 
+    def queries_and_keys(self, batch: Batch) -> jax.Array:
+        """Return the queries and keys of every layer, float32 [B, L, N, 2, D]; those of the H heads are consecutive in D."""
+        _, states = self.encode(batch, every_layer=True)
+        assert states is not None
+        return self.encoder.queries_and_keys(states[:-1])
+
 
 class PretrainingModel(BertModel):
     """BERT with its two pre-training heads (Devlin et al. 2019, section 3.1)."""
