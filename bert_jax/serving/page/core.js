@@ -80,11 +80,16 @@ function unitsOf(text, tokens) {
   for (const token of tokens) {
     if (token.start === null || token.stop <= token.start) continue;
     const last = units.at(-1);
-    const piece = last && !last.special && !token.special && token.start === last.stop && token.text.startsWith("##");
+    const fixed = token.special && token.text === "[MASK]"; // typed as such
+    const piece = last && !last.fixed && !fixed && token.start === last.stop && token.text.startsWith("##");
     if (last && (piece || token.start < last.stop || !whole.has(token.start))) {
       last.stop = Math.max(last.stop, token.stop);
       last.pieces.push(token);
-    } else units.push({ start: token.start, stop: token.stop, special: token.special, pieces: [token] });
+    } else units.push({ start: token.start, stop: token.stop, fixed, pieces: [token] });
+  }
+  for (const unit of units) {
+    while (!whole.has(unit.start)) unit.start--;
+    while (!whole.has(unit.stop)) unit.stop++; // accents that the vocabulary leaves out
   }
   return units;
 }

@@ -56,7 +56,8 @@ function attentionSection(models) {
     }
     const rows = weights();
     buttons.forEach((button, index) => button.setAttribute("aria-pressed", index === chosen));
-    shown.replaceChildren(lines(rows), map(rows));
+    const most = Math.max(...rows.flat());
+    shown.replaceChildren(lines(rows, most), map(rows, most));
     if (chosen < 0) {
       spoken.textContent = "";
       return;
@@ -65,21 +66,22 @@ function attentionSection(models) {
     spoken.textContent = word("looks", found.tokens[chosen], order.map((index) => `${found.tokens[index]} ${percent(rows[chosen][index])}`).join(", "));
   }
 
-  function lines(rows) {
+  // Everything is drawn relative to the greatest weight, which the caption tells.
+  function lines(rows, most) {
     const count = rows.length, step = 22, place = (index) => 16 + step * index;
     const pairs = rows.flatMap((row, from) => row.map((weight, to) => ({ weight, from, to }))).filter(({ from }) => chosen < 0 || from === chosen);
     const strongest = pairs.sort((a, b) => b.weight - a.weight).slice(0, MOST_LINES).filter(({ weight }) => weight > 0.01).reverse();
     const names = (x, anchor, marked) => found.tokens.map((token, index) =>
-      make("text", { x, y: place(index) + 5, "text-anchor": anchor, class: marked && index === chosen ? "name chosen" : "name" }, token));
-    return make("figure", {}, make("svg", { viewBox: `0 0 320 ${step * count + 10}`, role: "img", "aria-label": word("linesOf") },
-      ...strongest.map(({ weight, from, to }) => make("line", { x1: 100, y1: place(from), x2: 220, y2: place(to), class: "look", "stroke-opacity": weight, "stroke-width": 1 + 3 * weight })),
-      ...names(92, "end", true), ...names(228, "start", false)), make("figcaption", {}, word("linesOf")));
+      make("text", { x, y: place(index) + 5, "text-anchor": anchor, "font-size": 13, class: marked && index === chosen ? "name chosen" : "name" }, token));
+    return make("figure", {}, make("svg", { viewBox: `0 0 320 ${step * count + 10}`, role: "img", "aria-label": word("linesOf", percent(most)) },
+      ...strongest.map(({ weight, from, to }) => make("line", { x1: 100, y1: place(from), x2: 220, y2: place(to), class: "look", "stroke-opacity": weight / most, "stroke-width": 1 + (2 * weight) / most })),
+      ...names(92, "end", true), ...names(228, "start", false)), make("figcaption", {}, word("linesOf", percent(most))));
   }
 
-  function map(rows) {
+  function map(rows, most) {
     const count = rows.length, edge = 64, size = 240 / count, whole = edge + 244;
     const cells = rows.flatMap((row, y) => row.map((weight, x) =>
-      make("rect", { x: edge + size * x, y: edge + size * y, width: size, height: size, class: "cell", "fill-opacity": weight })));
+      make("rect", { x: edge + size * x, y: edge + size * y, width: size, height: size, class: "cell", "fill-opacity": weight / most })));
     const font = Math.min(12, size), middle = (index) => edge + size * (index + 0.5);
     const names = found.tokens.flatMap((token, index) => [
       make("text", { x: edge - 4, y: middle(index) + font / 3, "text-anchor": "end", "font-size": font, class: index === chosen ? "name chosen" : "name" }, token),
@@ -87,8 +89,8 @@ function attentionSection(models) {
     ]);
     const box = make("rect", { x: edge, y: edge, width: 240, height: 240, class: "frame" });
     const row = chosen < 0 ? [] : [make("rect", { x: edge, y: edge + size * chosen, width: 240, height: size, class: "frame chosen" })];
-    return make("figure", {}, make("svg", { viewBox: `0 0 ${whole} ${whole}`, role: "img", "aria-label": word("mapOf") }, box, ...cells, ...names, ...row),
-      make("figcaption", {}, word("mapOf")));
+    return make("figure", {}, make("svg", { viewBox: `0 0 ${whole} ${whole}`, role: "img", "aria-label": word("mapOf", percent(most)) }, box, ...cells, ...names, ...row),
+      make("figcaption", {}, word("mapOf", percent(most))));
   }
 
   return { node: own.node, begin: async () => { if (!head.children.length) choices(); input.value ||= (await examplesFor(own.model())).text; update(0); } };

@@ -21,7 +21,7 @@ function fillSection(models) {
     text = input.value;
   }
 
-  const isMasked = (unit) => unit.special || masks.has(unit.start);
+  const isMasked = (unit) => unit.fixed || masks.has(unit.start);
 
   async function work(signal) {
     text = input.value;
@@ -101,7 +101,7 @@ function fillSection(models) {
 
   function toggle(button) {
     const unit = units[buttons.indexOf(button)];
-    if (unit.special) return;
+    if (unit.fixed) return;
     if (!masks.delete(unit.start)) masks.add(unit.start);
     guesses.delete(unit.start);
     paint();
@@ -117,8 +117,8 @@ function fillSection(models) {
       button.classList.toggle("masked", masked);
       button.setAttribute("aria-pressed", masked);
       button.textContent = masked ? (found ? found.map((mask) => bare(mask[0].token)).join("") : "…") : shown;
-      const says = [unit.special ? word("masked") : shown];
-      if (masked && !unit.special) says.push(word("masked"));
+      const says = [unit.fixed ? word("masked") : shown];
+      if (masked && !unit.fixed) says.push(word("masked"));
       if (found) says.push(word("guess", button.textContent, found.map((mask) => percent(mask[0].probability)).join(", ")));
       if (amount !== undefined) says.push(word("surprisal", amount.toFixed(1)));
       button.setAttribute("aria-label", says.join(", "));
@@ -128,10 +128,10 @@ function fillSection(models) {
     const chosen = units.filter(isMasked);
     clear.hidden = !masks.size;
     blanks.replaceChildren(...chosen.flatMap((unit, index) => (guesses.get(unit.start) ?? []).map((mask, piece) => {
-      const was = unit.special ? "" : bare(unit.pieces[piece].text);
+      const { text: token, special } = unit.pieces[piece], was = unit.fixed ? "" : special ? label(text, unit) : bare(token);
       const many = unit.pieces.length > 1 ? `.${piece + 1}` : "";
       return make("article", {}, make("h3", {}, word("blank", `${index + 1}${many}`), was ? make("small", {}, word("was", was)) : null),
-        bars(mask.map(({ token, probability }) => [token, probability, bare(token) === was ? "right" : ""])));
+        bars(mask.map((guess) => [guess.token, guess.probability, guess.token === token && !unit.fixed ? "right" : ""])));
     })));
   }
 
@@ -139,7 +139,7 @@ function fillSection(models) {
     const example = await examplesFor(own.model());
     if (!text || anew) {
       text = input.value = text && anew ? text : example.text;
-      if (text === example.text) masks = new Set([points(text).indexOf(points(example.mask)[0])]);
+      if (text === example.text) masks = new Set([points(text.slice(0, text.indexOf(example.mask))).length]);
       buttons = [];
     }
     update(0);
