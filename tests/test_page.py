@@ -179,11 +179,12 @@ def test_places_are_those_of_what_a_person_sees(open_page: Open, bert: Bert, tex
 def test_an_older_answer_does_not_replace_a_newer_one(open_page: Open) -> None:
     page = open_page()
     held: list[Any] = []
+    settled(page, "classify")
     page.route("**/classify", lambda route: held.append(route))
     text = page.locator("#classify textarea").first
-    for begin in (text.scroll_into_view_if_needed, lambda: text.fill("good")):
+    for typed in ("the", "good"):
         with page.expect_request("**/classify"):
-            begin()
+            text.fill(typed)
     page.wait_for_timeout(100)
     assert len(held) == 2
     for route, label in ((held[1], "new"), (held[0], "old")):

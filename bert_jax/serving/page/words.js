@@ -24,7 +24,7 @@ const WORDS = {
     attention: "Attention", attentionHelp: "Which token looks at which. Each row of a head adds up to 100 %.", layer: "Layer", head: "Head", mean: "mean of all heads",
     looking: "Tokens: choose one to see what it looks at, arrow keys move", looks: (token, list) => `${token} looks at ${list}.`,
     linesOf: (most) => `Lines from each token on the left to the tokens on the right that it looks at; the strongest is ${most}.`,
-    mapOf: (most) => `Map: a row for each token that looks, a column for each that is looked at; the darkest is ${most}.`,
+    mapOf: (most) => `Map: a row for each token that looks, a column for each that is looked at; the strongest is ${most}.`,
   },
   zh: {
     skip: "跳到正文", lead: "实时观察模型。所有答案都来自这台服务器，数据不会发往别处。",
@@ -48,7 +48,7 @@ const WORDS = {
     atMost: (most) => `只比较前 ${most} 条文本。`, needTwo: "请至少写两行。",
     attention: "注意力", attentionHelp: "哪个词元在看哪个词元。每个头的每一行加起来是 100 %。", layer: "层", head: "头", mean: "所有头的平均",
     looking: "词元：选择一个，看它在看什么，方向键移动", looks: (token, list) => `${token} 在看 ${list}。`,
-    linesOf: (most) => `连线：左边的词元指向它所看的右边的词元，最强的为 ${most}。`, mapOf: (most) => `注意力图：每行是一个看的词元，每列是一个被看的词元，最深的为 ${most}。`,
+    linesOf: (most) => `连线：左边的词元指向它所看的右边的词元，最强的为 ${most}。`, mapOf: (most) => `注意力图：每行是一个看的词元，每列是一个被看的词元，最强的为 ${most}。`,
   },
 };
 
