@@ -61,7 +61,7 @@ def test_answers_that_would_be_too_large_are_refused(bert: Bert, monkeypatch: py
 def test_other_engines_compute_the_last_layer_only(tiny_pretrained: Path) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    with pytest.raises(InputError, match='load with engine="jax"'):
+    with pytest.raises(InputError, match='load it with engine="jax"'):
         bert_jax.load(tiny_pretrained, engine="onnxruntime").attention("the cat")
 
 

@@ -210,6 +210,9 @@ def test_every_section_shows_what_the_model_answers(open_page: Open, models: dic
     assert page.locator("#next .share").first.text_content() == f"{100 * follows:.{int(follows < 0.1)}f} %"
     chosen = bert_jax.load(models["moods"]).classify("the cat").label
     assert page.locator("#classify .chosen b").all_text_contents() == [chosen]
+    influence = [one.influence for one in bert_jax.load(models["moods"]).influence("the cat")]
+    shown = page.locator("#classify .influence span").evaluate_all("found => found.map(({ title, className }) => [title, className])")
+    assert shown == [[f"{one:+.2f}".replace("-", "−"), "against" if one < 0 else "for"] for one in influence]
     spans = bert_jax.load(models["tagger"]).tag("👍 the cat")
     assert page.locator("#tag mark").all_text_contents() == [f"{span.text}{span.label}" for span in spans]
     answer = bert_jax.load(models["answerer"]).answer("cat", "👍 the cat sat")

@@ -30,6 +30,7 @@ from bert_jax.tasks.answering.questions import Answer
 from bert_jax.tasks.attention import AttentionWeights
 from bert_jax.tasks.base import Task
 from bert_jax.tasks.classification import Classification
+from bert_jax.tasks.influence import InfluentialToken
 from bert_jax.tasks.multilabel import LabelSet
 from bert_jax.tasks.pretraining import Prediction, ScoredToken
 from bert_jax.tasks.similar import Neighbor
@@ -95,9 +96,9 @@ class Bert(Model):
     """A trained model, as returned by `bert_jax.load`.
 
     A pre-trained model supports `fill_mask`, `score` and, if it was trained for it, `next_sentence`; a classifier, of one or several
-    labels, supports `classify`, a regression model `regress`, a tagger `tag`, and a question answering model `answer`; all support `embed`,
-    `similar` and `attention`. A method that the model does not support raises InputError. A text that is too long for the model is
-    truncated, with a `TruncationWarning`.
+    labels, supports `classify`, a regression model `regress`, and both `influence`; a tagger supports `tag`, and a question answering
+    model `answer`; all support `embed`, `similar` and `attention`. A method that the model does not support raises InputError. A text
+    that is too long for the model is truncated, with a `TruncationWarning`.
     """
 
     @overload
@@ -287,6 +288,20 @@ class Bert(Model):
             InputError: the model is not a regression model; see also `classify`.
         """
         return self._unwrap(texts, self._answer("regress", texts, pairs))
+
+    @overload
+    def influence(self, texts: Single) -> list[InfluentialToken]: ...
+    @overload
+    def influence(self, texts: Iterable[Any]) -> list[list[InfluentialToken]]: ...
+    def influence(self, texts: Single | Iterable[Any]) -> list[InfluentialToken] | list[list[InfluentialToken]]:
+        """Return how much each token of a text speaks for (above 0) or against the verdict of `classify` or `regress`.
+
+        It is the token's vector, as it enters the encoder, times the gradient of the greatest output by that vector.
+
+        Raises:
+            InputError: the model neither classifies nor rates, the engine has no gradients, or a text is empty.
+        """
+        return self._unwrap(texts, self._answer("influence", texts, None))
 
     @overload
     def tag(self, texts: str) -> list[Span]: ...

@@ -70,7 +70,7 @@ class Forward:
             InputError: it returns the hidden states of the last layer only.
         """
         if self._hidden_states:
-            raise InputError('This engine computes the last layer only. To look into the other layers, load with engine="jax".')
+            raise InputError('This engine computes the last layer only. To look into the model, load it with engine="jax".')
 
     def queries_and_keys(self, batch: Any) -> jax.Array:
         """Return the queries and keys of every layer, float32 [B, L, N, 2, D]; see `BertModel.queries_and_keys`."""

@@ -13,6 +13,23 @@ function marked(text, spans, hues) {
   return make("p", { class: "marked", dir: "auto" }, ...nodes, part(characters, place));
 }
 
+// A text whose parts are tinted by how much they speak for the verdict or against it.
+function influences(text, tokens) {
+  const characters = points(text), nodes = [];
+  const units = unitsOf(text, tokens.map(({ token, start, end, influence }) => ({ text: token, start, stop: end, influence })));
+  const amounts = units.map(({ pieces }) => pieces.reduce((sum, { influence }) => sum + influence, 0)), most = Math.max(1e-9, ...amounts.map(Math.abs));
+  let place = 0;
+  units.forEach(({ start, stop }, index) => {
+    const signed = `${amounts[index] < 0 ? "−" : "+"}${Math.abs(amounts[index]).toFixed(2)}`;
+    nodes.push(part(characters, place, start), make("span", { class: amounts[index] < 0 ? "against" : "for", title: signed, "--amount": `${(100 * Math.abs(amounts[index])) / most}%` }, part(characters, start, stop)));
+    place = stop;
+  });
+  const strongest = (sign) => units.map((unit, index) => [part(characters, unit.start, unit.stop), sign * amounts[index]]).filter(([, amount]) => amount > most / 10)
+    .sort((a, b) => b[1] - a[1]).slice(0, 3).map(([name]) => name).join(" · ") || "–";
+  return [make("p", { class: "marked influence", dir: "auto" }, ...nodes, part(characters, place)),
+    make("p", { class: "total" }, word("influence", strongest(1), strongest(-1)))];
+}
+
 // A section whose inputs are texts; `show(answer, texts, model)` returns the nodes of the answer.
 function verdictSection(name, models, inputs, show, question = name) {
   const own = section(name, models, () => begin(true));
@@ -30,6 +47,10 @@ function verdictSection(name, models, inputs, show, question = name) {
     if (given[1]) body.pairs = texts[1];
     const { answers } = await ask(question.replace("_", "-"), body, signal);
     verdict.replaceChildren(...show(answers[0], texts, model));
+    if (!file && !given[1] && model.questions.includes("influence")) {
+      const asked = { texts: texts[0], model: model.name, truncate: true };
+      verdict.append(...influences(texts[0], (await ask("influence", asked, signal)).answers[0].tokens));
+    }
   });
 
   function build(model) {

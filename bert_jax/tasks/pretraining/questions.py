@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish, one_ahead
 from bert_jax.runtime.terminal import padded, percent, width
+from bert_jax.tasks.places import with_places
 from bert_jax.tasks.question import ONE_SEGMENT_TYPE, Answers, Ask, Loaded, Question
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from bert_jax.data.queries import Queries
     from bert_jax.data.reader import Reader
-    from bert_jax.modalities.text.tokenizer import Encoding
     from bert_jax.model.directory import ModelDescription
 
     _Columns: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -126,16 +126,8 @@ class Score(Question):
         """Return the score of each text, or with `tokens` its scored tokens."""
         if not options.get("tokens"):
             return super().ask(model, ask, texts, pairs, **options)
-        places: list[Any] = []
-
-        def encode(texts: Sequence[Any], pairs: Sequence[Any] | None, reader: Reader, positions: int, /) -> Queries:
-            queries = self.encode(texts, pairs, reader, positions)
-            places.extend(token_places(texts, reader))
-            return queries
-
-        chunks = ask(texts, pairs, self.start(model, **options), encode)
-        scored = (one for chunk in chunks for one in chunk)
-        return [_scored_tokens(model.tokenizer, one, own) for one, own in zip(scored, places, strict=True)]
+        found = with_places(ask, texts, self.start(model, **options), self.encode)
+        return [_scored_tokens(model.tokenizer, scored, places) for scored, places in found]
 
     def start(self, model: Loaded, tokens: bool = False, **_: Any) -> Callable[[Queries], Finish[list[Any]]]:
         """Return a function that computes, for each text, the sum of the log probabilities of its tokens, masked one at a time.
@@ -247,16 +239,6 @@ def _predictions(tokenizer: Reader, queries: Queries, probabilities: np.ndarray,
     predictions = [Prediction(*fields) for fields in zip(tokenizer.tokens(flat), flat, probabilities.ravel().tolist(), strict=True)]
     columns = iter([predictions[start : start + top_k] for start in range(0, masks * top_k, top_k)])
     return [list(itertools.islice(columns, count)) for count in np.bincount(queries.owners).tolist()]
-
-
-def token_places(texts: Sequence[Any], reader: Reader) -> list[np.ndarray]:
-    """Return start and end of each token in its text, int [tokens, 2] per text; units of images and recordings are counted."""
-    import numpy as np
-
-    encoded = reader.encode_batch(texts)
-    if reader.units:
-        return [np.stack([np.arange(len(one.ids)), np.arange(len(one.ids)) + 1], 1) for one in encoded]
-    return [one.offsets for one in cast("Sequence[Encoding]", encoded)]
 
 
 def _by_text(queries: Queries, found: Sequence[_Columns]) -> list[_Columns]:
