@@ -377,7 +377,7 @@ def test_heads_that_were_not_imported_are_told(tmp_path, bert):
         imported.next_sentence("很", "好")
     bare = described(bert, absent=("masked_token", "next_sentence"))
     for call in (bare.fill_mask, bare.score):
-        with pytest.raises(InputError, match=r"needs masked_token, .* supports embed, similar\."):
+        with pytest.raises(InputError, match=r"needs masked_token, .* supports embed, similar, attention\."):
             call("[MASK]")
 
 

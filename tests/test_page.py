@@ -211,7 +211,7 @@ def test_every_section_shows_what_the_model_answers(open_page: Open, models: dic
     chosen = bert_jax.load(models["moods"]).classify("the cat").label
     assert page.locator("#classify .chosen b").all_text_contents() == [chosen]
     influence = [one.influence for one in bert_jax.load(models["moods"]).influence("the cat")]
-    shown = page.locator("#classify .influence span").evaluate_all("found => found.map(({ title, className }) => [title, className])")
+    shown = page.locator("#classify .influence span").evaluate_all("found => found.map((one) => [one.title, one.classList[0]])")
     assert shown == [[f"{one:+.2f}".replace("-", "−"), "against" if one < 0 else "for"] for one in influence]
     spans = bert_jax.load(models["tagger"]).tag("👍 the cat")
     assert page.locator("#tag mark").all_text_contents() == [f"{span.text}{span.label}" for span in spans]

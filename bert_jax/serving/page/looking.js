@@ -1,5 +1,7 @@
 // Attention: which token looks at which, as lines and as a map.
-const MOST_TOKENS = 48, MOST_LINES = 400;
+const MOST_TOKENS = 48, LINES_PER_TOKEN = 4;
+
+const brief = (token, most) => (points(token).length > most ? `${part(points(token), 0, most - 1)}…` : token);
 
 function attentionSection(models) {
   let found = null, chosen = -1, buttons = [];
@@ -70,11 +72,11 @@ function attentionSection(models) {
   function lines(rows, most) {
     const count = rows.length, step = 22, place = (index) => 16 + step * index;
     const pairs = rows.flatMap((row, from) => row.map((weight, to) => ({ weight, from, to }))).filter(({ from }) => chosen < 0 || from === chosen);
-    const strongest = pairs.sort((a, b) => b.weight - a.weight).slice(0, MOST_LINES).filter(({ weight }) => weight > 0.01).reverse();
+    const strongest = pairs.sort((a, b) => b.weight - a.weight).slice(0, chosen < 0 ? LINES_PER_TOKEN * count : count).filter(({ weight }) => weight > 0.01).reverse();
     const names = (x, anchor, marked) => found.tokens.map((token, index) =>
-      make("text", { x, y: place(index) + 5, "text-anchor": anchor, "font-size": 13, class: marked && index === chosen ? "name chosen" : "name" }, token));
+      make("text", { x, y: place(index) + 5, "text-anchor": anchor, "font-size": 13, class: marked && index === chosen ? "name chosen" : "name" }, brief(token, 11)));
     return make("figure", {}, make("svg", { viewBox: `0 0 320 ${step * count + 10}`, role: "img", "aria-label": word("linesOf", percent(most)) },
-      ...strongest.map(({ weight, from, to }) => make("line", { x1: 100, y1: place(from), x2: 220, y2: place(to), class: "look", "stroke-opacity": weight / most, "stroke-width": 1 + (2 * weight) / most })),
+      ...strongest.map(({ weight, from, to }) => make("line", { x1: 100, y1: place(from), x2: 220, y2: place(to), class: "look", "stroke-opacity": (weight / most) ** 2, "stroke-width": 1 + (2 * weight) / most })),
       ...names(92, "end", true), ...names(228, "start", false)), make("figcaption", {}, word("linesOf", percent(most))));
   }
 
@@ -84,8 +86,8 @@ function attentionSection(models) {
       make("rect", { x: edge + size * x, y: edge + size * y, width: size, height: size, class: "cell", "fill-opacity": weight / most })));
     const font = Math.min(12, size), middle = (index) => edge + size * (index + 0.5);
     const names = found.tokens.flatMap((token, index) => [
-      make("text", { x: edge - 4, y: middle(index) + font / 3, "text-anchor": "end", "font-size": font, class: index === chosen ? "name chosen" : "name" }, token),
-      make("text", { transform: `translate(${middle(index) + font / 3} ${edge - 4}) rotate(-90)`, "font-size": font, class: "name" }, token),
+      make("text", { x: edge - 4, y: middle(index) + font / 3, "text-anchor": "end", "font-size": font, class: index === chosen ? "name chosen" : "name" }, brief(token, 9)),
+      make("text", { transform: `translate(${middle(index) + font / 3} ${edge - 4}) rotate(-90)`, "font-size": font, class: "name" }, brief(token, 9)),
     ]);
     const box = make("rect", { x: edge, y: edge, width: 240, height: 240, class: "frame" });
     const row = chosen < 0 ? [] : [make("rect", { x: edge, y: edge + size * chosen, width: 240, height: size, class: "frame chosen" })];

@@ -26,6 +26,7 @@ async function start() {
   stored("sessionStorage", "key", key);
   document.getElementById("key").hidden = true;
   state.textContent = "";
+  for (const { node } of sections) node.remove(); // a key that is asked for again
   sections = SECTIONS.flatMap(([name, question, create]) => {
     const able = models.filter((model) => model.questions.includes(question) && (model.reads === "text" || MEDIA.has(name)));
     return able.length ? [{ name, ...create(able) }] : [];

@@ -52,11 +52,11 @@ function similarSection(models) {
   });
 
   function matrix(texts, vectors) {
+    const cosines = vectors.map((vector) => vectors.map((other) => dot(vector, other)));
+    // Vectors of some models all point the same way: what counts is how their cosines differ.
+    const least = Math.min(...cosines.flat()), digits = least > 0.98 ? 4 : 2;
     const rows = texts.map((text, row) => make("tr", {}, make("th", { scope: "row" }, `${row + 1} `, make("span", { class: "cut", dir: "auto" }, text)),
-      ...vectors.map((other) => {
-        const cosine = dot(vectors[row], other);
-        return make("td", { "--amount": `${100 * Math.min(1, Math.max(0, cosine))}%` }, cosine.toFixed(2));
-      })));
+      ...cosines[row].map((cosine) => make("td", { "--amount": `${(100 * (cosine - least)) / Math.max(1e-9, 1 - least)}%` }, cosine.toFixed(digits)))));
     return make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": word("cosines") },
       make("table", { class: "matrix" }, make("caption", {}, word("cosines")),
         make("thead", {}, make("tr", {}, make("td"), ...texts.map((_, index) => make("th", { scope: "col" }, String(index + 1))))), make("tbody", {}, ...rows)));
@@ -66,7 +66,7 @@ function similarSection(models) {
     const { places, held } = plane(vectors), most = Math.max(1e-9, ...places.flat().map(Math.abs));
     const at = (value) => 160 + (130 * value) / most;
     const dots = places.flatMap(([x, y], index) => [
-      make("circle", { cx: at(x), cy: 320 - at(y), r: 11, class: "dot" }, ),
+      make("circle", { cx: at(x), cy: 320 - at(y), r: 11, class: "dot" }),
       make("text", { x: at(x), y: 324 - at(y), class: "dot-name" }, String(index + 1)),
     ]);
     const caption = word("plane", percent(held));

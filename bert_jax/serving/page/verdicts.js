@@ -21,7 +21,8 @@ function influences(text, tokens) {
   let place = 0;
   units.forEach(({ start, stop }, index) => {
     const signed = `${amounts[index] < 0 ? "−" : "+"}${Math.abs(amounts[index]).toFixed(2)}`;
-    nodes.push(part(characters, place, start), make("span", { class: amounts[index] < 0 ? "against" : "for", title: signed, "--amount": `${(100 * Math.abs(amounts[index])) / most}%` }, part(characters, start, stop)));
+    const kind = amounts[index] < 0 ? "against" : "for", clearly = Math.abs(amounts[index]) > most / 10 ? " clearly" : "";
+    nodes.push(part(characters, place, start), make("span", { class: kind + clearly, title: signed, "--amount": `${(100 * Math.abs(amounts[index])) / most}%` }, part(characters, start, stop)));
     place = stop;
   });
   const strongest = (sign) => units.map((unit, index) => [part(characters, unit.start, unit.stop), sign * amounts[index]]).filter(([, amount]) => amount > most / 10)
@@ -84,8 +85,7 @@ function verdictSection(name, models, inputs, show, question = name) {
 function fileField(kind, changed) {
   const preview = make("div", { class: "preview" });
   const input = make("input", { type: "file", accept: `${kind}/*`, onchange: () => read(input.files[0]) });
-  const box = make("div", { class: "drop" }, field("file", input), preview);
-  box.querySelector("label").textContent = word("file", kind);
+  const box = make("div", { class: "drop" }, field(kind in WORDS.en ? kind : "file", input), preview);
   box.addEventListener("dragover", (event) => event.preventDefault());
   box.addEventListener("drop", (event) => { event.preventDefault(); read(event.dataTransfer.files[0]); });
   async function read(file) {
