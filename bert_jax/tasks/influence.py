@@ -31,7 +31,7 @@ class InfluentialToken:
 class Influence(Question):
     """How much each token of a text contributes to the greatest output: its gradient by the token's vector, times that vector.
 
-    The vectors are those that enter the encoder (Denil et al. 2014, section 2.1, call the method gradient times input).
+    The vectors are those that enter the encoder. The method is known as gradient times input (Shrikumar et al. 2017 discuss its limits).
     """
 
     name = "influence"
