@@ -88,7 +88,7 @@ def test_the_description_says_how_vectors_are_made(model: Bert) -> None:
     assert model.embedding_length == 24
     with pytest.warns(TruncationWarning, match="limit of 24"):
         np.testing.assert_allclose(model.embed("好" * 50), model.embed("好" * 22), atol=1e-6)
-    assert set(model.questions) == {"embed", "similar"}
+    assert set(model.questions) == {"embed", "similar", "attention"}
     with pytest.raises(InputError, match=r"classify requires a classifier.*supports embed, similar"):
         model.classify("好")
 

@@ -177,7 +177,7 @@ def test_what_an_engine_cannot_do_is_refused_with_the_name_of_one_that_can(tiny_
     assert 'engine="jax"' in refused(engine="onnxruntime", compute=bert_jax.config.ComputeConfig())
     bert = bert_jax.load(tiny_classifier, engine="onnxruntime")
     assert bert.embed("the cat", layer=-1).shape == (32,)
-    with pytest.raises(InputError, match='load with engine="jax"'):
+    with pytest.raises(InputError, match='load it with engine="jax"'):
         bert.embed("the cat", layer=1)
     with pytest.raises(InputError, match="fill_mask requires a pre-trained model"):
         bert.fill_mask("the [MASK]")

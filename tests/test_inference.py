@@ -171,6 +171,23 @@ def test_a_score_is_the_sum_over_tokens_covered_one_by_one(bert):
     assert bert.score(texts[0]) == pytest.approx(scores[0], rel=1e-5)
 
 
+def test_the_tokens_of_a_score_are_its_terms(bert, monkeypatch):
+    texts = ["The CAT sat 很好", "🐈 很[MASK]好", "很"]
+    monkeypatch.setattr(chunks, "CHUNK", 2)
+    found = bert.score(texts, tokens=True)
+    np.testing.assert_allclose([sum(one.log_probability for one in own) for own in found], bert.score(texts), rtol=1e-5)
+    for text, own in zip(texts, found, strict=True):
+        ids = bert.tokenizer.encode(text).ids.tolist()
+        assert [one.token for one in own] == [token for token in bert.tokenizer.tokens(ids) if token != "[MASK]"]
+        for one in own:
+            covered = f"{text[: one.start]}[MASK]{text[one.end :]}"
+            guesses = bert.fill_mask(covered, bert.tokenizer.vocab_size)[-1 if one.start > covered.index("[MASK]") else 0]
+            wanted = next(guess.probability for guess in guesses if guess.token == one.token)
+            assert one.log_probability == pytest.approx(np.log(wanted), abs=1e-4)
+    assert [(one.start, one.end) for one in found[1]] == [(0, 1), (2, 3), (9, 10)]
+    assert bert.score("[MASK]", tokens=True) == [] and bert.score("很", tokens=True) == found[2]
+
+
 def test_scores_of_many_texts_are_made_in_groups(bert, monkeypatch):
     texts = ["很" * size for size in (1, 40, 3, 46)] + ["好[MASK]"]
     wanted = [bert.score(text) for text in texts]
@@ -360,7 +377,7 @@ def test_heads_that_were_not_imported_are_told(tmp_path, bert):
         imported.next_sentence("很", "好")
     bare = described(bert, absent=("masked_token", "next_sentence"))
     for call in (bare.fill_mask, bare.score):
-        with pytest.raises(InputError, match=r"needs masked_token, .* supports embed, similar\."):
+        with pytest.raises(InputError, match=r"needs masked_token, .* supports embed, similar, attention\."):
             call("[MASK]")
 
 

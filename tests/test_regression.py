@@ -60,7 +60,7 @@ def test_a_loaded_model_gives_the_stored_predictions(workdir: Path) -> None:
     found = model.regress([line["text"] for line in lines])
     np.testing.assert_allclose(found, [line["predicted"] for line in lines], atol=1e-4)
     assert model.regress(lines[0]["text"]) == pytest.approx(found[0], abs=1e-5)
-    with pytest.raises(InputError, match=r"classify requires a classifier.*supports regress, embed"):
+    with pytest.raises(InputError, match=r"classify requires a classifier.*supports regress, influence, embed"):
         model.classify("好")
 
 

@@ -6,7 +6,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +16,13 @@ import children
 import httpx
 import numpy as np
 import pytest
+from served import KEY, serving, start
 
 import bert_jax
 from bert_jax.inference import Bert
+from bert_jax.serving.page import assemble
 
 TEXTS = ["the cat sat", "这家酒店的服务很好", "good", "on the mat", "房间也很干净", "再也不来了"]
-KEY = "swordfish"
 HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
 LIMITS = ("--max-texts=20", "--max-tokens=300", "--max-bytes=20000", "--timeout=30")
 
@@ -45,31 +45,12 @@ class Server(NamedTuple):
         return httpx.post(f"{self.url}{route}", content=content, headers=HEADERS | headers, timeout=60)
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "error", "-m", "bert_jax", "serve", *arguments]
-    environment = children.environment(2) | {"BERT_JAX_API_KEY": KEY}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 @pytest.fixture(scope="module")
 def server(tiny_pretrained: Path, tiny_classifier: Path) -> Iterator[Server]:
-    process = start(f"pretrain={tiny_pretrained}", f"moods={tiny_classifier}", "--port=0", *LIMITS)
-    assert process.stdout
-    try:
-        written = []
-        for line in process.stdout:
-            written.append(line)
-            if line.startswith("serving at"):
-                break
-        assert "serving at" in written[-1], "".join(written)
-        port = int(written[-1].split()[2].rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port)) as idle:
-            idle.sendall(b"POST /embed HTTP/1.1\r\nHost: x\r\n")
-            yield Server(process, port, idle, time.monotonic())
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    models = f"pretrain={tiny_pretrained}", f"moods={tiny_classifier}"
+    with serving(*models, *LIMITS) as (process, port), socket.create_connection(("127.0.0.1", port)) as idle:
+        idle.sendall(b"POST /embed HTTP/1.1\r\nHost: x\r\n")
+        yield Server(process, port, idle, time.monotonic())
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +122,10 @@ def test_every_question_has_a_route(server: Server, bert: Bert, classifier: Bert
     assert [one["token"] for one in filled["answers"][0]["masks"][0]] == [one.token for one in expected]
     scores = server.post("/score", {"texts": TEXTS[:2]}).json()["answers"]
     np.testing.assert_allclose([one["score"] for one in scores], bert.score(TEXTS[:2]), atol=1e-3)
+    tokens = server.post("/score", {"texts": TEXTS[0], "tokens": True}).json()["answers"][0]["tokens"]
+    assert [one["token"] for one in tokens] == ["the", "cat", "sat"] and tokens[1]["start"] == 4
+    seen = server.post("/attention", {"texts": TEXTS[0], "layer": -1}).json()["answers"][0]
+    np.testing.assert_allclose(seen["weights"], bert.attention(TEXTS[0], layer=-1).weights, atol=1e-5)
     follows = server.post("/next-sentence", {"texts": "the cat", "pairs": "sat on the mat"}).json()
     assert next(iter(follows["answers"][0].values())) == pytest.approx(bert.next_sentence("the cat", "sat on the mat"), abs=1e-5)
     found = server.post("/classify", {"texts": TEXTS}).json()
@@ -212,7 +197,18 @@ def test_texts_that_are_too_long_are_truncated_if_the_request_says_so(server: Se
 def test_the_key_is_needed_everywhere_but_for_the_state(server: Server) -> None:
     assert server.post("/embed", {"inputs": "a"}, Authorization="Bearer wrong").status_code == 401
     assert httpx.get(f"{server.url}/metrics").status_code == 401
+    assert httpx.get(f"{server.url}/models").status_code == 401
     assert httpx.get(f"{server.url}/health").json() == {"status": "ok"}
+    assert "data-locked" in httpx.get(server.url).text and "data-locked" not in assemble(locked=False)[0]
+
+
+def test_models_are_described_without_their_places(server: Server, bert: Bert, tiny_pretrained: Path) -> None:
+    answer = httpx.get(f"{server.url}/models", headers=HEADERS)
+    pretrained, moods = answer.json()["models"]
+    assert pretrained["questions"] == [*bert.questions] and [pretrained[name] for name in ("layers", "heads", "max_tokens")] == [2, 2, 48]
+    assert [moods[name] for name in ("name", "noun", "reads")] == ["moods", "a classifier", "text"]
+    assert moods["labels"] == ["negative", "neutral", "positive"]
+    assert str(tiny_pretrained.parent) not in answer.text
 
 
 def test_only_json_is_read(server: Server) -> None:

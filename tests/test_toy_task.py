@@ -146,7 +146,7 @@ def test_it_is_loaded_and_answers_alike(workdir: Path) -> None:
     lines = [json.loads(line) for line in (workdir / "finetune" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     found = model.ask("how_long", [line["text"] for line in lines])
     np.testing.assert_allclose(np.exp(found), [line["predicted"] for line in lines], rtol=1e-3)
-    assert set(model.questions) == {"how_long", "embed", "similar"}
+    assert set(model.questions) == {"how_long", "embed", "similar", "attention"}
     with pytest.raises(bert_jax.errors.InputError, match=r"classify requires a classifier.*This model supports how_long, embed"):
         model.classify("好")
 

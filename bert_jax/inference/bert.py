@@ -9,7 +9,7 @@ on the other texts.
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import jax
 import numpy as np
@@ -27,10 +27,12 @@ from bert_jax.runtime.device_memory import memory_advice
 from bert_jax.storage.files import resolve_path
 from bert_jax.tasks import embedding
 from bert_jax.tasks.answering.questions import Answer
+from bert_jax.tasks.attention import AttentionWeights
 from bert_jax.tasks.base import Task
 from bert_jax.tasks.classification import Classification
+from bert_jax.tasks.influence import InfluentialToken
 from bert_jax.tasks.multilabel import LabelSet
-from bert_jax.tasks.pretraining import Prediction
+from bert_jax.tasks.pretraining import Prediction, ScoredToken
 from bert_jax.tasks.similar import Neighbor
 from bert_jax.tasks.stored import build, load_model
 from bert_jax.tasks.tagging.questions import Span
@@ -94,9 +96,9 @@ class Bert(Model):
     """A trained model, as returned by `bert_jax.load`.
 
     A pre-trained model supports `fill_mask`, `score` and, if it was trained for it, `next_sentence`; a classifier, of one or several
-    labels, supports `classify`, a regression model `regress`, a tagger `tag`, and a question answering model `answer`; all support `embed`
-    and `similar`. A method that the model does not support raises InputError. A text that is too long for the model is truncated, with a
-    `TruncationWarning`.
+    labels, supports `classify`, a regression model `regress`, and both `influence`; a tagger supports `tag`, and a question answering
+    model `answer`; all support `embed`, `similar` and `attention`. A method that the model does not support raises InputError. A text
+    that is too long for the model is truncated, with a `TruncationWarning`.
     """
 
     @overload
@@ -125,20 +127,30 @@ class Bert(Model):
         return self._unwrap(texts, self._answer("fill_mask", texts, None, top_k=top_k, words=words))
 
     @overload
-    def score(self, texts: Single) -> float: ...
+    def score(self, texts: Single, tokens: Literal[False] = False) -> float: ...
     @overload
-    def score(self, texts: Iterable[Any]) -> list[float]: ...
-    def score(self, texts: Single | Iterable[Any]) -> float | list[float]:
+    def score(self, texts: Single, tokens: Literal[True]) -> list[ScoredToken]: ...
+    @overload
+    def score(self, texts: Iterable[Any], tokens: Literal[False] = False) -> list[float]: ...
+    @overload
+    def score(self, texts: Iterable[Any], tokens: Literal[True]) -> list[list[ScoredToken]]: ...
+    def score(
+        self, texts: Single | Iterable[Any], tokens: bool = False
+    ) -> float | list[float] | list[ScoredToken] | list[list[ScoredToken]]:
         """Return the pseudo-log-likelihood of a text (Salazar et al. 2020, section 2), which is never above 0.
 
         It is the sum, over the tokens of the text, of the natural log probability of each token when that token alone is
         masked. [CLS], [SEP], and any [PAD] and [MASK] in the text are excluded. Scoring a text of n tokens costs n times as much
         as the other methods.
 
+        Args:
+            texts: one text or several.
+            tokens: return the terms of the sum, a list of tokens for each text, instead of the sum.
+
         Raises:
             InputError: the model has no masked-token head, or a text is empty.
         """
-        return self._unwrap(texts, self._answer("score", texts, None))
+        return self._unwrap(texts, self._answer("score", texts, None, **({"tokens": True} if tokens else {})))
 
     @overload
     def next_sentence(self, a: Single, b: Single) -> float: ...
@@ -218,6 +230,28 @@ class Bert(Model):
         return self._unwrap(queries, self._answer("similar", queries, None, among=texts, top_k=top_k))
 
     @overload
+    def attention(self, texts: Single, pairs: Single | None = None, layer: int | None = None) -> AttentionWeights: ...
+    @overload
+    def attention(self, texts: Iterable[Any], pairs: Iterable[Any] | None = None, layer: int | None = None) -> list[AttentionWeights]: ...
+    def attention(
+        self, texts: Single | Iterable[Any], pairs: Single | Iterable[Any] | None = None, layer: int | None = None
+    ) -> AttentionWeights | list[AttentionWeights]:
+        """Return how much each token of a text, or of a pair of texts, attends to each other one, by layer and head.
+
+        Args:
+            texts: one text or several.
+            pairs: the second text of each pair.
+            layer: only this layer, from 1, or from -1 for the last; None for all.
+
+        Returns:
+            The tokens, with [CLS] and [SEP], and the weights, float32 [layers, heads, n, n], of each text.
+
+        Raises:
+            InputError: there is no such layer, the engine computes the last layer only, a text is empty, or the answer would be too large.
+        """
+        return self._unwrap(texts, self._answer("attention", texts, pairs, layer=layer))
+
+    @overload
     def classify(
         self, texts: Single, pairs: Single | None = None, threshold: float | None = None
     ) -> Classification | LabelSet: ...
@@ -254,6 +288,20 @@ class Bert(Model):
             InputError: the model is not a regression model; see also `classify`.
         """
         return self._unwrap(texts, self._answer("regress", texts, pairs))
+
+    @overload
+    def influence(self, texts: Single) -> list[InfluentialToken]: ...
+    @overload
+    def influence(self, texts: Iterable[Any]) -> list[list[InfluentialToken]]: ...
+    def influence(self, texts: Single | Iterable[Any]) -> list[InfluentialToken] | list[list[InfluentialToken]]:
+        """Return how much each token of a text speaks for (above 0) or against the verdict of `classify` or `regress`.
+
+        It is the token's vector, as it enters the encoder, times the gradient of the greatest output by that vector.
+
+        Raises:
+            InputError: the model neither classifies nor rates, the engine has no gradients, or a text is empty.
+        """
+        return self._unwrap(texts, self._answer("influence", texts, None))
 
     @overload
     def tag(self, texts: str) -> list[Span]: ...

@@ -53,8 +53,8 @@ class Forward:
         Raises:
             InputError: `layer` is given, but the engine returns the states of the last layer only.
         """
-        if layer is not None and self._hidden_states:
-            raise InputError('This engine computes the last layer only. For the hidden states of another layer, load with engine="jax".')
+        if layer is not None:
+            self.check_every_layer()
 
         def work(batch: Any) -> jax.Array:
             hidden = self.encode(batch, layer)
@@ -62,6 +62,19 @@ class Forward:
             return _pool(hidden, *layout, modes=modes, skipped=np.int32(skipped))
 
         return self.per_example(queries, work)
+
+    def check_every_layer(self) -> None:
+        """Check that the engine computes all layers.
+
+        Raises:
+            InputError: it returns the hidden states of the last layer only.
+        """
+        if self._hidden_states:
+            raise InputError('This engine computes the last layer only. To look into the model, load it with engine="jax".')
+
+    def queries_and_keys(self, batch: Any) -> jax.Array:
+        """Return the queries and keys of every layer, float32 [B, L, N, 2, D]; see `BertModel.queries_and_keys`."""
+        return _queries_and_keys(self.model, self.params, batch)
 
     def encode(self, batch: Any, layer: int | None = None) -> jax.Array:
         """Return the hidden states [B, L, D] of a layer, 0 for the embeddings; None for the last layer."""
@@ -137,6 +150,12 @@ def _encode(model: Any, params: Any, batch: Any, layer: int | None = None) -> ja
     hidden, states = model.apply({"params": params}, batch, method="encode", every_layer=layer is not None)
     # `layer` is static, so the compiler drops the layers above it.
     return hidden if layer is None else jax.lax.index_in_dim(states, layer, keepdims=False)
+
+
+@partial(jax.jit, static_argnames="model")
+def _queries_and_keys(model: Any, params: Any, batch: Any) -> jax.Array:
+    found: jax.Array = model.apply({"params": params}, batch, method="queries_and_keys")
+    return found
 
 
 _pool = jax.jit(pool, static_argnames="modes")

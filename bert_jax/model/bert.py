@@ -48,17 +48,28 @@ class BertModel(nn.Module):
         self.embeddings = embeddings(self.vocab_size, self.config, jnp.dtype(self.compute.dtype), self.input.grid)
         self.encoder = Encoder(self.config, self.compute)
 
+    def embed(self, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
+        """Return the vectors [B, L, D] of a batch, as they enter the encoder."""
+        vectors: jax.Array = self.embeddings(**{name: batch[name] for name in self.embeddings.reads}, keys=keys)
+        return vectors
+
     def encode(self, batch: Batch, keys: jax.Array | None = None, every_layer: bool = False) -> tuple[jax.Array, jax.Array | None]:
         """Return the hidden states [B, L, D] of a batch and, if `every_layer`, those of the embeddings and all layers [N + 1, B, L, D].
 
-        A batch that has them as the field `hidden` was encoded by another inference engine.
+        A batch that has them as the field `hidden` was encoded by another inference engine; one that has `vectors` [B, L, D] was embedded.
         """
         if "hidden" in batch:
             return batch["hidden"], None
         vector_keys, layer_keys = split_rows(with_generator(keys, self.compute.random_bits), 2)
-        vectors = self.embeddings(**{name: batch[name] for name in self.embeddings.reads}, keys=vector_keys)
+        vectors = batch["vectors"] if "vectors" in batch else self.embed(batch, vector_keys)
         hidden, states = self.encoder(vectors, batch["example_ids"], layer_keys, every_layer)
         return hidden, None if states is None else jnp.concatenate([vectors[None], states])
+
+    def queries_and_keys(self, batch: Batch) -> jax.Array:
+        """Return the queries and keys of every layer, float32 [B, L, N, 2, D]; those of the H heads are consecutive in D."""
+        _, states = self.encode(batch, every_layer=True)
+        assert states is not None
+        return self.encoder.queries_and_keys(states[:-1])
 
 
 class PretrainingModel(BertModel):

@@ -179,6 +179,15 @@ class Encoder(nn.Module):
             states.append(vectors)
         return vectors, jnp.stack(states) if every_layer else None
 
+    def queries_and_keys(self, inputs: jax.Array) -> jax.Array:
+        """Return the queries and keys of every layer from its input: [N, B, L, D] -> float32 [B, L, N, 2, D]."""
+        layers = self.variables["params"]["layers"]
+        found = []
+        for name in ("query", "key"):
+            kernel, bias = (layers[name][leaf].astype(inputs.dtype) for leaf in ("kernel", "bias"))
+            found.append(jnp.einsum("nbld,nde->blne", inputs, kernel) + bias)
+        return jnp.stack(found, 3).astype(jnp.float32)
+
 
 def _layer_by_layer(stacked: Any, count: int) -> list[Any]:
     """Split stacked parameters into one tree per layer.

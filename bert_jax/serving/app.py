@@ -13,6 +13,7 @@ from bert_jax.serving.conventions import inference, openai, questions
 from bert_jax.serving.failures import Failure
 from bert_jax.serving.limits import App, ConnectionLimits, Guard
 from bert_jax.serving.metrics import Metrics
+from bert_jax.serving.page import routes as page_routes
 from bert_jax.serving.served import Models, RequestLimits
 
 _LOG = logging.getLogger("bert_jax.serving")
@@ -33,7 +34,8 @@ def make_app(
         key: the API key that clients must send, or an empty string for none.
     """
     api = FastAPI(title="bert_jax", version=version, description="Trained models over HTTP.", docs_url=None, redoc_url=None)
-    for router in (openai.routes(models), inference.routes(models, requests, version), questions.routes(models)):
+    conventions = (openai.routes(models), inference.routes(models, requests, version), questions.routes(models))
+    for router in (*conventions, page_routes(models, locked=bool(key))):
         api.include_router(router)
     _add_state(api, models, metrics)
     _add_failures(api)

@@ -15,7 +15,7 @@ App: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[N
 Respond: TypeAlias = Callable[[str, Failure], App]
 """Returns the application that answers a request for this path with a failure."""
 
-OPEN = ("/health",)
+OPEN = ("/", "/health")
 """Routes that need no key."""
 
 

@@ -13,13 +13,16 @@ _FULL = 128
 
 
 def warm_up(served: Served) -> Iterator[str]:
-    """Ask each question about texts of every length, and yield its name before; options that a question requires leave it out."""
+    """Ask each question about texts of every length, and yield its name before.
+
+    Left out are questions with required options, and those whose answers are too large for the longest texts.
+    """
     model = served.model
     if model.tokenizer.units:
         return
     word = _word(served)
     for name, question in served.questions.items():
-        if question.files:
+        if question.files or question.quadratic:
             continue
         yield name
         most = model.max_tokens(name)

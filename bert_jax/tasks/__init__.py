@@ -9,6 +9,7 @@ from bert_jax.config import RunConfig, TaskOptions, to_dict
 from bert_jax.config.overrides import Choices, apply_overrides, from_dict, load_config
 from bert_jax.errors import InputError
 from bert_jax.tasks.answering import ANSWERING
+from bert_jax.tasks.attention import Attention
 from bert_jax.tasks.base import FinetuningTask, Task
 from bert_jax.tasks.classification import CLASSIFICATION
 from bert_jax.tasks.contrastive import EMBEDDING
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from bert_jax.modalities.base import Modality
 
 TASKS: tuple[Task, ...] = (PRETRAINING, CLASSIFICATION, MULTILABEL, REGRESSION, TAGGING, ANSWERING, EMBEDDING)
-COMMON_QUESTIONS: tuple[Question, ...] = (Embed(), Similar())
+COMMON_QUESTIONS: tuple[Question, ...] = (Embed(), Similar(), Attention())
 
 
 def find(kind: str, others: Iterable[Task] = ()) -> Task:

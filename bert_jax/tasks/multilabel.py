@@ -16,6 +16,7 @@ from bert_jax.runtime.terminal import percent
 from bert_jax.tasks import display
 from bert_jax.tasks.base import MeasuredTask
 from bert_jax.tasks.display import Bars, Curve, Example, Guess, Json, Panel, Shown, Table
+from bert_jax.tasks.influence import Influence
 from bert_jax.tasks.pooled import PARTS, PooledOptions, PooledTask, published, text_of
 from bert_jax.tasks.question import Loaded, Question
 
@@ -273,7 +274,7 @@ class MultilabelTask(PooledTask[MultilabelOptions], MeasuredTask[MultilabelOptio
         "macro_f1": "Test macro F1",
         "subset_accuracy": "Test subset accuracy",
     }
-    questions = (ClassifyMany(),)
+    questions = (ClassifyMany(), Influence())
     published = (published("multi_label_classification"),)
 
     def labels(self, options: MultilabelOptions) -> LabelSets:

@@ -53,6 +53,12 @@ class Forward(Protocol):
     def per_token(self, queries: Queries, work: Callable[[Any], Any]) -> Finish[np.ndarray]:
         """Apply `work` to each batch and return its outputs [B, L, ...] per token of each example, [t, ...]."""
 
+    def check_every_layer(self) -> None:
+        """Raise InputError if the engine computes the hidden states of the last layer only."""
+
+    def queries_and_keys(self, batch: Any) -> Any:
+        """Return the queries and keys of every layer, [B, L, N, 2, D], for `per_token`."""
+
     def per_masked_token(self, queries: Queries, head: Callable[..., Any]) -> Finish[Any]:
         """Apply `head(hidden, rows, columns, which)` to the masked tokens and return its outputs per masked token, [c, ...]."""
 
@@ -97,6 +103,7 @@ class Question(ABC):
         options: names of the question's own keyword arguments, which `add_options` adds to the command.
         vectors: whether the answers are vectors, which can be stored in a .npy file.
         files: those of the options that are texts, for which the command takes a file.
+        quadratic: whether the answers grow with the square of the length of a text, so that few texts are asked about at once.
     """
 
     name: ClassVar[str]
@@ -109,6 +116,7 @@ class Question(ABC):
     options: ClassVar[tuple[str, ...]] = ()
     vectors: ClassVar[bool] = False
     files: ClassVar[tuple[str, ...]] = ()
+    quadratic: ClassVar[bool] = False
 
     def add_options(self, command: argparse.ArgumentParser) -> None:  # noqa: B027  # most have none
         """Add the flags of the question's options to its command."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from bert_jax.runtime.ahead import Finish
 from bert_jax.tasks.base import MeasuredTask
 from bert_jax.tasks.display import Curve, Json, Scatter, Shown
+from bert_jax.tasks.influence import Influence
 from bert_jax.tasks.numbers import Numbers
 from bert_jax.tasks.pooled import PARTS, PooledOptions, PooledTask, published, text_of
 from bert_jax.tasks.question import Loaded, Question
@@ -123,7 +124,7 @@ class RegressionTask(PooledTask[RegressionOptions], MeasuredTask[RegressionOptio
         "pearson": "Test Pearson correlation",
         "mae": "Test mean absolute error",
     }
-    questions = (Regress(),)
+    questions = (Regress(), Influence())
     published = (published("regression", labeled=False),)
 
     def outputs(self, description: ModelDescription) -> int:

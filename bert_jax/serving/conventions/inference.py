@@ -74,6 +74,7 @@ class TokenizeRequest(Request):
     inputs: Texts
     add_special_tokens: bool = True
     prompt_name: str | None = None
+    model: str | None = None
 
 
 def routes(models: Models, limits: RequestLimits, version: str) -> APIRouter:
@@ -139,7 +140,7 @@ def _add_descriptions(router: APIRouter, models: Models, limits: RequestLimits, 
     @router.post("/tokenize")
     async def tokenize(request: TokenizeRequest) -> list[list[dict[str, Any]]]:
         """Split texts into tokens, with their places in characters."""
-        return await asyncio.to_thread(_tokenized, models.find(None, "embed"), _listed(request.inputs), request, limits)
+        return await asyncio.to_thread(_tokenized, models.find(request.model, "embed"), _listed(request.inputs), request, limits)
 
     @router.get("/info")
     async def info() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from bert_jax.runtime.ahead import Finish
 from bert_jax.runtime.terminal import padded, percent, width
 from bert_jax.tasks import display
 from bert_jax.tasks.display import Curve, Example, Figure, Guess, Json, Matrix, Panel, Shown, Table
+from bert_jax.tasks.influence import Influence
 from bert_jax.tasks.pooled import PARTS, PooledOptions, PooledTask, published, text_of
 from bert_jax.tasks.question import Loaded, Question
 
@@ -115,7 +116,7 @@ class ClassificationTask(PooledTask[ClassificationOptions]):
     name, kind, noun = "classify", "classification", "a classifier"
     options = ClassificationOptions
     metric, scores = "accuracy", ("accuracy", "macro_f1")
-    questions = (Classify(),)
+    questions = (Classify(), Influence())
     published = (published("single_label_classification"),)
 
     def labels(self, options: ClassificationOptions) -> ClassLabels:

@@ -9,7 +9,7 @@ from bert_jax.runtime.terminal import count
 from bert_jax.tasks import display
 from bert_jax.tasks.base import Task
 from bert_jax.tasks.display import Curve, Example, Figure, Guess, Json, Panel, shortened
-from bert_jax.tasks.pretraining.questions import FillMask, NextSentence, Prediction, Score
+from bert_jax.tasks.pretraining.questions import FillMask, NextSentence, Prediction, Score, ScoredToken
 from bert_jax.tasks.published import ENCODER, Published
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bert_jax.model.bert import PretrainingModel
     from bert_jax.model.directory import ModelDescription
 
-__all__ = ["PRETRAINING", "Prediction", "PretrainingTask"]
+__all__ = ["PRETRAINING", "Prediction", "PretrainingTask", "ScoredToken"]
 
 
 class PretrainingTask(Task):

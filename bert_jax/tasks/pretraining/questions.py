@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish, one_ahead
 from bert_jax.runtime.terminal import padded, percent, width
+from bert_jax.tasks.places import with_places
 from bert_jax.tasks.question import ONE_SEGMENT_TYPE, Answers, Ask, Loaded, Question
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from bert_jax.data.queries import Queries
     from bert_jax.data.reader import Reader
     from bert_jax.model.directory import ModelDescription
+
+    _Columns: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 _BATCHES_PER_CHUNK = 32
 """Number of batches of masked copies of texts that are processed together when texts are scored."""
@@ -88,20 +91,49 @@ class FillMask(Question):
         return lines
 
 
+@dataclass(frozen=True)
+class ScoredToken:
+    """A token of a text, with its natural log probability when it alone is masked.
+
+    Its place is `start` to `end` (exclusive), in characters, or in units of an image or a recording.
+    """
+
+    token: str
+    start: int
+    end: int
+    log_probability: float
+
+
 class Score(Question):
-    """The pseudo-log-likelihood of each text (Salazar et al. 2020, section 2)."""
+    """The pseudo-log-likelihood of each text (Salazar et al. 2020, section 2), or the terms of its sum, token by token."""
 
     name = "score"
     help = "score how probable texts, images or recordings are"
     examples = (
         "runs/demo/pretrain '房间很干净' '房间很干静'",
+        "runs/demo/pretrain '房间很干静' --tokens",
         "runs/demo/pretrain texts.txt --output scores.jsonl",
         "runs/images/pretrain photos/0.png photos/1.png",
     )
     parts = ("masked_token",)
+    options = ("tokens",)
 
-    def start(self, model: Loaded, **options: Any) -> Callable[[Queries], Finish[list[float]]]:
-        """Return a function that computes, for each text, the sum of the log probabilities of its tokens, masked one at a time."""
+    def add_options(self, command: argparse.ArgumentParser) -> None:
+        """Add --tokens."""
+        command.add_argument("--tokens", action="store_const", const=True, help="also give the log probability of each token")
+
+    def ask(self, model: Loaded, ask: Ask, texts: Iterable[Any], pairs: Iterable[Any] | None, **options: Any) -> Answers:
+        """Return the score of each text, or with `tokens` its scored tokens."""
+        if not options.get("tokens"):
+            return super().ask(model, ask, texts, pairs, **options)
+        found = with_places(ask, texts, self.start(model, **options), self.encode)
+        return [_scored_tokens(model.tokenizer, scored, places) for scored, places in found]
+
+    def start(self, model: Loaded, tokens: bool = False, **_: Any) -> Callable[[Queries], Finish[list[Any]]]:
+        """Return a function that computes, for each text, the sum of the log probabilities of its tokens, masked one at a time.
+
+        With `tokens`, the function returns the terms: for each text, the indices of its tokens, their ids and their log probabilities.
+        """
         import numpy as np
 
         from bert_jax.data.queries import mask_one_by_one
@@ -112,26 +144,35 @@ class Score(Question):
         max_tokens = _BATCHES_PER_CHUNK * forward.shapes.devices * forward.shapes.tokens
         head = partial(log_probabilities, forward.model, forward.params)
 
-        def sums(count: int, texts: np.ndarray, copies: Queries) -> Finish[np.ndarray]:
-            tokens = copies.tokens[copies.masked]
-            finish = forward.per_masked_token(copies, lambda hidden, rows, columns, which: head(hidden, rows, columns, tokens[which]))
-            return lambda: np.bincount(texts, finish(), count)
+        def terms(texts: np.ndarray, copies: Queries) -> Finish[_Columns]:
+            ids = copies.tokens[copies.masked]
+            finish = forward.per_masked_token(copies, lambda hidden, rows, columns, which: head(hidden, rows, columns, ids[which]))
+            return lambda: (texts, copies.masked, finish())
 
-        def start(queries: Queries) -> Finish[list[float]]:
+        def start(queries: Queries) -> Finish[list[Any]]:
             count = len(queries.examples)
-            started = (sums(count, *copied) for copied in mask_one_by_one(queries, special_ids, max_tokens))
-            total: np.ndarray = sum(one_ahead(started), np.zeros(count))
+            found = one_ahead(terms(*copied) for copied in mask_one_by_one(queries, special_ids, max_tokens))
+            if tokens:
+                return partial(_by_text, queries, [*found])
+            total: np.ndarray = sum((np.bincount(texts, values, count) for texts, _, values in found), np.zeros(count))
             return total.tolist
 
         return start
 
-    def record(self, answer: float) -> dict[str, Any]:
-        """Return a record with `score`."""
-        return {"score": round(answer, 6)}
+    def record(self, answer: float | list[ScoredToken]) -> dict[str, Any]:
+        """Return a record with `score`, and `tokens` if they were asked for."""
+        if isinstance(answer, float):
+            return {"score": round(answer, 6)}
+        tokens = [vars(one) | {"log_probability": round(one.log_probability, 6)} for one in answer]
+        return {"score": round(sum(one.log_probability for one in answer), 6), "tokens": tokens}
 
     def show(self, records: Sequence[dict[str, Any]]) -> list[str]:
-        """Return the score and the text, one line per record."""
-        return [f"{one['score']:8.2f}  {one['text']}" for one in records]
+        """Return the score and the text, one line per record, and below it its tokens, if they were asked for."""
+        lines = []
+        for one in records:
+            lines.append(f"{one['score']:8.2f}  {one['text']}")
+            lines += [f"{token['log_probability']:8.2f}    {token['token']}" for token in one.get("tokens", ())]
+        return lines
 
 
 class NextSentence(Question):
@@ -198,6 +239,26 @@ def _predictions(tokenizer: Reader, queries: Queries, probabilities: np.ndarray,
     predictions = [Prediction(*fields) for fields in zip(tokenizer.tokens(flat), flat, probabilities.ravel().tolist(), strict=True)]
     columns = iter([predictions[start : start + top_k] for start in range(0, masks * top_k, top_k)])
     return [list(itertools.islice(columns, count)) for count in np.bincount(queries.owners).tolist()]
+
+
+def _by_text(queries: Queries, found: Sequence[_Columns]) -> list[_Columns]:
+    """Return, for each text, the indices of its scored tokens, their ids and their values, from (texts, places in `queries`, values)."""
+    import numpy as np
+
+    scored, values = np.zeros(len(queries.tokens), np.bool_), np.zeros(len(queries.tokens))
+    for _, places, own in found:
+        scored[places], values[places] = True, own
+    answers = []
+    for begin, end in queries.examples.a.tolist():
+        indices = np.flatnonzero(scored[begin:end])
+        answers.append((indices, queries.tokens[begin + indices], values[begin + indices]))
+    return answers
+
+
+def _scored_tokens(tokenizer: Reader, scored: _Columns, places: np.ndarray) -> list[ScoredToken]:
+    indices, ids, values = scored
+    fields = zip(tokenizer.tokens(ids.tolist()), places[indices].tolist(), values.tolist(), strict=True)
+    return [ScoredToken(token, start, end, value) for token, (start, end), value in fields]
 
 
 def _column(mask: list[dict[str, Any]]) -> list[str]:

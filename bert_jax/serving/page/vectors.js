@@ -1,0 +1,79 @@
+// Similar texts: the cosines of a handful of texts, and the plane of their first two principal components.
+const MOST_TEXTS = 12;
+
+const dot = (a, b) => a.reduce((sum, value, index) => sum + value * b[index], 0);
+
+// The places [n][2] of centered vectors on the plane of their two greatest components, and the share of the variance that it holds.
+function plane(vectors) {
+  const mean = vectors[0].map((_, column) => vectors.reduce((sum, vector) => sum + vector[column], 0) / vectors.length);
+  const centered = vectors.map((vector) => vector.map((value, column) => value - mean[column]));
+  // The products of all pairs have the same components as the covariance, and are far fewer.
+  const products = centered.map((a) => centered.map((b) => dot(a, b)));
+  const variance = products.reduce((sum, row, index) => sum + row[index], 0);
+  const places = vectors.map(() => [0, 0]);
+  let held = 0;
+  for (let component = 0; component < 2; component++) {
+    let axis = products.map((_, index) => Math.sin(index + 1)), size = 0;
+    for (let step = 0; step < 300; step++) {
+      const next = products.map((row) => dot(row, axis));
+      size = Math.sqrt(dot(next, next));
+      if (size < 1e-12) break;
+      axis = next.map((value) => value / size);
+    }
+    if (size < 1e-12) break;
+    held += size;
+    places.forEach((place, index) => (place[component] = axis[index] * Math.sqrt(size)));
+    products.forEach((row, index) => row.forEach((_, column) => (row[column] -= size * axis[index] * axis[column])));
+  }
+  return { places, held: variance > 0 ? held / variance : 0 };
+}
+
+function similarSection(models) {
+  const own = section("similar", models, () => update(0));
+  const [box, input] = textarea("lines", 6, () => update());
+  const shown = make("div", { class: "pair" });
+  own.node.append(box, shown, make("p", { class: "note", role: "status" }));
+  const update = live(own.node, async (signal) => {
+    const model = own.model(), all = input.value.split("\n").map((line) => line.trim()).filter(Boolean), texts = all.slice(0, MOST_TEXTS);
+    const readable = texts.length > 1 ? await tokensOf(model, texts, signal) : [];
+    const kept = texts.filter((_, index) => readable[index]?.length > 2);
+    if (kept.length < 2) {
+      shown.replaceChildren();
+      note(own.node, word("needTwo"));
+      return;
+    }
+    if (all.length > MOST_TEXTS) note(own.node, word("atMost", MOST_TEXTS));
+    const { data } = await ask("v1/embeddings", { model: model.name, input: kept, encoding_format: "float" }, signal);
+    const vectors = data.map(({ embedding }) => embedding).map((vector) => {
+      const size = Math.sqrt(dot(vector, vector)) || 1;
+      return vector.map((value) => value / size);
+    });
+    shown.replaceChildren(matrix(kept, vectors), map(kept, vectors));
+  });
+
+  function matrix(texts, vectors) {
+    const cosines = vectors.map((vector) => vectors.map((other) => dot(vector, other)));
+    // Vectors of some models all point the same way: what counts is how their cosines differ.
+    const least = Math.min(...cosines.flat()), digits = least > 0.98 ? 4 : 2;
+    const rows = texts.map((text, row) => make("tr", {}, make("th", { scope: "row" }, `${row + 1} `, make("span", { class: "cut", dir: "auto" }, text)),
+      ...cosines[row].map((cosine) => make("td", { "--amount": `${(100 * (cosine - least)) / Math.max(1e-9, 1 - least)}%` }, cosine.toFixed(digits)))));
+    return make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": word("cosines") },
+      make("table", { class: "matrix" }, make("caption", {}, word("cosines")),
+        make("thead", {}, make("tr", {}, make("td"), ...texts.map((_, index) => make("th", { scope: "col" }, String(index + 1))))), make("tbody", {}, ...rows)));
+  }
+
+  function map(texts, vectors) {
+    const { places, held } = plane(vectors), most = Math.max(1e-9, ...places.flat().map(Math.abs));
+    const at = (value) => 160 + (130 * value) / most;
+    const dots = places.flatMap(([x, y], index) => [
+      make("circle", { cx: at(x), cy: 320 - at(y), r: 11, class: "dot" }),
+      make("text", { x: at(x), y: 324 - at(y), class: "dot-name" }, String(index + 1)),
+    ]);
+    const caption = word("plane", percent(held));
+    return make("figure", {}, make("svg", { viewBox: "0 0 320 320", role: "img", "aria-label": caption },
+      make("line", { x1: 10, x2: 310, y1: 160, y2: 160, class: "axis" }), make("line", { x1: 160, x2: 160, y1: 10, y2: 310, class: "axis" }), ...dots),
+      make("figcaption", {}, caption));
+  }
+
+  return { node: own.node, begin: async () => { input.value ||= (await examplesFor(own.model())).lines; update(0); } };
+}

@@ -1,0 +1,94 @@
+// Everything that the page itself says, in both languages. What models and the server say is shown as it is.
+const WORDS = {
+  en: {
+    skip: "Skip to the content", lead: "Look into a model, live. All answers come from this server; nothing goes elsewhere.",
+    sections: "Sections", key: "API key", unlock: "Continue", wrongKey: "The key is missing or wrong.", other: "中文", otherLang: "zh",
+    model: "Model", text: "Text", unreachable: "The server cannot be reached.", tooLong: (most) => `The model reads the first ${most} tokens only.`,
+    unreadable: "The model can read nothing of this text.",
+    fill: "Fill in the blank", fillHelp: "Choose a character or a word to mask it. The model guesses it from what is around it.",
+    tokens: "Text as the model reads it: choose what to mask, arrow keys move", blank: (n) => `Blank ${n}`, masked: "masked", was: (word) => `was ${word}`,
+    guess: (word, share) => `guess ${word}, ${share}`, clear: "Show all", tint: "Tint each token by its surprisal",
+    surprisal: (bits) => `surprisal ${bits} bits`, low: "expected", high: "surprising",
+    total: (bits, each) => `The text has a surprisal of ${bits} bits, ${each} per token.`,
+    longScore: "The text is too long to measure the surprisal of each token.",
+    next: "Next sentence", nextHelp: "Does the second sentence follow the first?", first: "First sentence", second: "Second sentence",
+    follows: "follows", notFollows: "does not follow",
+    classify: "Classification", classifyHelp: "Which label the model gives, and how sure it is.", pair: "Second text (optional)",
+    regress: "Rating", regressHelp: "The number that the model gives.", file: "Choose or drop a file", image: "Choose or drop an image", audio: "Choose or drop a recording",
+    tag: "Tags", tagHelp: "What the model marks in a text.", noTags: "Nothing is marked.",
+    answer: "Questions", answerHelp: "The model answers a question with a part of the passage.", question: "Question", passage: "Passage",
+    influence: (pro, contra) => `What it hangs on (gradient times input): ${pro} for it; underlined, ${contra} against it.`,
+    noAnswer: "The passage does not answer it.", answered: (text, share) => `${text} (${share})`,
+    similar: "Similar texts", similarHelp: "How near the vectors of texts are: their cosines, and the plane on which they differ most.", lines: "Texts, one per line",
+    cosines: "Cosine of each pair of texts", plane: (share) => `The texts on the plane of their first two principal components, which hold ${share} of the variance`,
+    atMost: (most) => `Only the first ${most} texts are compared.`, needTwo: "Write at least two lines.",
+    attention: "Attention", attentionHelp: "Which token looks at which. Each row of a head adds up to 100 %.", layer: "Layer", head: "Head", mean: "mean of all heads",
+    looking: "Tokens: choose one to see what it looks at, arrow keys move", looks: (token, list) => `${token} looks at ${list}.`,
+    linesOf: (most) => `Lines from each token on the left to the tokens on the right that it looks at; the strongest is ${most}.`,
+    mapOf: (most) => `Map: a row for each token that looks, a column for each that is looked at; the strongest is ${most}.`,
+  },
+  zh: {
+    skip: "跳到正文", lead: "实时观察模型。所有答案都来自这台服务器，数据不会发往别处。",
+    sections: "栏目", key: "API 密钥", unlock: "继续", wrongKey: "密钥缺失或错误。", other: "English", otherLang: "en",
+    model: "模型", text: "文本", unreachable: "无法连接服务器。", tooLong: (most) => `模型只读取前 ${most} 个词元。`,
+    unreadable: "模型读不出这段文本的任何内容。",
+    fill: "完形填空", fillHelp: "选择一个字或词把它遮住，模型根据上下文来猜。",
+    tokens: "模型读到的文本：选择要遮住的部分，方向键移动", blank: (n) => `空 ${n}`, masked: "已遮住", was: (word) => `原文：${word}`,
+    guess: (word, share) => `猜测 ${word}，${share}`, clear: "全部显示", tint: "按意外程度给词元着色",
+    surprisal: (bits) => `意外程度 ${bits} 比特`, low: "意料之中", high: "出人意料",
+    total: (bits, each) => `整段文本的意外程度为 ${bits} 比特，每个词元 ${each} 比特。`,
+    longScore: "文本太长，不计算各词元的意外程度。",
+    next: "下一句", nextHelp: "第二句是否接在第一句之后？", first: "第一句", second: "第二句", follows: "接得上", notFollows: "接不上",
+    classify: "分类", classifyHelp: "模型给出的标签，以及它有多大把握。", pair: "第二段文本（可选）",
+    regress: "评分", regressHelp: "模型给出的数值。", file: "选择或拖入文件", image: "选择或拖入图片", audio: "选择或拖入录音",
+    tag: "标注", tagHelp: "模型在文本中标出的内容。", noTags: "没有标出任何内容。",
+    answer: "问答", answerHelp: "模型用段落中的一部分回答问题。", question: "问题", passage: "段落",
+    influence: (pro, contra) => `判断的依据（梯度乘输入）：支持的有 ${pro}；反对的（带下划线）有 ${contra}。`,
+    noAnswer: "段落中没有答案。", answered: (text, share) => `${text}（${share}）`,
+    similar: "相似文本", similarHelp: "文本的向量有多近：两两的余弦，以及它们差别最大的平面。", lines: "文本，每行一条",
+    cosines: "每两条文本的余弦", plane: (share) => `文本在前两个主成分平面上的位置（占方差的 ${share}）`,
+    atMost: (most) => `只比较前 ${most} 条文本。`, needTwo: "请至少写两行。",
+    attention: "注意力", attentionHelp: "哪个词元在看哪个词元。每个头的每一行加起来是 100 %。", layer: "层", head: "头", mean: "所有头的平均",
+    looking: "词元：选择一个，看它在看什么，方向键移动", looks: (token, list) => `${token} 在看 ${list}。`,
+    linesOf: (most) => `连线：左边的词元指向它所看的右边的词元，最强的为 ${most}。`, mapOf: (most) => `注意力图：每行是一个看的词元，每列是一个被看的词元，最强的为 ${most}。`,
+  },
+};
+
+// Texts to begin with, in the language that a model reads.
+const EXAMPLES = {
+  en: {
+    text: "The hotel was clean and the staff were very friendly.", mask: "clean", first: "He opened the door.", second: "There was nobody in the room.",
+    lines: "The room was clean.\nThe room was tidy.\nThe staff were friendly.\nWe will not come back.\nBreakfast was cold.",
+    tag: "Anna Keller moved from Bern to Oslo.", question: "Where did she move?", passage: "Anna Keller grew up in Bern. In 2019 she moved to Oslo.",
+  },
+  zh: {
+    text: "这家酒店的服务很好，房间也很干净。", mask: "净", first: "他打开门。", second: "屋里没有人。",
+    lines: "房间很干净\n房间很整洁\n服务员很热情\n再也不来了\n早餐是凉的",
+    tag: "张伟从北京搬到了上海。", question: "她搬到了哪里？", passage: "她在北京长大，2019年搬到了上海。",
+  },
+};
+
+let language = "en";
+
+function stored(kind, name, value) {
+  try {
+    if (value !== undefined) window[kind].setItem(name, value);
+    return window[kind].getItem(name);
+  } catch {
+    return null; // storage may be forbidden
+  }
+}
+
+function word(name, ...values) {
+  const found = WORDS[language][name];
+  return typeof found === "function" ? found(...values) : found;
+}
+
+function translate() {
+  document.documentElement.lang = language;
+  for (const node of document.querySelectorAll("[data-say]")) node.textContent = word(node.dataset.say);
+  for (const node of document.querySelectorAll("[data-label]")) node.setAttribute("aria-label", word(node.dataset.label));
+  const button = document.getElementById("language");
+  button.textContent = word("other");
+  button.lang = word("otherLang");
+}
