@@ -301,7 +301,7 @@ def run_help_examples() -> int:
             continue
         print(f"\n-- {name} --help: {line}", flush=True)
         ran += 1
-        if status := (run_server if name == "serve" else run_shell)(line):
+        if status := (run_server if name in ("serve", "explore") else run_shell)(line):
             sys.exit(f"FAILED: the example in {name} --help exited with status {status}: {line}")
     return ran
 

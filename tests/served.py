@@ -10,17 +10,17 @@ import children
 KEY = "swordfish"
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    """Start `serve`, with an API key."""
-    command = [sys.executable, "-W", "error", "-m", "bert_jax", "serve", *arguments]
+def start(*arguments: str, command: str = "serve") -> subprocess.Popen[str]:
+    """Start `serve` or `explore`, with an API key in the environment, which only `serve` reads."""
+    line = [sys.executable, "-W", "error", "-m", "bert_jax", command, *arguments]
     environment = children.environment(2) | {"BERT_JAX_API_KEY": KEY}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @contextmanager
-def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def serving(*arguments: str, command: str = "serve") -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A server that answers, and its port."""
-    process = start(*arguments, "--port=0")
+    process = start(*arguments, "--port=0", command=command)
     assert process.stdout
     try:
         written = []

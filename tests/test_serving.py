@@ -19,8 +19,10 @@ import pytest
 from served import KEY, serving, start
 
 import bert_jax
+from bert_jax.errors import InputError
 from bert_jax.inference import Bert
 from bert_jax.serving.page import assemble
+from bert_jax.serving.start import models_of
 
 TEXTS = ["the cat sat", "这家酒店的服务很好", "good", "on the mat", "房间也很干净", "再也不来了"]
 HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
@@ -284,3 +286,18 @@ def test_it_finishes_what_has_arrived_and_stops(server: Server) -> None:
     connection.close()
     assert server.process.wait(60) == 0
     assert server.process.stdout and server.process.stdout.read() == "stopped\n"
+
+
+def test_exploring_a_run_serves_its_models(tiny_classifier: Path) -> None:
+    workdir = tiny_classifier.parent
+    with serving(str(workdir), command="explore") as (process, port):
+        models = httpx.get(f"http://127.0.0.1:{port}/models").json()["models"]
+        assert {one["name"] for one in models} == {f"{workdir.name}-pretrain", f"{workdir.name}-finetune"}
+        assert "<html" in httpx.get(f"http://127.0.0.1:{port}/").text
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+
+
+def test_there_must_be_a_model_to_explore(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no model in"):
+        models_of(tmp_path)

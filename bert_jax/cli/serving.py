@@ -1,17 +1,31 @@
-"""The command that serves models over HTTP."""
+"""The commands that serve models over HTTP."""
 
 import argparse
 import os
+import sys
+import webbrowser
 from pathlib import Path
+from typing import Any
 
-from bert_jax.cli.arguments import Add, add_engine, disk
+from bert_jax.cli.arguments import Add, add_engine, anywhere, disk
 from bert_jax.errors import InputError
 
 KEY_VARIABLE = "BERT_JAX_API_KEY"
 
 
 def add_serving_commands(add: Add) -> None:
-    """Add serve."""
+    """Add explore and serve."""
+    command = add(
+        "explore",
+        _explore,
+        "look into the models of a run in the browser: fill blanks, see what tokens look at, compare texts",
+        "runs/demo",
+        more="This serves the models of the run to this machine alone, and opens the page if a person typed the command. Ctrl-C stops.",
+    )
+    command.add_argument("workdir", metavar="WORKDIR", type=anywhere, help="the workdir of a run, or the directory of a model")
+    command.add_argument("--port", type=int, default=0, help="the port; 0 for any free one (default: %(default)s)")
+    add_engine(command)
+
     command = add(
         "serve",
         _serve,
@@ -46,14 +60,40 @@ def add_serving_commands(add: Add) -> None:
         command.add_argument(flag, type=float, default=seconds, metavar="N", help=f"{meaning} (default: %(default)s)")
 
 
-def _serve(flags: argparse.Namespace) -> None:
+def _explore(flags: argparse.Namespace) -> None:
+    start = _start()
+    _check_port(flags.port)
+
+    def ready(address: str) -> None:
+        if sys.stdout.isatty():  # typed by a person
+            webbrowser.open(address)
+
+    start.serve(start.models_of(flags.workdir), "127.0.0.1", flags.port, start.Options(flags.engine, flags.dtype), ready)
+
+
+def _start() -> Any:
+    """Return the module that starts servers.
+
+    Raises:
+        InputError: a package that it needs is not installed.
+    """
     try:
-        from bert_jax.serving.start import Options, serve
+        from bert_jax.serving import start
     except ModuleNotFoundError as error:
         if error.name not in ("fastapi", "prometheus_client", "uvicorn"):
             raise
         package = error.name.replace("_", "-")
         raise InputError(f"Serving needs the package {package}: pip install 'bert_jax[serve]' (or pip install {package}).") from None
+    return start
+
+
+def _check_port(port: int) -> None:
+    if not 0 <= port < 1 << 16:
+        raise InputError(f"--port must be a number from 0 to 65535, not {port}.")
+
+
+def _serve(flags: argparse.Namespace) -> None:
+    start = _start()
     from bert_jax.serving.batching import Limits
     from bert_jax.serving.limits import ConnectionLimits
     from bert_jax.serving.served import RequestLimits
@@ -61,11 +101,10 @@ def _serve(flags: argparse.Namespace) -> None:
     for name in ("max_texts", "max_tokens", "max_bytes", "max_waiting", "batch_texts", "timeout"):
         if getattr(flags, name) <= 0:
             raise InputError(f"--{name.replace('_', '-')} must be positive, not {getattr(flags, name)}.")
-    if not 0 <= flags.port < 1 << 16:
-        raise InputError(f"--port must be a number from 0 to 65535, not {flags.port}.")
+    _check_port(flags.port)
     if flags.max_wait_ms < 0:
         raise InputError(f"--max-wait-ms must not be negative, not {flags.max_wait_ms}.")
-    options = Options(
+    options = start.Options(
         flags.engine,
         flags.dtype,
         _key(flags.api_key_file),
@@ -74,7 +113,7 @@ def _serve(flags: argparse.Namespace) -> None:
         RequestLimits(flags.max_texts, flags.max_tokens, flags.truncate),
         ConnectionLimits(flags.max_bytes, answer=flags.timeout),
     )
-    serve(flags.models, flags.host, flags.port, options)
+    start.serve(flags.models, flags.host, flags.port, options)
 
 
 def _key(file: Path | None) -> str:

@@ -3,11 +3,13 @@
 import re
 import socket
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bert_jax import __version__
+from bert_jax.convert.imports import is_foreign
 from bert_jax.errors import InputError, as_typed
 from bert_jax.inference import TruncationWarning, load
 from bert_jax.runtime.programs import keep_programs
@@ -42,13 +44,14 @@ class Options:
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
 
 
-def serve(models: Sequence[str], host: str, port: int, options: Options) -> None:
+def serve(models: Sequence[str], host: str, port: int, options: Options, ready: Callable[[str], Any] = lambda address: None) -> None:
     """Serve models over HTTP until SIGTERM or Ctrl-C.
 
     Args:
         models: the directories of models, each optionally after NAME=.
         host, port: the address; port 0 is any free one.
         options: how to answer.
+        ready: called with the address when clients can connect.
 
     Raises:
         InputError: the address cannot be used, there is no model, or two have the same name.
@@ -56,11 +59,11 @@ def serve(models: Sequence[str], host: str, port: int, options: Options) -> None
     named = name_models(models)
     keep_programs()
     with listen(host, port) as bound:  # before the models are loaded, which takes longer
-        _serve(named, host, bound, options)
+        _serve(named, host, bound, options, ready)
     print("stopped", flush=True)
 
 
-def _serve(named: Mapping[str, str], host: str, bound: socket.socket, options: Options) -> None:
+def _serve(named: Mapping[str, str], host: str, bound: socket.socket, options: Options, ready: Callable[[str], Any]) -> None:
     metrics = Metrics()
     warnings.simplefilter("ignore", TruncationWarning)  # requests that do not allow it are refused
     found = []
@@ -75,10 +78,30 @@ def _serve(named: Mapping[str, str], host: str, bound: socket.socket, options: O
                 print(f"compiling {question}", flush=True)
     served = Models(found)
     app = make_app(served, metrics, options.requests, options.connections, __version__, options.key)
+
+    def announce() -> None:
+        address = f"http://{host}:{bound.getsockname()[1]}"
+        print(f"serving at {address} (Ctrl-C stops)", flush=True)
+        ready(address)
+
     try:
-        run(app, bound, lambda: print(f"serving at http://{host}:{bound.getsockname()[1]} (Ctrl-C stops)", flush=True))
+        run(app, bound, announce)
     finally:
         served.close()
+
+
+def models_of(workdir: Path) -> list[str]:
+    """Return the directories of the models of a run, or the directory itself if it is that of a model.
+
+    Raises:
+        InputError: there is no model yet.
+    """
+    stages = [workdir / stage for stage in dict.fromkeys(task.stage for task in TASKS)]
+    if found := [str(stage) for stage in stages if (stage / "model.json").is_file() and (stage / "checkpoints").is_dir()]:
+        return found
+    if is_foreign(workdir) or (workdir / "model.json").is_file():
+        return [str(workdir)]
+    raise InputError(f"There is no model in {workdir}: name the workdir of a run that has saved a checkpoint, or the directory of a model.")
 
 
 def route(question: str) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,4 +94,5 @@ def summary_text(
             lines.append(f"{'':20}{summary[task.stage]['truncated_texts']:,} training {noun}s were longer than a row and were truncated")
     lines += ["", f"Report       {workdir / 'report.html'}", f"Results      {workdir / 'summary.json'}"]
     lines += [f"Checkpoints  {workdir / task.stage / 'checkpoints'}" for task in stages]
+    lines.append(f"Explore      python -m bert_jax explore {shlex.quote(str(workdir))}")
     return "\n".join(lines)
