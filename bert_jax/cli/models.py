@@ -15,7 +15,7 @@ def add_model_commands(add: Add) -> None:
         named.setdefault(question.name, []).append(question)
     for name, group in named.items():
         # Models of different tasks may answer a question each in its way.
-        examples = [example for question in group for example in question.examples]
+        examples = dict.fromkeys(example for question in group for example in question.examples)
         command = add(name.replace("_", "-"), _ask(group), group[0].help, *examples)
         for question in group:
             question.add_options(command)
