@@ -143,7 +143,7 @@ class Batcher:
             answers = self._model.ask(first.name, texts, pairs, **first.options)
         except Exception as error:
             if len(works) > 1 and isinstance(error, InputError):
-                # Only those who sent an invalid text are told so.
+                # The error is for those who sent an invalid text alone.
                 for work in works:
                     self._answer([work])
                 return

@@ -23,7 +23,7 @@ class Metrics:
         self._waiting = Gauge("bert_jax_waiting_texts", "Texts in the queue.", ("model",), registry=self._registry)
 
     def batches(self, model: str) -> Callable[[int], None]:
-        """Return the function that is told the number of texts in each batch of a model."""
+        """Return the function to call with the number of texts in each batch of a model."""
         return self._texts.labels(model).observe
 
     def watch(self, model: str, waiting: Callable[[], int]) -> None:
