@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -283,3 +284,28 @@ def test_clipping_leaves_small_gradients_alone_and_keeps_the_direction_of_large_
     with jax.numpy_dtype_promotion("standard"):
         moments = [clip.update(gradient, clip.init(gradient), gradient)[1][1][0].mu["kernel"] / 0.1 for gradient in (small, large)]
     np.testing.assert_allclose(moments, [[0.3, 0.4], [0.6, 0.8]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_an_update_is_that_of_optax_and_a_skipped_one_changes_nothing(name: Any) -> None:
+    config = OptimizerConfig(name=name, learning_rate=1e-2, warmup_fraction=0.5, clip_norm=0.5, weight_decay=0.1)
+    rng = np.random.default_rng(0)
+    params = {"dense": {"kernel": rng.standard_normal((3, 4), np.float32), "bias": rng.standard_normal(4, np.float32)}}
+    draws = [jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), params) for _ in range(3)]
+    published = optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.scale_by_adam(config.beta1, config.beta2, config.epsilon),
+        optax.add_decayed_weights(config.weight_decay, decay_mask),
+        *((optax.scale_by_trust_ratio(),) if name == "lamb" else ()),
+        optax.scale_by_learning_rate(learning_rate_schedule(config, 10)),
+    )
+    own, spoilt = make_optimizer(config, 10), jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params)
+    state, expected = own.init(params), published.init(params)
+    with jax.numpy_dtype_promotion("standard"):
+        for gradient, scale in zip(draws, (0.01, 1.0, 3.0), strict=True):
+            gradient = jax.tree.map(partial(np.multiply, np.float32(scale)), gradient)
+            update, state = own.update(gradient, state, params, valid=jnp.bool_(True))
+            reference, expected = published.update(gradient, expected, params)
+            jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-6), update, reference)
+            _, after = own.update(spoilt, state, params, valid=jnp.bool_(False))
+            jax.tree.map(np.testing.assert_array_equal, after, state)

@@ -123,14 +123,14 @@ def factored(encoder: EncoderConfig = ENCODER) -> Any:
     return jax.tree_util.tree_map_with_path(draw, params)
 
 
-def lenient(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+def lenient(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """The optimizer with jax's usual promotion of types: optax does not live with the strict one of these tests."""
 
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
+    def update(updates: Any, state: Any, params: Any = None, **skipping: Any) -> Any:
         with jax.numpy_dtype_promotion("standard"):
-            return optimizer.update(updates, state, params)
+            return optax.with_extra_args_support(optimizer).update(updates, state, params, **skipping)
 
-    return optax.GradientTransformation(optimizer.init, update)
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
 def one_device_mesh() -> Mesh:

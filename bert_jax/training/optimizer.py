@@ -1,5 +1,6 @@
 """AdamW and LAMB with warm-up, learning rate decay and gradient clipping, built from optax."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -30,6 +31,48 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
 def decay_mask(params: Any) -> Any:
     """Return True where weight decay applies: everywhere but biases and layer norms (Devlin et al. 2019, appendix A.2)."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("bias", "scale"), params)
+
+
+def _scale_by_adam(b1: float, b2: float, epsilon: float) -> optax.GradientTransformationExtraArgs:
+    """Return `optax.scale_by_adam` with an update that takes `valid`: where it is false, the state is unchanged.
+
+    To select between the new and the old state afterwards would take copies of the old one, since the new one is written in its place.
+    On CPUs, where the update is bound by memory bandwidth, that took as long as the update itself.
+    """
+    adam = optax.scale_by_adam(b1=b1, b2=b2, eps=epsilon)
+
+    def update(updates: Any, state: Any, params: Any = None, *, valid: Any = True, **_: Any) -> tuple[Any, Any]:
+        del params
+        kept = partial(jax.tree.map, partial(jnp.where, valid))
+        mu = kept(optax.tree.update_moment(updates, state.mu, b1, 1), state.mu)
+        nu = kept(optax.tree.update_moment_per_elem_norm(updates, state.nu, b2, 2), state.nu)
+        count = optax.safe_increment(state.count)
+        means = optax.tree.bias_correction(mu, b1, count), optax.tree.bias_correction(nu, b2, count)
+        scaled = jax.tree.map(lambda mean, square: mean / (jnp.sqrt(square) + epsilon), *means)
+        return scaled, optax.ScaleByAdamState(jnp.where(valid, count, state.count), mu, nu)
+
+    return optax.GradientTransformationExtraArgs(adam.init, update)
+
+
+def _clip_by_global_norm(limit: float) -> optax.GradientTransformation:
+    """Return `optax.clip_by_global_norm` as a multiplication by one number, which the compiler fuses with the update that follows."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        factor = limit / jnp.maximum(optax.tree.norm(updates), limit)
+        return jax.tree.map(lambda update: update * factor.astype(update.dtype), updates), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)
+
+
+def _unless_skipped(scale: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Return the transformation, whose small state is unchanged where `valid` is false."""
+
+    def update(updates: Any, state: Any, params: Any = None, *, valid: Any = True, **_: Any) -> tuple[Any, Any]:
+        scaled, after = scale.update(updates, state, params)
+        return scaled, jax.tree.map(partial(jnp.where, valid), after, state)
+
+    return optax.GradientTransformationExtraArgs(scale.init, update)
 
 
 def _scale_by_trust_ratio() -> optax.GradientTransformation:
@@ -79,19 +122,19 @@ def _scale_by_layer(decay: float, frozen: int) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Create the optimizer for a run of `steps` steps.
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformationExtraArgs:
+    """Create the optimizer for a run of `steps` steps. Its update takes `valid`, a bool scalar: where false, its state is unchanged.
 
     AdamW follows Loshchilov and Hutter 2019, with bias correction as in PyTorch; LAMB follows You et al. 2020.
     """
     update = optax.chain(
-        optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon),
+        _scale_by_adam(config.beta1, config.beta2, config.epsilon),
         optax.add_decayed_weights(config.weight_decay, decay_mask),
         *((_scale_by_trust_ratio(),) if config.name == "lamb" else ()),
-        optax.scale_by_learning_rate(learning_rate_schedule(config, steps)),
+        _unless_skipped(optax.scale_by_learning_rate(learning_rate_schedule(config, steps))),
     )
     if config.clip_norm:
-        update = optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+        update = optax.chain(_clip_by_global_norm(config.clip_norm), update)
     if config.frozen_layers >= 0:
         # The norm that is clipped is that of the trained parameters.
         update = optax.chain(_scale_by_layer(1.0, config.frozen_layers), update)

@@ -1,7 +1,7 @@
 """Training and evaluation steps as pure functions, and their compilation."""
 
-import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -41,7 +41,7 @@ def train_step(
     batch: Batch,
     *,
     objective: Objective,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     seed: int,
     microbatches: int = 1,
     skip_above: float = 0.0,
@@ -78,22 +78,23 @@ def train_step(
         grads, metrics = gradients(state.params, state.frozen, batch, keys)
     else:
         grads, metrics = _accumulate(gradients, state.params, state.frozen, batch, keys, microbatches)
-    with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats, which strict dtype promotion forbids
-        updates, optimizer_state = optimizer.update(grads, state.optimizer_state, state.params)
     total, norm = normalized(metrics), optax.tree.norm(grads)
     valid = jnp.isfinite(total) & jnp.isfinite(norm)
     running_loss = state.running_loss
     if running_loss is not None:
         valid &= total <= skip_above * running_loss
-        running_loss = jnp.where(jnp.isinf(running_loss), total, running_loss + _RUNNING_WEIGHT * (total - running_loss))
-    params = optax.apply_updates(state.params, updates)
-    average = None if state.average is None else _averaged(state.average, params, ema, state.step)
-    after = TrainState(state.step, params, optimizer_state, running_loss, average)
-    after = jax.tree.map(lambda new, old: jnp.where(valid, new, old), after, dataclasses.replace(state, frozen=None))
+        mean = jnp.where(jnp.isinf(running_loss), total, running_loss + _RUNNING_WEIGHT * (total - running_loss))
+        running_loss = jnp.where(valid, mean, running_loss)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integers and floats, which strict dtype promotion forbids
+        updates, optimizer_state = optimizer.update(grads, state.optimizer_state, state.params, valid=valid)
+    params = jax.tree.map(partial(jnp.where, valid), optax.apply_updates(state.params, updates), state.params)
+    average = state.average
+    if average is not None:
+        average = jax.tree.map(partial(jnp.where, valid), _averaged(average, params, ema, state.step), average)
     metrics["gradient_norm"] = Mean(norm, jnp.float32(1))
     metrics["attended_pairs"] = Mean(attended_pairs(batch), jnp.float32(1))
     metrics["skipped_updates"] = Mean(1 - valid.astype(jnp.float32), jnp.float32(1))
-    return dataclasses.replace(after, step=state.step + 1, frozen=state.frozen), metrics
+    return TrainState(state.step + 1, params, optimizer_state, running_loss, average, state.frozen), metrics
 
 
 def _averaged(average: Any, params: Any, ema: float, step: jax.Array) -> Any:
@@ -155,7 +156,7 @@ def evaluation_step(params: Any, batch: Batch, index: jax.Array, *, objective: O
 
 def compile_steps(
     objective: Objective,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     state: TrainState,
     mesh: Mesh,
     seed: int,
