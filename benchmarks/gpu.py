@@ -41,7 +41,6 @@ SWITCHES: dict[str, tuple[dict[str, Any], int]] = {
     "fused=scores": ({"fused": ("scores",)}, 1),
     "attention=dense": ({"attention": "dense"}, 2),
     "scan_layers=true": ({"scan_layers": True}, 1),
-    "random_bits=rbg": ({"random_bits": "rbg"}, 1),
     "remat=dots": ({"remat": "dots"}, 1),
 }
 

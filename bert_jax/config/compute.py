@@ -28,10 +28,7 @@ class ComputeConfig:
     fused: tuple[str, ...] = ("auto",)
     """What is computed together, of `gelu` (bias and GELU), `norm` (bias, dropout, residual connection and layer norm), `qkv` (queries,
     keys and values in one product) and `scores` (bfloat16 products in the gradient of the masked-token head too). `gelu` and `norm` are
-    kernels for NVIDIA GPUs; dropout in `norm` draws other numbers. `auto` alone selects what is known to be faster, so far nothing."""
-    random_bits: Literal["threefry", "rbg"] = "threefry"
-    """Random number generator for dropout. Threefry gives the same numbers on every machine and mesh; rbg is the hardware generator
-    of a TPU or GPU, which is faster but gives different numbers on a different mesh."""
+    kernels for NVIDIA GPUs. `auto` alone selects what is known to be faster, so far nothing."""
     cpu_devices: int = 1
     """Number of JAX devices on a CPU; with one per core, a narrow model trains faster on a few cores (data parallelism)."""
 

@@ -16,6 +16,8 @@ _KEYS: dict[Key, Key] = {
     ("pretrain", "long_rows", "accumulation"): ("pretrain", "long_rows", "gradient_accumulation_steps"),
 }
 """Maps the former key of a configuration value to its current key."""
+_REMOVED: tuple[Key, ...] = (("compute", "random_bits"),)
+"""Keys of values that stored configurations may have and that no longer exist."""
 
 
 class RenamedWarning(DeprecationWarning):
@@ -46,6 +48,8 @@ def present_values(values: Mapping[str, Any]) -> dict[str, Any]:
             for name in new[:-1]:
                 target = target.setdefault(name, {})
             target.setdefault(new[-1], value)
+    for key in _REMOVED:
+        (_group(found, key) or {}).pop(key[-1], None)
     return found
 
 

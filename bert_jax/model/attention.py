@@ -59,7 +59,7 @@ def attention(
 
     Args:
         query, key, value: [B, L, H, K].
-        rate: dropout rate of the attention weights, applied when `dropout_keys` [B] are given.
+        rate: dropout rate of the attention weights, applied when `dropout_keys` [B, 2] are given.
         bias: float32 [B, 1, L, L], added to the scores.
 
     Returns:

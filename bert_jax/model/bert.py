@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from bert_jax.config import ComputeConfig, EncoderConfig
 from bert_jax.model.directory import InputDescription
-from bert_jax.model.dropout import dropout, split_rows, with_generator
+from bert_jax.model.dropout import dropout, split_rows
 from bert_jax.model.embeddings import EMBEDDINGS
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import LinearHead, MaskedTokenHead, Pooler, example_mean, gather_positions
@@ -60,7 +60,7 @@ class BertModel(nn.Module):
         """
         if "hidden" in batch:
             return batch["hidden"], None
-        vector_keys, layer_keys = split_rows(with_generator(keys, self.compute.random_bits), 2)
+        vector_keys, layer_keys = split_rows(keys, 2)
         vectors = batch["vectors"] if "vectors" in batch else self.embed(batch, vector_keys)
         hidden, states = self.encoder(vectors, batch["example_ids"], layer_keys, every_layer)
         return hidden, None if states is None else jnp.concatenate([vectors[None], states])
@@ -113,7 +113,7 @@ class PretrainingModel(BertModel):
         return found
 
     def __call__(self, batch: Batch, keys: jax.Array | None = None) -> PretrainingOutput:
-        """Apply both heads to a batch that includes `masked_positions` [B, M]; per-row keys [B] enable dropout."""
+        """Apply both heads to a batch that includes `masked_positions` [B, M]; per-row keys [B, 2] enable dropout."""
         hidden, _ = self.encode(batch, keys)
         return PretrainingOutput(
             self.masked_token_logits(gather_positions(hidden, batch["masked_positions"])),
@@ -137,7 +137,7 @@ class ClassificationModel(BertModel):
         self.classifier = LinearHead(self.classes, self.config)
 
     def __call__(self, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
-        """Return float32 class logits [B, E, C]; per-row keys [B] enable dropout."""
+        """Return float32 class logits [B, E, C]; per-row keys [B, 2] enable dropout."""
         encoder_keys, head_keys = split_rows(keys, 2)
         hidden, _ = self.encode(batch, encoder_keys)
         if self.pooling == "cls":
@@ -163,7 +163,7 @@ class TokenModel(BertModel):
         setattr(self, self.head, LinearHead(self.classes, self.config))
 
     def __call__(self, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
-        """Return float32 logits [B, L, C]; per-row keys [B] enable dropout."""
+        """Return float32 logits [B, L, C]; per-row keys [B, 2] enable dropout."""
         encoder_keys, head_keys = split_rows(keys, 2)
         hidden, _ = self.encode(batch, encoder_keys)
         logits: jax.Array = getattr(self, self.head)(dropout(hidden, self.head_dropout, head_keys))
@@ -183,7 +183,7 @@ class EmbeddingModel(BertModel):
     normalize: bool = True
 
     def __call__(self, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
-        """Return vectors, float32 [B, E, D * modes], of length 1 if the model normalizes; per-row keys [B] enable dropout."""
+        """Return vectors, float32 [B, E, D * modes], of length 1 if the model normalizes; per-row keys [B, 2] enable dropout."""
         hidden, _ = self.encode(batch, keys)
         ids, positions, cls_positions = (batch[name] for name in ("example_ids", "positions", "cls_positions"))
         vectors = pool(by_rows(hidden), ids, positions, cls_positions, pooling_modes(self.pooling), jnp.int32(0))

@@ -39,7 +39,7 @@ class LayerNorm(nn.Module):
 class ResidualNorm(LayerNorm):
     """The end of a block: bias of its last linear layer, dropout, residual connection and layer norm.
 
-    The product of the linear layer [B, L, D], its bias [D], the input of the block [B, L, D], keys [B] -> [B, L, D].
+    The product of the linear layer [B, L, D], its bias [D], the input of the block [B, L, D], keys [B, 2] -> [B, L, D].
     """
 
     rate: float

@@ -29,7 +29,7 @@ def look_up(table: jax.Array, ids: jax.Array) -> jax.Array:
 
 
 def on_each_device(function: Callable[..., Any], in_specs: tuple[PartitionSpec, ...], out_specs: PartitionSpec) -> Callable[..., Any]:
-    """Apply a function to each device's shard, for operations XLA cannot partition: custom kernels, hardware random number generators."""
+    """Apply a function to each device's shard, for operations XLA cannot partition: such as custom kernels."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return function

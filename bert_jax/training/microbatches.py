@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 from bert_jax.errors import InputError
 
 Encode = Callable[[Any, Any, "jax.Array | None"], jax.Array]
-"""(parameters, batch, per-row keys [B] or None) -> vectors [B, ...]."""
+"""(parameters, batch, per-row keys [B, 2] or None) -> vectors [B, ...]."""
 
 
 def split(x: jax.Array, microbatches: int) -> jax.Array:

@@ -34,7 +34,7 @@ class Objective(Protocol):
         """Return the count of each loss over a prepared batch."""
 
     def metrics(self, params: Any, batch: Batch, keys: jax.Array | None) -> Metrics:
-        """Return sums and counts over a prepared batch; per-row keys [B] enable dropout."""
+        """Return sums and counts over a prepared batch; per-row keys [B, 2] enable dropout."""
 
 
 @runtime_checkable

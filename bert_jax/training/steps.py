@@ -23,7 +23,7 @@ from bert_jax.training.state import TrainState
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 EvaluationStep = Callable[[Any, Batch, jax.Array], Any]
 Gradients = Callable[[Any, Any, Batch, Any], tuple[Any, Metrics]]
-"""(trained parameters, frozen parameters, batch, per-row keys [B] or None) -> (gradients, metrics)."""
+"""(trained parameters, frozen parameters, batch, per-row keys [B, 2] or None) -> (gradients, metrics)."""
 
 # Separate key streams for training steps and for the fixed masks of evaluation.
 _TRAINING_STREAM, _EVALUATION_STREAM = 0, 1

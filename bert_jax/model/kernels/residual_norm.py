@@ -9,12 +9,14 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jax.sharding import PartitionSpec
 
+from bert_jax.model.dropout import kept
 from bert_jax.model.kernels.launch import launch
-from bert_jax.model.kernels.random_bits import TOKENS_PER_DRAW, kept
 from bert_jax.model.per_device import ROWS, on_each_device
 
 _TOKENS = 64
 """Tokens per program, which sums their contributions to the gradients of the parameters before it writes them."""
+_AT_ONCE = 4
+"""Of these, how many are computed at once."""
 _WHOLE = PartitionSpec()
 
 
@@ -24,18 +26,17 @@ def residual_norm(
 ) -> jax.Array:  # fmt: skip
     """Layer norm of `residual + dropout(product + bias)`, computed in float32: [B, L, D] -> [B, L, D].
 
-    Dropout draws from the key of each row, as `bert_jax.model.dropout` does, but other bits: the kernel computes Threefry, whatever the
-    generator of the keys, and computes it again in the backward pass. Only the input of the norm is kept between the two. Under a mesh
-    each device computes its own rows.
+    Dropout is that of `bert_jax.model.dropout`, computed again in the backward pass. Only the input of the norm is kept between the two.
+    Under a mesh each device computes its own rows.
 
     Args:
         product, residual: [B, L, D], of one dtype, which the result has too.
         bias: [D].
         scale, offset: [D], the parameters of the norm.
         epsilon: added to the variance.
-        rate: dropout rate, applied when `keys` [B] are given.
+        rate: dropout rate, applied when `keys` [B, 2] are given.
     """
-    words = jnp.zeros((product.shape[0], 2), jnp.uint32) if keys is None else jax.random.key_data(keys)[:, :2]
+    words = jnp.zeros((product.shape[0], 2), jnp.uint32) if keys is None else keys
     return _residual_norm(product, bias, residual, scale, offset, words, epsilon, 0.0 if keys is None else rate)
 
 
@@ -100,8 +101,8 @@ def _grid(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _warps(shape: tuple[int, ...]) -> int:
-    """A thread holds up to 32 numbers of each array: eight features, which are a load of bfloat16, of four tokens, which share a draw."""
-    return min(max(TOKENS_PER_DRAW * pl.next_power_of_2(shape[2]) // (32 * 32), 1), 16)
+    """A thread holds up to 32 numbers of each array: eight features, which are a load of bfloat16, of four tokens."""
+    return min(max(_AT_ONCE * pl.next_power_of_2(shape[2]) // (32 * 32), 1), 16)
 
 
 def _specs(shape: tuple[int, ...]) -> tuple[pl.BlockSpec, ...]:
@@ -121,15 +122,15 @@ class _Tokens:
     def __init__(self, start: jax.Array, i: jax.Array, shape: tuple[int, ...], rate: float, words: tuple[Any, Any]) -> None:
         _, length, width = shape
         padded = pl.next_power_of_2(width)
-        first = start + i * TOKENS_PER_DRAW
-        token = first + jax.lax.broadcasted_iota(jnp.int32, (TOKENS_PER_DRAW, padded), 0)
+        first = start + i * _AT_ONCE
+        token = first + jax.lax.broadcasted_iota(jnp.int32, (_AT_ONCE, padded), 0)
         self.inside = (token < length) & (jax.lax.broadcasted_iota(jnp.int32, token.shape, 1) < width)
         self.width = width
-        self._at = pl.ds(i * TOKENS_PER_DRAW, TOKENS_PER_DRAW)
+        self._at = pl.ds(i * _AT_ONCE, _AT_ONCE)
         self._rate = rate
         if rate:
-            draw = (first // TOKENS_PER_DRAW).astype(jnp.uint32)
-            self._kept = kept((words[0][...], words[1][...]), draw, padded, rate)
+            index = token * width + jax.lax.broadcasted_iota(jnp.int32, token.shape, 1)
+            self._kept = kept(words[0][...], words[1][...], index.astype(jnp.uint32), rate)
 
     def load(self, ref: Any) -> jax.Array:
         """Return float32 [4, features], zero outside."""
@@ -164,7 +165,7 @@ def _forward_kernel(
     start = pl.program_id(0) * _TOKENS
     added, factors, offsets = (_vector(ref, shape) for ref in (bias, scale, offset))
 
-    @pl.loop(0, _TOKENS // TOKENS_PER_DRAW)
+    @pl.loop(0, _TOKENS // _AT_ONCE)
     def visit(i: jax.Array) -> None:
         tokens = _Tokens(start, i, shape, rate, (word, other_word))
         summed = tokens.load(residual) + tokens.drop(tokens.load(product) + added)
@@ -193,7 +194,7 @@ def _backward_kernel(
         return sums[0] + inner.sum(0), sums[1] + (incoming * unit).sum(0), sums[2] + incoming.sum(0)
 
     zeros = jnp.zeros(scale.shape, jnp.float32)
-    sums = jax.lax.fori_loop(0, _TOKENS // TOKENS_PER_DRAW, visit, (zeros, zeros, zeros))
+    sums = jax.lax.fori_loop(0, _TOKENS // _AT_ONCE, visit, (zeros, zeros, zeros))
     features = jax.lax.iota(jnp.int32, scale.shape[0]) < shape[2]
     for ref, summed in zip((to_bias, to_scale, to_offset), sums, strict=True):
         triton.store(ref, summed, mask=features)
