@@ -328,6 +328,17 @@ def test_long_texts_are_cut_and_counted() -> None:
     assert sizes.tolist() == [[5, 16], [17, 4], [10, 11], [3, 1]] and encoded.truncated == 3
 
 
+def test_rows_that_could_hold_more_examples_are_noticed() -> None:
+    def filling(length: int, per_row: int, packing: bool = True) -> int:
+        examples = LabelledExamples(["a" * (length - 2)] * 40, None, np.zeros(40, np.int32), np.arange(40))
+        batches = labelled_batches(examples, Letters(), 24, per_row, packing, 8, 0, 1, "classification", 0, 1)
+        batches.close()
+        return batches.filling_examples
+
+    assert filling(3, 4) == 8, "12 of 24 tokens are used"
+    assert filling(3, 7) == filling(6, 4) == filling(3, 4, packing=False) == 0
+
+
 @pytest.mark.parametrize("pairs", [False, True])
 def test_evaluation_names_the_example_in_each_slot(pairs: bool) -> None:
     examples = texts_of(53, pairs)

@@ -1,5 +1,6 @@
 """Batches of tokenized labelled text, for fine-tuning and evaluation."""
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,7 @@ class LabelledBatches(Batches):
         steps: total number of batches.
         steps_per_epoch: number of batches in one epoch; the last is padded with empty rows.
         truncated: number of examples that were truncated because they are longer than a row.
+        filling_examples: number of examples per row that would fill rows, if the maximum leaves them less than 85% full, else 0.
     """
 
     def __init__(self, iterator: "_Epochs", epochs: int):
@@ -124,6 +126,7 @@ class LabelledBatches(Batches):
         self.steps_per_epoch = iterator.steps_per_epoch
         self.steps = epochs * iterator.steps_per_epoch
         self.truncated = iterator.encoded.truncated
+        self.filling_examples = iterator.filling_examples
 
 
 class _Epochs(grain.DatasetIterator[Batch]):
@@ -144,6 +147,8 @@ class _Epochs(grain.DatasetIterator[Batch]):
         else:
             # The number of rows from best-fit decreasing depends on the lengths but not on their order.
             self.steps_per_epoch = -(-pack(lengths, length, self._max_examples).count // batch_size)
+        filling = math.ceil(length / max(lengths.mean(), 1))
+        self.filling_examples = filling if packing and together == 1 and per_row < 0.85 * filling else 0
         self._fingerprint = fingerprint_stream(
             stream, zlib.crc32(encoded.tokens.tobytes()), zlib.crc32(encoded.examples.labels.tobytes()),
             len(encoded.examples), length, per_row, packing, batch_size, seed,

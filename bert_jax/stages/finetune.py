@@ -88,6 +88,11 @@ def finetune(
         train_examples, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
         task.kind, jax.process_index(), jax.process_count(), task.encode, together,
     )  # fmt: skip
+    if batches.filling_examples and jax.process_index() == 0:
+        print(
+            f"Rows are {stage.examples_per_row / batches.filling_examples:.0%} full, since a row holds at most {stage.examples_per_row} "
+            f"examples. --config.finetune.examples_per_row={batches.filling_examples} fills them."
+        )
     start = partial(_warm_start, pretrained, encoder, tokenizer, tasks) if pretrained else None
     job = _job(config, stage, task, directory, labelled, tokenizer, description, model, mesh, start, batches)
     # Before training, so that an input that cannot be read is found now.
