@@ -22,13 +22,15 @@ def add_corpus_commands(add: Add) -> None:
     vocabulary.add_argument("corpus", metavar="CORPUS", help=_CORPUS)
     vocabulary.add_argument("out", metavar="OUT", type=anywhere, help="the directory to write tokenizer.json and vocab.txt to")
     vocabulary.add_argument("--size", type=int, default=30_522, help="number of tokens, including special tokens (default: %(default)s)")
-    vocabulary.add_argument("--kind", choices=("wordpiece", "characters"), default="wordpiece", help="default: %(default)s")
+    kinds = ("wordpiece", "characters", "words", "bytes")
+    vocabulary.add_argument("--kind", choices=kinds, default="wordpiece", help="what a token is (default: %(default)s)")
     option = vocabulary.add_argument
-    option("--casing", choices=("uncased", "cased"), default="uncased", help="uncased lowercases the text (default: %(default)s)")
-    accents = "replace é with e; auto: if uncased, unless the corpus would lose meaning (default: %(default)s)"
+    casing = "uncased lowercases the text; auto: uncased, except for bytes (default: %(default)s)"
+    option("--casing", choices=("auto", "uncased", "cased"), default="auto", help=casing)
+    accents = "replace é with e; auto: if uncased, unless the corpus would lose meaning, and never for bytes (default: %(default)s)"
     option("--strip-accents", choices=("auto", "true", "false"), default="auto", help=accents)
     option("--min-frequency", type=int, default=2, help="omit tokens that occur less often (default: %(default)s)")
-    longest = "longer words become [UNK]; for scripts without spaces, try 1000 or --kind characters (default: %(default)s)"
+    longest = "longer words become [UNK]; for scripts without spaces, try 1000, --kind characters or bytes (default: %(default)s)"
     option("--max-word-length", type=int, default=100, metavar="CHARACTERS", help=longest)
     _add_encoding_errors(vocabulary)
 
