@@ -301,3 +301,23 @@ def test_the_document_is_whole() -> None:
     document, _ = assemble(locked=False)
     assert document.count("</script>") == document.count("</style>") == 1 and not re.search(r"""(?:src|href)=["'](?!data:|#)""", document)
     assert "innerHTML" not in document and "eval(" not in document and "http" not in re.sub(r"http://www\.w3\.org/2000/svg", "", document)
+
+
+def test_bytes_are_shown_as_the_characters_that_they_spell(browser: Any, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "bytes", ModelDescription("pretraining", _ENCODER, 32), kind="bytes")
+    with serving(f"bytes={model}") as (_, port):
+        page = browser.new_page(locale="en-US")
+        page.set_default_timeout(SECONDS)
+        page.goto(f"http://127.0.0.1:{port}")
+        page.get_by_label("API key").fill(KEY)
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Show all").click()
+        write(page, "店é b")
+        assert words(page) == ["店", "é", " ", "b"]
+        page.locator("#fill .tokens button").first.click()
+        page.locator("#fill .blanks article").nth(2).wait_for()
+        guesses = bert_jax.load(model).fill_mask("[MASK][MASK][MASK]é b")
+        assert page.locator("#fill .blanks li:first-child b").all_text_contents() == [mask[0].token for mask in guesses]
+        octets = b"".join(bytes.fromhex(mask[0].token[3:5]) if len(mask[0].token) > 1 else mask[0].token.encode() for mask in guesses)
+        assert page.locator("#fill .tokens button.masked").text_content() == octets.decode(errors="replace")
+        page.close()

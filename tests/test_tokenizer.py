@@ -98,8 +98,8 @@ PIECES = ["hotel", "s", "un", "able", "[MASK]", "[SEP", "]", " ", "\t", "店", "
 PAGES = st.lists(st.lists(st.sampled_from(PIECES) | st.characters(), max_size=12).map("".join), max_size=5)
 
 
-@settings(max_examples=80, deadline=None)
-@given(PAGES, st.sampled_from(["wordpiece", "characters"]), st.booleans())
+@settings(max_examples=120, deadline=None)
+@given(PAGES, st.sampled_from(["wordpiece", "characters", "words", "bytes"]), st.booleans())
 def test_bulk_encoding_is_encoding(texts, kind, lowercase):
     tokenizer = trained(kind, lowercase)
     encodings = tokenizer.encode_batch(texts)

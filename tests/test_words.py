@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from bert_jax.config import VocabularyConfig
 from bert_jax.errors import InputError
-from bert_jax.modalities.text import words
+from bert_jax.modalities.text import chinese
+from bert_jax.modalities.text.chinese import chinese_word_starts, segment
 from bert_jax.modalities.text.demo import documents
 from bert_jax.modalities.text.segmentation import DictionarySegmenter
 from bert_jax.modalities.text.tokenizer import Tokenizer
-from bert_jax.modalities.text.words import chinese_word_starts, correct_word_starts, encode_words, segment
+from bert_jax.modalities.text.words import correct_word_starts, encode_words
 
 SEGMENTERS = ["jieba", "characters", "marked"]
 
@@ -119,17 +120,17 @@ def test_the_tokenizer_does_not_see_marks(tokenizer):
 
 def test_text_without_chinese_loads_no_dictionary(tokenizer):
     script = (
-        "from bert_jax.config import VocabularyConfig; from bert_jax.modalities.text import words\n"
+        "from bert_jax.config import VocabularyConfig; from bert_jax.modalities.text import chinese, words\n"
         "from bert_jax.modalities.text.tokenizer import Tokenizer\n"
         "t = Tokenizer.train(['a b'] * 2, VocabularyConfig(), show_progress=False)\n"
         "words.encode_words(t, ['a b, c!'], 'jieba'), words.correct_word_starts('a b', t.encode('a b'), 'jieba')\n"
-        "print(words._jieba.cache_info().currsize)"
+        "print(chinese._jieba.cache_info().currsize)"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "0\n"
 
 
 def test_a_missing_segmenter_says_what_to_do(monkeypatch):
-    words._jieba.cache_clear()
+    chinese._jieba.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install jieba.*corpus\.segmenter"):
         segment("喜欢", "jieba")

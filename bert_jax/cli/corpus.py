@@ -12,6 +12,9 @@ from bert_jax.storage.files import check_directory, resolve_path
 
 _CORPUS = "demo, tfds:NAME, or a file, folder or glob of .txt, .txt.gz, .txt.xz: one paragraph per line, a blank line between documents"
 
+_KINDS = ("wordpiece", "characters", "words", "bytes")
+_CASING = "uncased lowercases the text; auto: uncased, except for bytes (default: %(default)s)"
+
 
 def add_corpus_commands(add: Add) -> None:
     """Add `train-vocab`, `prepare` and `inspect`."""
@@ -22,13 +25,13 @@ def add_corpus_commands(add: Add) -> None:
     vocabulary.add_argument("corpus", metavar="CORPUS", help=_CORPUS)
     vocabulary.add_argument("out", metavar="OUT", type=anywhere, help="the directory to write tokenizer.json and vocab.txt to")
     vocabulary.add_argument("--size", type=int, default=30_522, help="number of tokens, including special tokens (default: %(default)s)")
-    vocabulary.add_argument("--kind", choices=("wordpiece", "characters"), default="wordpiece", help="default: %(default)s")
+    vocabulary.add_argument("--kind", choices=_KINDS, default="wordpiece", help="what a token is (default: %(default)s)")
     option = vocabulary.add_argument
-    option("--casing", choices=("uncased", "cased"), default="uncased", help="uncased lowercases the text (default: %(default)s)")
-    accents = "replace é with e; auto: if uncased, unless the corpus would lose meaning (default: %(default)s)"
+    option("--casing", choices=("auto", "uncased", "cased"), default="auto", help=_CASING)
+    accents = "replace é with e; auto: if uncased, unless the corpus would lose meaning, and never for bytes (default: %(default)s)"
     option("--strip-accents", choices=("auto", "true", "false"), default="auto", help=accents)
     option("--min-frequency", type=int, default=2, help="omit tokens that occur less often (default: %(default)s)")
-    longest = "longer words become [UNK]; for scripts without spaces, try 1000 or --kind characters (default: %(default)s)"
+    longest = "longer words become [UNK]; for scripts without spaces, try 1000, --kind characters or bytes (default: %(default)s)"
     option("--max-word-length", type=int, default=100, metavar="CHARACTERS", help=longest)
     _add_encoding_errors(vocabulary)
 

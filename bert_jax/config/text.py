@@ -11,20 +11,25 @@ from bert_jax.config.corpus import CorpusOptions, VocabularyOptions
 class VocabularyConfig(VocabularyOptions):
     """The vocabulary of text: an existing file, or the settings for training one on the corpus."""
 
-    kind: Literal["wordpiece", "characters"] = "wordpiece"
+    kind: Literal["wordpiece", "characters", "words", "bytes"] = "wordpiece"
+    """The size of a token. `words`: whole words, English ones as BERT divides text and Chinese ones as `corpus.segmenter` finds them; words
+    that are not in the vocabulary become [UNK]. `bytes`: the 256 bytes of UTF-8, without [UNK] and without loss."""
     path: str = ""
     """An existing `vocab.txt` or `tokenizer.json`; empty trains a vocabulary from the corpus."""
     size: int = 30_522
+    """The largest number of tokens, special tokens included; for bytes, there are always 261."""
     min_frequency: int = 2
     casing: Literal["auto", "uncased", "cased"] = "auto"
-    """`uncased` lowercases text; `auto` means uncased for a new vocabulary, and the setting in the files of an existing one."""
+    """`uncased` lowercases text; `auto` means uncased for a new vocabulary, except for bytes, which keep the text as it is, and the setting
+    in the files of an existing one."""
     strip_accents: Literal["auto", "true", "false"] = "auto"
     """Whether é becomes e. `auto` strips accents if text is lowercased, unless stripping would change the meaning of the text: that is,
     if more than 0.1% of the corpus's characters are non-Latin and would change (パ to ハ, or a Thai or Hindi word that loses its vowels).
+    Bytes keep accents unless this is `true`.
     For an existing vocabulary, `auto` means the setting in its files."""
     max_word_length: int = 100
     """Characters; longer words become [UNK], as in the published models. Scripts without spaces need more, such as 1000, or
-    kind=characters, which has no limit. For an existing vocabulary, 100 means the setting in its files."""
+    kind=characters or bytes, which have no limit; nor do words. For an existing vocabulary, 100 means the setting in its files."""
 
     def __post_init__(self) -> None:
         require(self.size >= 6, "size", self.size, "it must allow for the five special tokens and at least one other.")
@@ -55,7 +60,8 @@ class CorpusConfig(CorpusOptions):
     source: str = "demo"
     """`demo`, `demo:reviews`, `demo:newspaper`, `tfds:NAME`, or a file, folder or glob of .txt, .txt.gz, .txt.xz."""
     segmenter: Literal["jieba", "characters", "marked"] = "jieba"
-    """Chinese word segmentation: jieba, single characters, or U+200B marks in the text."""
+    """Chinese word segmentation, for whole-word masking and for `vocabulary.kind=words`: jieba, single characters, or U+200B marks in
+    the text."""
     sentence_ends: Literal["sentences", "clauses", "all_scripts"] = "sentences"
     """`sentences` splits at Western and Chinese sentence-final punctuation; `clauses` also at commas and semicolons, for short, informal
     text; `all_scripts` also at the full stops of other scripts, without which every paragraph of Hindi, Urdu, Burmese, Khmer,

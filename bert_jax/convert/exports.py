@@ -15,6 +15,7 @@ from bert_jax.convert.tensor_files import SINGLE
 from bert_jax.errors import InputError
 from bert_jax.families import FAMILIES
 from bert_jax.families.base import Family
+from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import EmbeddingConfig, ModelDescription, write_json
 from bert_jax.storage.files import on_disk, resolve_path
@@ -36,13 +37,15 @@ def export_model(
         The name of the `transformers` class that the weights belong to.
 
     Raises:
-        InputError: `directory` has no model, `out` is not empty, the architecture is unknown, or `transformers` has no such model.
+        InputError: `directory` has no model, `out` is not empty, the architecture is unknown, or `transformers` has no such model or
+            no tokenizer for its vocabulary.
     """
     directory, out = resolve_path(directory), on_disk(out, "OUT")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} already exists and is not an empty directory: choose another one.")
     description, tokenizer = model_directory.read(directory)
     model_directory.check_tokens(description, directory)
+    _check_segmenter(tokenizer, directory)
     classes = _classes(family, description)
     if architecture and architecture not in classes:
         raise InputError(f"The architecture {architecture!r} cannot be written: choose one of {', '.join(classes)}.")
@@ -76,6 +79,15 @@ def export_model(
         out.rmdir()
     unfinished.rename(out)
     return architecture
+
+
+def _check_segmenter(tokenizer: Tokenizer, directory: Path) -> None:
+    if tokenizer.segmenter:
+        raise InputError(
+            f"The vocabulary of the model in {directory} has Chinese words as the segmenter {tokenizer.segmenter} finds them, and "
+            "transformers has no tokenizer that does, so the model cannot be exported. Pre-train with --config.vocabulary.kind=wordpiece, "
+            "characters or bytes, or with --config.corpus.segmenter=characters."
+        )
 
 
 def _classes(family: Family, description: ModelDescription) -> dict[str, Published]:

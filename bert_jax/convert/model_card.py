@@ -78,7 +78,7 @@ def _scores(directory: Path) -> Iterator[str]:
 
 
 def _shown(name: str) -> bool:
-    return name.endswith(("loss", "accuracy"))
+    return name.endswith(("loss", "accuracy", "bits_per_character"))
 
 
 def _use(architecture: str, pipeline_tag: str) -> Iterator[str]:

@@ -98,6 +98,8 @@ class Reader(MaskingTokens, Protocol):
         unk_id: id of inputs that are not in the vocabulary.
         special_ids: ids that are never masked or predicted, including padding.
         ordinary_ids: int32, ids that may replace a masked token.
+        token_characters: int32 [V], how many characters of text each id stands for, so that vocabularies can be compared in bits per
+            character; None if ids do not stand for text.
         fingerprint: hash of everything that determines the encoding.
         units: type of the unit vectors that accompany the ids, or None.
         nouns: what queries and their parts are called.
@@ -113,6 +115,8 @@ class Reader(MaskingTokens, Protocol):
     def special_ids(self) -> tuple[int, ...]: ...
     @property
     def ordinary_ids(self) -> np.ndarray: ...
+    @property
+    def token_characters(self) -> np.ndarray | None: ...
     @property
     def fingerprint(self) -> str: ...
     @property
@@ -166,6 +170,11 @@ class StringQueries:
     grid: None = None
     nouns = Nouns()
     mask_hint = "write [MASK] where a token should be filled in"
+
+    @property
+    def token_characters(self) -> np.ndarray | None:
+        """None, unless a vocabulary knows it."""
+        return None
 
     def listed(self, typed: str, folder: Path) -> str:
         """Return the text of the line."""

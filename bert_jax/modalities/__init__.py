@@ -47,5 +47,6 @@ def recognize(source: str) -> Modality[Any, Any]:
 
 def choices(others: Iterable[Modality[Any, Any]] = ()) -> dict[type, dict[str, type]]:
     """Return the possible classes of a configuration's `corpus`, by the name of the modality, and of its `vocabulary`, by its kind."""
-    kinds = {"wordpiece": VocabularyConfig, "characters": VocabularyConfig, "codebook": CodebookConfig}
+    of_text = dict.fromkeys(("wordpiece", "characters", "words", "bytes"), VocabularyConfig)
+    kinds = {**of_text, "codebook": CodebookConfig}
     return {CorpusConfig: {modality.name: modality.options for modality in (*MODALITIES, *others)}, VocabularyConfig: kinds}

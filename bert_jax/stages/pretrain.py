@@ -17,6 +17,7 @@ from bert_jax.errors import InputError
 from bert_jax.modalities.base import Modality
 from bert_jax.model import directory as model_directory
 from bert_jax.model.batch import zero_row
+from bert_jax.model.bert import PretrainingModel
 from bert_jax.model.directory import InputDescription, ModelDescription
 from bert_jax.model.flops import StepFlops, training_flops
 from bert_jax.model.resolution import resolve_compute
@@ -68,7 +69,7 @@ def pretrain(
         model_directory.write(directory, description, reader)
     compute = resolve_compute(config.compute, config.encoder, [part.rows.length for part in parts], platform(mesh))
     model = build(description, reader.vocab_size, compute)
-    objective = PretrainingObjective(model, stage.masking, reader.special_ids, reader.mask_id, tuple(reader.ordinary_ids.tolist()))
+    objective = _objective(model, stage, reader)
     held_out = [_held_out(part, prepared, reader, config.seed) for part in parts]
     flops = [step_flops(part, model.vocab_size, config.encoder, input_description.units) for part in parts]
     batches = [pretraining_batches(prepared.train, reader, part.rows, part.batch_size, config.seed, **_processes()) for part in parts]
@@ -106,6 +107,12 @@ def pretrain(
     if jax.process_index() == 0:
         model_directory.finish(directory, result)
     return result
+
+
+def _objective(model: PretrainingModel, stage: PretrainConfig, reader: Reader) -> PretrainingObjective:
+    ordinary_ids = tuple(reader.ordinary_ids.tolist())
+    token_characters = () if reader.token_characters is None else tuple(reader.token_characters.tolist())
+    return PretrainingObjective(model, stage.masking, reader.special_ids, reader.mask_id, ordinary_ids, token_characters)
 
 
 def step_flops(part: PretrainConfig, vocab_size: int, encoder: EncoderConfig, units: int) -> StepFlops:
@@ -201,11 +208,13 @@ def _results(directory: Path, steps: int, real_tokens: int, held_out: Sequence[H
     last: Mapping[str, Any] = next((line for line in reversed(lines) if line["split"] == "valid"), {})
     training = [line for line in lines if line["split"] == "train"]
     speeds = [line["real_tokens_per_second"] for line in training]
+    bits = {name: last[name] for name in ("mlm_bits_per_character",) if name in last}
     return {
         "steps": steps,
         "real_tokens": real_tokens,
         "skipped_updates": training[-1].get("skipped_updates", 0) if training else 0,
         "mlm_loss": last.get("mlm_loss"),
+        **bits,
         "mlm_accuracy": last.get("mlm_accuracy"),
         "mlm_accuracy_floor": most_frequent_token_share(held_out, reader),
         "nsp_accuracy": last.get("nsp_accuracy"),

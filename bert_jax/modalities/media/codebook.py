@@ -71,6 +71,7 @@ class Codebook:
 
     special_ids = tuple(range(len(SPECIAL_TOKENS)))
     pad_id, unk_id, cls_id, sep_id, mask_id = special_ids
+    token_characters: None = None
 
     def __init__(
         self,

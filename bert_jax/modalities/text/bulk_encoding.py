@@ -68,13 +68,13 @@ class BulkEncoder:
 
     def __call__(self, texts: Sequence[str]) -> BulkEncoding:
         """Encode the texts."""
-        blocks, offset = [], 0
-        for block in _blocks(texts):
+        encodings, offset = [], 0
+        for block in blocks(texts):
             encoded = self._encode_block(block)
             encoded.characters[encoded.characters >= 0] += offset
             offset += sum(map(len, block))
-            blocks.append(encoded)
-        return blocks[0] if len(blocks) == 1 else BulkEncoding(*map(np.concatenate, zip(*blocks, strict=True)))
+            encodings.append(encoded)
+        return encodings[0] if len(encodings) == 1 else BulkEncoding(*map(np.concatenate, zip(*encodings, strict=True)))
 
     def _fill(self, characters: list[int]) -> None:
         for character, codes in zip(characters, self._encode(list(map(chr, characters))), strict=True):
@@ -144,7 +144,8 @@ class BulkEncoder:
         return found
 
 
-def _blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+def blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield the texts in order, in lists of about a million characters; at least one list."""
     first = size = 0
     for i, text in enumerate(texts):
         size += len(text)

@@ -52,7 +52,7 @@ class TextCounts(Counts):
     unknown_in_long_words: int = 0
     """Characters that became [UNK] in words longer than the tokenizer's limit."""
     unknown_in_other_words: int = 0
-    """Characters that became [UNK] in words with a character that is not in the vocabulary."""
+    """Characters that became [UNK] in other words."""
     dropped_characters: int = 0
     """Control characters, and U+FFFD for bytes that were not UTF-8."""
 
@@ -91,7 +91,7 @@ class DocumentEncoder(Encoder[list[str]]):
     def count(self, raw: list[str], document: EncodedDocument) -> TextCounts:
         """Return the counts of a document that was encoded by this encoder."""
         counts = TextCounts.of(document, sum(len(paragraph.encode()) for paragraph in raw))
-        counts.dropped_characters = sum(map(count_dropped, raw))
+        counts.dropped_characters = sum(map(count_dropped, raw)) if self.reader.kind != "bytes" else 0
         counts.characters = sum(len(piece) for paragraph in raw for piece in paragraph.split())
         if counts.documents:
             counts.unknown_tokens = int(np.count_nonzero(document.tokens == self.reader.unk_id))
@@ -112,7 +112,7 @@ class DocumentEncoder(Encoder[list[str]]):
         searched = itertools.islice(first, _SEARCHED)
         sentences = [sentence for paragraphs in searched for sentence in document_sentences(paragraphs, self.config.sentence_ends)]
         words = list(itertools.chain.from_iterable(self.reader.unknown_words(sentences)))
-        return [unknown.warning(words, self.reader.max_word_length or 0)]
+        return [unknown.warning(words, self.reader.max_word_length or 0, self.reader.kind)]
 
 
 def document_sentences(paragraphs: Iterable[str], ends: Ends) -> list[str]:

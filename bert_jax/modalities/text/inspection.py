@@ -53,7 +53,7 @@ class Inspection:
     sentences: int
     characters: int
     dropped_characters: int
-    """Control characters, and U+FFFD for bytes that were not UTF-8; they never become tokens."""
+    """Control characters, and U+FFFD for bytes that were not UTF-8; they become tokens only in a vocabulary of bytes."""
     single_sentence_documents: int
     """Documents from which no next-sentence pair can be made."""
     repeated_documents: int
@@ -147,7 +147,8 @@ def inspect(
         for evaluation in evaluations:
             evaluation.look_for([*keys, *map(_key, paragraphs), "".join(keys)])
         size = sum(map(len, paragraphs))
-        counts.update(characters=size, dropped=sum(map(count_dropped, paragraphs)), single=len(split) < 2)
+        dropped = 0 if tokenizer and tokenizer.kind == "bytes" else sum(map(count_dropped, paragraphs))
+        counts.update(characters=size, dropped=dropped, single=len(split) < 2)
         if tokenizer and tokenized:
             size = len(tokenized.tokens)
             counts.update(tokens=size, unknown=int(np.count_nonzero(tokenized.tokens == tokenizer.unk_id)))

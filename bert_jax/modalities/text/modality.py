@@ -1,4 +1,4 @@
-"""The text modality: documents are lists of paragraphs, and token ids represent word pieces or characters."""
+"""The text modality: documents are lists of paragraphs, and token ids represent word pieces, characters, words or bytes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,9 @@ from bert_jax.modalities.base import Expected, Modality
 from bert_jax.modalities.inspection import Asked
 from bert_jax.modalities.text import demo, inspection, sources
 from bert_jax.modalities.text.encoding import DocumentEncoder, document_sentences
+from bert_jax.modalities.text.pipelines import BYTE_TOKENS
 from bert_jax.modalities.text.tokenizer import Tokenizer
+from bert_jax.modalities.text.tokenizer_files import SPECIAL_TOKENS
 
 
 class Text(Modality[list[str], CorpusConfig]):
@@ -40,9 +42,9 @@ class Text(Modality[list[str], CorpusConfig]):
         return "".join("".join(paragraph.split()) for paragraph in document).encode(errors="replace")
 
     def learn(self, documents: Iterable[list[str]], config: CorpusConfig, vocabulary: VocabularyOptions) -> Tokenizer:
-        """Learn a vocabulary of word pieces or characters."""
-        vocabulary = _of_text(vocabulary)
-        return Tokenizer.train((sentence for document in documents for sentence in self.queries(document, config)), vocabulary)
+        """Learn a vocabulary of word pieces, characters or words; bytes need not be learned."""
+        sentences = (sentence for document in documents for sentence in self.queries(document, config))
+        return Tokenizer.train(sentences, _of_text(vocabulary), segmenter=config.segmenter)
 
     def load(self, directory: Path) -> Tokenizer:
         """Load the tokenizer, and check that its files agree."""
@@ -54,7 +56,8 @@ class Text(Modality[list[str], CorpusConfig]):
 
     def expected(self, config: CorpusConfig, vocabulary: VocabularyOptions) -> Expected:
         """Return the size of the vocabulary."""
-        return Expected(_of_text(vocabulary).size)
+        vocabulary = _of_text(vocabulary)
+        return Expected(len(SPECIAL_TOKENS) + len(BYTE_TOKENS) if vocabulary.kind == "bytes" else vocabulary.size)
 
     def load_given(self, vocabulary: VocabularyOptions) -> Tokenizer:
         """Load a tokenizer of any origin, with the normalization and word-length settings of the configuration."""
@@ -94,17 +97,18 @@ class Text(Modality[list[str], CorpusConfig]):
         return vectorizer.fit_transform(train), vectorizer.transform(test)
 
     def with_mask(self, reader: Reader, query: str) -> str:
-        """Return the sentence with its middle token replaced by [MASK]."""
+        """Return the sentence with its middle token replaced by [MASK], and with it the other bytes of its character."""
         assert isinstance(reader, Tokenizer)
         offsets = reader.encode(query).offsets
         start, end = offsets[len(offsets) // 2]
-        return f"{query[:start]}[MASK]{query[end:]}"
+        tokens = (offsets[:, 0] == start).sum() if reader.kind == "bytes" else 1
+        return f"{query[:start]}{'[MASK]' * tokens}{query[end:]}"
 
 
 def _of_text(vocabulary: VocabularyOptions) -> VocabularyConfig:
     if not isinstance(vocabulary, VocabularyConfig):
         raise InputError(
-            f"A corpus of text has a vocabulary of word pieces or characters, not a {vocabulary.kind}: set "
+            f"A corpus of text has a vocabulary of word pieces, characters, words or bytes, not a {vocabulary.kind}: set "
             "--config.vocabulary=wordpiece, or name a corpus of another modality."
         )
     return vocabulary

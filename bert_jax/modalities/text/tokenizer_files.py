@@ -15,11 +15,14 @@ import tokenizers
 from tokenizers import AddedToken, models, normalizers
 
 from bert_jax.errors import InputError
+from bert_jax.modalities.text.pipelines import BYTE_TOKENS, Kind, described_kind
 from bert_jax.storage.small_files import read_json, read_text
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 UNUSED = re.compile(r"\[unused.*\]")
 SETTINGS, CONFIG = "tokenizer_config.json", "config.json"
+SEGMENTER = "chinese_word_segmenter"
+"""The setting that names what finds Chinese words; `transformers` has none."""
 _MAP, _ADDED = "special_tokens_map.json", "added_tokens.json"
 _REMEDY = "Save it again or use the vocab.txt."
 _SETTINGS_REMEDY = "Correct it or download it again."
@@ -47,7 +50,8 @@ class TokenizerSource(NamedTuple):
         backend: the tokenizer of a tokenizer.json, or None.
         vocabulary: the ids of the tokens in a vocab.txt; empty with a backend.
         normalizer: the normalizer for a vocab.txt, or None.
-        characters: whether all tokens of a vocab.txt are single characters.
+        kind: what the tokens of a vocab.txt are.
+        segmenter: what finds Chinese words, as `tokenizer_config.json` says; "" if each Chinese character is a word.
         added: tokens declared with an id, in the order of their ids; they are matched before the text is split.
         declared: tokens declared by name only, in the order in which they are assigned ids; also matched before the split.
     """
@@ -56,7 +60,8 @@ class TokenizerSource(NamedTuple):
     backend: tokenizers.Tokenizer | None
     vocabulary: dict[str, int]
     normalizer: normalizers.BertNormalizer | None
-    characters: bool
+    kind: Kind
+    segmenter: str
     added: list[AddedToken]
     declared: list[AddedToken]
 
@@ -76,13 +81,14 @@ def read_tokenizer(path: Path, lowercase: bool | None) -> TokenizerSource:
     bert = _is_bert(file, settings)
     content = _read_object(file, _REMEDY) if file.suffix == ".json" else None
     added, declared = _tokens(file, settings, content)
+    segmenter = (settings or {}).get(SEGMENTER, "")
     if content is not None:
         backend = _from_json(file, content, settings if bert else None, lowercase)
         if settings is None and _describes_bert(file.with_name(CONFIG)) and isinstance(backend.model, models.WordPiece):
             backend.model.max_input_chars_per_word = PUBLISHED_WORD_LENGTH
-        return TokenizerSource(file, backend, {}, None, False, added, declared)
-    vocabulary, normalizer, characters = _from_vocabulary(file, settings, bert, lowercase)
-    return TokenizerSource(file, None, vocabulary, normalizer, characters, added, declared)
+        return TokenizerSource(file, backend, {}, None, "wordpiece", segmenter, added, declared)
+    vocabulary, normalizer, kind = _from_vocabulary(file, settings, bert, lowercase)
+    return TokenizerSource(file, None, vocabulary, normalizer, kind, segmenter, added, declared)
 
 
 def read_settings(directory: Path) -> dict[str, Any] | None:
@@ -193,23 +199,19 @@ def _read_object(file: Path, remedy: str) -> dict[str, Any]:
 
 def _from_json(file: Path, content: dict[str, Any], settings: Mapping[str, Any] | None, lowercase: bool | None) -> tokenizers.Tokenizer:
     """Return the tokenizer of a tokenizer.json, with the normalization of the settings if there are any."""
-    model, *steps = (content.get(part) or {} for part in ("model", "normalizer", "pre_tokenizer"))
+    model = content.get("model") or {}
     try:
-        wordpiece = model["type"] == "WordPiece" and model["continuing_subword_prefix"] == "##"
-        characters = model["type"] == "BPE" and not model["merges"]
-        if settings is not None and wordpiece:
+        if settings is not None and model["type"] == "WordPiece":
             # Like BertTokenizer, use only the vocabulary of the file.
             content = content | {"normalizer": _normalizer_values(settings), "pre_tokenizer": {"type": "BertPreTokenizer"}}
             content |= {"added_tokens": [], "model": model | {"max_input_chars_per_word": PUBLISHED_WORD_LENGTH}}
-            steps = [content["normalizer"], content["pre_tokenizer"]]
-        readable = (wordpiece or characters) and [step.get("type") for step in steps] == ["BertNormalizer", "BertPreTokenizer"]
-        backend = tokenizers.Tokenizer.from_str(json.dumps(content)) if readable else None
+        backend = tokenizers.Tokenizer.from_str(json.dumps(content)) if described_kind(content) else None
     except Exception as error:  # the library raises nothing narrower
         raise InputError(f"{file} is not a Hugging Face `tokenizers` file ({error!r}). Save it again or use the vocab.txt.") from None
     if backend is None:
         raise InputError(
             f"{file} is not a BERT tokenizer: it contains a {model['type']} model, and only WordPiece with BERT's normalizer and "
-            "pre-tokenizer is supported. Give the vocab.txt of a BERT model, or train a vocabulary."
+            "pre-tokenizer, and what train-vocab writes, are supported. Give the vocab.txt of a BERT model, or train a vocabulary."
         )
     if lowercase is not None and lowercase != backend.normalizer.lowercase:
         backend.normalizer.lowercase = lowercase
@@ -228,8 +230,11 @@ def _normalizer_values(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _from_vocabulary(
     file: Path, settings: Mapping[str, Any] | None, bert: bool, lowercase: bool | None
-) -> tuple[dict[str, int], normalizers.BertNormalizer, bool]:
-    """Return the token ids of a vocab.txt, its normalizer, and whether all tokens are single characters."""
+) -> tuple[dict[str, int], normalizers.BertNormalizer, Kind]:
+    """Return the token ids of a vocab.txt, its normalizer, and what the tokens are.
+
+    A list of whole words is read as word pieces that nothing continues, which gives the same tokens.
+    """
     lines = _lines(file)
     vocabulary = {token: i for i, token in enumerate(lines) if token}
     ordinary = [token for token in vocabulary if not (token in SPECIAL_TOKENS or UNUSED.fullmatch(token))]
@@ -239,10 +244,16 @@ def _from_vocabulary(
     if lowercase is None and not bert:
         # Google's checkpoints have no settings, but a cased vocabulary is recognizable by its uppercase tokens.
         lowercase = sum(token != token.lower() for token in ordinary) < 0.01 * len(ordinary)
+    kind: Kind = "wordpiece"
+    if not bert:
+        kind = "bytes" if {*ordinary} == {*BYTE_TOKENS} else "characters" if all(len(token) == 1 for token in ordinary) else kind
     normalizer = normalizers.BertNormalizer(
-        lowercase=lowercase is not False, strip_accents=values["strip_accents"], handle_chinese_chars=values["handle_chinese_chars"]
+        clean_text=kind != "bytes",
+        lowercase=lowercase is not False,
+        strip_accents=values["strip_accents"],
+        handle_chinese_chars=values["handle_chinese_chars"] and kind != "bytes",
     )
-    return vocabulary, normalizer, not bert and all(len(token) == 1 for token in ordinary)
+    return vocabulary, normalizer, kind
 
 
 def _lines(file: Path) -> list[str]:

@@ -27,15 +27,15 @@ class UnknownCharacters:
     in_long_words: int
     """Unknown characters in words longer than the tokenizer's limit."""
     in_other_words: int
-    """Unknown characters in words with a character that is not in the vocabulary."""
+    """Unknown characters in other words: those with a character that is not in the vocabulary, or words that are not in it themselves."""
 
     @property
     def too_many(self) -> bool:
         """Whether there are enough unknown characters to warn the user."""
         return self.in_long_words + self.in_other_words > WARNED_ABOVE * self.characters
 
-    def warning(self, words: Sequence[UnknownWord], max_word_length: int) -> str:
-        """Return a warning with the counts, the causes, examples from `words`, and the remedies."""
+    def warning(self, words: Sequence[UnknownWord], max_word_length: int, kind: str) -> str:
+        """Return a warning with the counts, the causes, examples from `words`, and the remedies for this kind of vocabulary."""
         long, other = _examples(words, too_long=True), _examples(words, too_long=False)
         unknown = self.in_long_words + self.in_other_words
         causes = []
@@ -44,7 +44,12 @@ class UnknownCharacters:
                 f"{self.in_long_words:,} are in words longer than {max_word_length} characters{long} (raise "
                 "vocabulary.max_word_length, or --max-word-length of train-vocab, or set vocabulary.kind=characters)"
             )
-        if self.in_other_words:
+        if self.in_other_words and kind == "words":
+            causes.append(
+                f"{self.in_other_words:,} are in words that are not in the vocabulary{other} (raise vocabulary.size, lower "
+                "vocabulary.min_frequency, or set vocabulary.kind=wordpiece, which spells rare words)"
+            )
+        elif self.in_other_words:
             causes.append(
                 f"{self.in_other_words:,} are in words with a character that is not in the vocabulary{other} (raise vocabulary.size, lower "
                 "vocabulary.min_frequency, or use a vocabulary for this language)"

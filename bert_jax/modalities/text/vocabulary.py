@@ -18,19 +18,13 @@ from tokenizers import models, normalizers, pre_tokenizers, trainers
 from bert_jax.config import VocabularyConfig
 from bert_jax.errors import InputError
 from bert_jax.modalities.text.accents import words_in_two_forms, words_that_need_accents
+from bert_jax.modalities.text.chinese import CHINESE, Segmenter, spaced
+from bert_jax.modalities.text.pipelines import BYTE_TOKENS
 from bert_jax.modalities.text.unknown import UnknownCharacters, UnknownWord, shortened
 from bert_jax.runtime.progress import WorkProgress
 
-CHINESE_BLOCKS = (
-    (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF),
-    (0x20000, 0x2A6DF), (0x2A700, 0x2B81F), (0x2B920, 0x2CEAF), (0x2F800, 0x2FA1F),
-)  # fmt: skip
-"""First and last code points of the blocks that BERT's normalizer treats as Chinese characters."""
-
-CHINESE = "".join(f"{chr(first)}-{chr(last)}" for first, last in CHINESE_BLOCKS)
-"""The same blocks in the syntax of a character class of a regular expression."""
-
 _CHINESE_RUN = re.compile(f"[{CHINESE}]+")
+_CHINESE_WORD = re.compile(f"[{CHINESE}]{{2,}}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # A letter and the combining marks that follow it in decomposed (NFD) text.
 _DECOMPOSED = re.compile(r"\w[\u0300-\u036f\u3099\u309a]+")
@@ -53,6 +47,7 @@ class Learned:
         two_forms: example words that occur both composed and decomposed, which this normalizer does not unify.
         unknown: how many characters of the texts become [UNK] with this vocabulary.
         unknown_words: examples of words that become [UNK].
+        segmenter: what finds the Chinese words among the tokens; None if each Chinese character is a word.
     """
 
     tokens: list[str]
@@ -61,22 +56,68 @@ class Learned:
     two_forms: list[str]
     unknown: UnknownCharacters
     unknown_words: list[UnknownWord]
+    segmenter: Segmenter | None = None
 
 
-def learn(texts: Iterable[str], config: VocabularyConfig, special_tokens: Sequence[str], show_progress: bool) -> Learned:
+def learn(
+    texts: Iterable[str], config: VocabularyConfig, special_tokens: Sequence[str], show_progress: bool, segmenter: Segmenter
+) -> Learned:
     """Learn a vocabulary according to the configuration; warnings about the texts are printed if `show_progress` is set.
 
+    Args:
+        segmenter: what finds the words of Chinese text, for a vocabulary of words.
+
     Raises:
-        InputError: no characters of the texts are frequent enough, or all words are too long.
+        InputError: no characters or words of the texts are frequent enough, or all words are too long.
     """
-    learn_kind = learn_characters if config.kind == "characters" else learn_wordpieces
-    learned = learn_kind(texts, config, special_tokens, show_progress)
+    if config.kind == "bytes":
+        return byte_vocabulary(config, special_tokens)
+    if config.kind == "words":
+        learned = learn_words(texts, config, special_tokens, show_progress, segmenter)
+    else:
+        learn_kind = learn_characters if config.kind == "characters" else learn_wordpieces
+        learned = learn_kind(texts, config, special_tokens, show_progress)
     if len(learned.tokens) == len(special_tokens):
         raise InputError(f"No vocabulary can be learned: the corpus has {_nothing_to_learn_from(learned, config)}")
     if show_progress:
         for note in _notes(learned, config):
             print(note, file=sys.stderr, flush=True)
     return learned
+
+
+def byte_vocabulary(config: VocabularyConfig, special_tokens: Sequence[str]) -> Learned:
+    """Return the special tokens and the 256 bytes, with a normalizer that changes only what the configuration explicitly says."""
+    normalizer = normalizers.BertNormalizer(
+        clean_text=False, handle_chinese_chars=False, strip_accents=config.strips_accents is True, lowercase=config.lowercase is True
+    )
+    return Learned([*special_tokens, *BYTE_TOKENS], normalizer, [], [], UnknownCharacters(0, 0, 0), [])
+
+
+def learn_words(
+    texts: Iterable[str], config: VocabularyConfig, special_tokens: Sequence[str], show_progress: bool, segmenter: Segmenter
+) -> Learned:
+    """Learn at most `config.size` tokens: the special ones, then the most frequent words (ties by code point).
+
+    If no Chinese word of several characters is frequent enough, as in English text, each Chinese character is a word: such a
+    vocabulary needs no segmenter.
+    """
+    chunks = _count_chunks(texts, config.max_word_length, show_progress, segmenter)
+    normalizer, need_accents, two_forms = _normalizer(config, chunks, chunks)
+    normalizer.handle_chinese_chars = False
+    words, _ = _count_words(chunks, normalizer, sys.maxsize)
+    most = config.size - len(special_tokens)
+    tokens = _most_frequent(words, most, config.min_frequency)
+    segmented = any(map(_CHINESE_WORD.search, tokens))
+    if not segmented:
+        normalizer.handle_chinese_chars = True
+        words, _ = _count_words(chunks, normalizer, sys.maxsize)
+        tokens = _most_frequent(words, most, config.min_frequency)
+    known = set(tokens)
+    unknown_counts = {word: len(word) * count for word, count in words.items() if word not in known}
+    unknown = UnknownCharacters(_characters(words), 0, sum(unknown_counts.values()))
+    frequent = heapq.nlargest(_EXAMPLES, unknown_counts, unknown_counts.__getitem__)
+    examples = [UnknownWord(word, too_long=False) for word in frequent]
+    return Learned([*special_tokens, *tokens], normalizer, need_accents, two_forms, unknown, examples, segmenter if segmented else None)
 
 
 def learn_characters(texts: Iterable[str], config: VocabularyConfig, special_tokens: Sequence[str], show_progress: bool) -> Learned:
@@ -157,8 +198,8 @@ def _normalizer(
     return normalizer, need_accents, [] if strips else words_in_two_forms(chunks)
 
 
-def _count_chunks(texts: Iterable[str], max_word_length: int, show_progress: bool) -> Counter[str]:
-    """Count raw chunks: Chinese characters, and runs of text between whitespace and Chinese characters.
+def _count_chunks(texts: Iterable[str], max_word_length: int, show_progress: bool, segmenter: Segmenter = "characters") -> Counter[str]:
+    """Count raw chunks: Chinese characters, or the words of a segmenter, and runs of text between whitespace and Chinese.
 
     Normalization is slow and chunks repeat often, so raw chunks are counted first and each distinct one is normalized once.
     """
@@ -168,8 +209,11 @@ def _count_chunks(texts: Iterable[str], max_word_length: int, show_progress: boo
     floor = thinned = 1
     size = 0
     for block in _blocks(texts, show_progress):
-        chunks.update("".join(_CHINESE_RUN.findall(block)))
-        found = _CHINESE_RUN.sub(" ", block).split()
+        if segmenter == "characters":
+            chunks.update("".join(_CHINESE_RUN.findall(block)))
+            found = _CHINESE_RUN.sub(" ", block).split()
+        else:
+            found = " ".join(spaced(block.split("\n"), segmenter).texts).split()
         chunks.update(chunk for chunk in found if len(chunk) <= longest)
         for chunk in found:
             if len(chunk) > longest:  # even text without spaces has words between punctuation
@@ -198,7 +242,7 @@ def _count_words(chunks: Counter[str], normalizer: normalizers.BertNormalizer, m
 
 
 def _nothing_to_learn_from(learned: Learned, config: VocabularyConfig) -> str:
-    rare = f"no character that occurs {config.min_frequency} times or more"
+    rare = f"no {'word' if config.kind == 'words' else 'character'} that occurs {config.min_frequency} times or more"
     if not learned.unknown.in_long_words:
         return f"{rare}. Give a larger corpus or lower vocabulary.min_frequency."
     longest = next(word.text for word in learned.unknown_words if word.too_long)
@@ -223,7 +267,7 @@ def _notes(learned: Learned, config: VocabularyConfig) -> Iterator[str]:
             "accents kept these are different words. Convert the corpus to NFC, for example with `uconv -x nfc`."
         )
     if learned.unknown.too_many:
-        yield learned.unknown.warning(learned.unknown_words, config.max_word_length)
+        yield learned.unknown.warning(learned.unknown_words, config.max_word_length, config.kind)
 
 
 def _characters(words: Counter[str]) -> int:

@@ -94,6 +94,15 @@ function unitsOf(text, tokens) {
   return units;
 }
 
+// Tokens as a person writes them: word pieces without their marks, and bytes, such as <0xE5>, as the characters that they spell.
+function spelled(tokens) {
+  const bytes = tokens.flatMap((token) => {
+    const byte = /^<0x([0-9A-F]{2})>$/.exec(token);
+    return byte ? [parseInt(byte[1], 16)] : [...new TextEncoder().encode(token.replace(/^##/, ""))];
+  });
+  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from(bytes));
+}
+
 // Where a place of the old text is in the new one, if both differ in one stretch; -1 if it was in it.
 function moved(place, before, after) {
   let head = 0, tail = 0;

@@ -82,7 +82,7 @@ function fillSection(models) {
   const bare = (token) => token.replace(/^##/, "");
   const best = (unit) => {
     const found = guesses.get(unit.start);
-    return found?.every((mask) => mask.length) ? `${found.map((mask) => bare(mask[0].token)).join("")} ${found.map((mask) => percent(mask[0].probability)).join(", ")}` : "";
+    return found?.every((mask) => mask.length) ? `${spelled(found.map((mask) => mask[0].token))} ${found.map((mask) => percent(mask[0].probability)).join(", ")}` : "";
   };
 
   function build() {
@@ -116,7 +116,7 @@ function fillSection(models) {
       const found = guesses.get(unit.start);
       button.classList.toggle("masked", masked);
       button.setAttribute("aria-pressed", masked);
-      button.textContent = masked ? (found ? found.map((mask) => bare(mask[0].token)).join("") : "…") : shown;
+      button.textContent = masked ? (found ? spelled(found.map((mask) => mask[0].token)) : "…") : shown;
       const says = [unit.fixed ? word("masked") : shown];
       if (masked && !unit.fixed) says.push(word("masked"));
       if (found) says.push(word("guess", button.textContent, found.map((mask) => percent(mask[0].probability)).join(", ")));

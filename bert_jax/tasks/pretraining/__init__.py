@@ -45,6 +45,8 @@ class PretrainingTask(Task):
         speed = display.number(result, "real_tokens_per_second")
         baseline = "" if floor is None else f"{display.percent(floor)} by always predicting the most frequent {nouns.answer}"
         perplexity = "" if loss is None else f"perplexity {math.exp(min(loss, 700)):.4g}"
+        bits = display.number(result, "mlm_bits_per_character")
+        perplexity += "" if bits is None else f", {bits:.3g} bits per character"
         return [
             Figure(f"Masked-{nouns.token} accuracy", display.percent(display.number(result, "mlm_accuracy")), baseline),
             Figure(f"Next-{nouns.sentence} accuracy", display.percent(display.number(result, "nsp_accuracy")), "50 % by chance"),
@@ -118,6 +120,8 @@ class PretrainingTask(Task):
             f"{f'Masked {nouns.token}s':20}{result['mlm_accuracy']:.1%} accuracy "
             f"(always predicting the most frequent {nouns.answer}: {result['mlm_accuracy_floor']:.1%})",
         ]
+        if "mlm_bits_per_character" in result:
+            lines[-1] += f", {result['mlm_bits_per_character']:.2f} bits per character"
         if result["nsp_accuracy"] is not None:
             lines.append(f"{f'Next {nouns.sentence}':20}{result['nsp_accuracy']:.1%} accuracy (chance: 50.0%)")
         return lines

@@ -33,13 +33,15 @@ class Words:
         return spans
 
     @cached_property
+    def pieces(self) -> list[str]:
+        """The words, each with the space that follows it in the string."""
+        next_starts = [start for start, _ in self.spans[1:]] + [end for _, end in self.spans[-1:]]
+        return [word + " " * (start - end) for word, (_, end), start in zip(self.words, self.spans, next_starts, strict=True)]
+
+    @cached_property
     def identity(self) -> str:
         """The string."""
-        text, place = [], 0
-        for word, (start, end) in zip(self.words, self.spans, strict=True):
-            text.append(" " * (start - place) + word)
-            place = end
-        return "".join(text)
+        return "".join(self.pieces)
 
     def __str__(self) -> str:
         return self.identity
@@ -77,9 +79,9 @@ class TokenizedWords(NamedTuple):
 
 
 def tokenize_words(texts: Sequence[Words], reader: Any) -> TokenizedWords:
-    """Tokenize texts that are divided into words, each word on its own."""
+    """Tokenize texts that are divided into words, each word on its own, with the space that follows it in the string."""
     counts = np.array([len(text.words) for text in texts], np.int64)
-    flat = reader.encode_flat([*chain.from_iterable(text.words for text in texts)])
+    flat = reader.encode_flat([*chain.from_iterable(text.pieces for text in texts)])
     word_ends = np.concatenate([[0], np.cumsum(flat.lengths)])
     text_ends = word_ends[np.concatenate([[0], np.cumsum(counts)])]
     first = np.where(flat.lengths > 0, word_ends[:-1], -1)
@@ -97,6 +99,11 @@ def split_words(texts: Sequence[str], reader: Any) -> TokenizedWords:
     text_of = np.searchsorted(found.ranges[:, 1], first, side="right")
     last = np.concatenate([first[1:], [len(starts)]]) - 1
     spans = np.stack([found.offsets[first, 0], found.offsets[last, 1]], 1).astype(np.int64)
+    # If spaces are tokens, as in a vocabulary of bytes, they belong to no word.
+    strings = [texts[text][start:end] for text, (start, end) in zip(text_of.tolist(), spans.tolist(), strict=True)]
+    spans[:, 1] -= np.array([len(string) - len(string.rstrip()) for string in strings], np.int64)
+    words = ~np.array([string.isspace() for string in strings], np.bool_)
+    first, spans, text_of = first[words], spans[words], text_of[words]
     return TokenizedWords(found.ids, found.word_starts, found.ranges, first, np.bincount(text_of, minlength=len(texts)), spans)
 
 
