@@ -44,6 +44,12 @@ def test_cross_entropy_of_scores_that_overflow_an_exponential() -> None:
     assert cross_entropy(scores, jnp.array([1, 0], jnp.int32)).tolist() == [1e4, 0.0]
 
 
+def test_a_tie_and_what_is_not_a_number_are_not_correct() -> None:
+    scores = jnp.array([[1, 1, 0], [2, 1, 0], [jnp.nan, 1, 0], [0, 0, 0]], jnp.float32)
+    found = classification_metrics("x", scores, jnp.zeros(4, jnp.int32), jnp.ones(4))
+    assert float(found["x_accuracy"].total) == 1
+
+
 def test_classification_metrics_count_what_has_a_weight() -> None:
     scores = jnp.array([[2.0, 0.0], [0.0, 2.0], [0.0, 2.0], [9.0, 9.5]], jnp.float32)
     found = classification_metrics("x", scores, jnp.array([0, 0, 1, 0], jnp.int32), jnp.array([1, 1, 1, 0], jnp.float32))

@@ -25,14 +25,20 @@ def weighted_mean(values: jax.Array, weights: jax.Array) -> Mean:
 
 def cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
     """Return -log softmax(scores)[label] for logits `scores`: float32 [..., C], int32 [...] -> float32 [...]."""
-    chosen = jnp.take_along_axis(scores, labels[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(scores, axis=-1) - chosen
+    return jax.nn.logsumexp(scores, axis=-1) - _chosen(scores, labels)[..., 0]
 
 
 def classification_metrics(name: str, scores: jax.Array, labels: jax.Array, weights: jax.Array) -> dict[str, Mean]:
-    """Return `<name>_loss` and `<name>_accuracy` of logits `scores` [..., C] against int32 labels [...] with weights [...]."""
-    correct = (scores.argmax(-1).astype(jnp.int32) == labels).astype(jnp.float32)
+    """Return `<name>_loss` and `<name>_accuracy` of logits `scores` [..., C] against int32 labels [...] with weights [...].
+
+    A prediction is correct if no other class has as high a score. Counting those that have is several times faster on CPUs than argmax.
+    """
+    correct = ((scores >= _chosen(scores, labels)).sum(-1) == 1).astype(jnp.float32)
     return {
         f"{name}_loss": weighted_mean(cross_entropy(scores, labels), weights),
         f"{name}_accuracy": weighted_mean(correct, weights),
     }
+
+
+def _chosen(scores: jax.Array, labels: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(scores, labels[..., None], axis=-1)
