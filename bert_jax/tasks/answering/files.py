@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from bert_jax.data.data_sets import is_data_set
 from bert_jax.data.tables import JsonColumn, file_format, read_rows
 from bert_jax.errors import InputError
 from bert_jax.storage.files import on_disk
@@ -96,7 +97,7 @@ class QuestionFiles:
             InputError: the file cannot be read or is malformed; a question or passage is empty; or an answer is not in its place and
                 that is refused.
         """
-        is_json = not source.startswith("tfds:") and file_format(Path(source)) == ".json"
+        is_json = not is_data_set(source) and file_format(Path(source)) == ".json"
         empty = True
         for one in self._squad(source) if is_json else self._table(source, split):
             empty = False
