@@ -186,7 +186,7 @@ def list_files(location: Path, suffixes: tuple[str, ...]) -> list[Path]:
         matches = folder.glob(str(location.relative_to(folder)))
         found = (path for path in matches if not any(part.startswith(".") for part in path.relative_to(folder).parts[:-1]))
     else:
-        raise InputError(f"The data {location} does not exist: name a file, a folder, a glob, a tfds: data set or demo.")
+        raise InputError(f"The data {location} does not exist: name a file, a folder, a glob, a data set (tfds: or hf:) or demo.")
     files = sorted(path for path in found if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file())
     if not files:
         raise InputError(f"The data {location} has no files that end in {kinds}.")

@@ -28,7 +28,7 @@ class Text(Modality[list[str], CorpusConfig]):
     tables: Mapping[str, Table] = MappingProxyType({"demo": demo.rows})
 
     def open_source(self, name: str, config: CorpusConfig) -> sources.Source:
-        """Return the source for text files, the demo, or a TFDS data set."""
+        """Return the source for text files, the demo, or a data set."""
         return sources.open_source(name, config)
 
     def content(self, document: list[str]) -> bytes:
