@@ -4,6 +4,7 @@ import functools
 import glob
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -265,7 +266,7 @@ def _table(folder: Path) -> Any:
     for name in (_STATE, _INFO):
         if not (folder / name).is_file():
             raise InputError(f"The data set in {folder} was not saved completely: it has no {name}. {_SAVE_AGAIN}")
-    state = read_json(folder / _STATE, _SAVE_AGAIN)
+    state, _ = (read_json(folder / name, _SAVE_AGAIN) for name in (_STATE, _INFO))
     files = state.get("_data_files") if isinstance(state, dict) else None
     if not isinstance(files, list) or not all(isinstance(one, dict) and _is_name(one.get("filename")) for one in files):
         raise InputError(f"{folder / _STATE} does not list files of its own folder. {_SAVE_AGAIN}")
@@ -346,4 +347,4 @@ def _of_hub(name: str, config: str, revision: str) -> _Opened:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return textwrap.shorten((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
