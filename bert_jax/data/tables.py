@@ -367,6 +367,6 @@ def _text_problem(text: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         before, code = text[max(0, error.start - 20) : error.start], ord(text[error.start])
-        what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code < 0xDD00 else f"half of a surrogate pair, \\u{code:04x},"
+        what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code < 0xDD00 else f"the unpaired surrogate \\u{code:04x}"
         return f"is not UTF-8 ({what} after {before!r}): convert the file, for example with `iconv -t UTF-8`, or fix the line."
     return ""

@@ -56,7 +56,7 @@ def resolve_path(text: str | Path) -> Path:
 def _refuse_strange(typed: str) -> None:
     """Raise InputError for text that cannot be meant as a path on this system."""
     if not typed.strip():
-        raise InputError("A path is empty. Name a file or a directory; use `.` for the working directory.")
+        raise InputError("The path is empty. Name a file or a directory; use `.` for the working directory.")
     if "\0" in typed:
         raise InputError(f"The path {typed!r} contains a NUL character, which file names cannot. Check it.")
     if typed.startswith("file:"):

@@ -74,7 +74,7 @@ class Media(Modality[Item, O]):
     def _codes(self, vocabulary: VocabularyOptions) -> CodebookConfig:
         if not isinstance(vocabulary, CodebookConfig):
             raise InputError(
-                f"A corpus of {self.extractor.noun}s has a codebook, not a vocabulary of {vocabulary.kind}: set "
+                f"A corpus of {self.extractor.noun}s needs a codebook, not a vocabulary of the kind {vocabulary.kind}: set "
                 "--config.vocabulary=codebook, or vocabulary=CodebookConfig() in the configuration."
             )
         return vocabulary

@@ -104,7 +104,7 @@ class Text(Modality[list[str], CorpusConfig]):
 def _of_text(vocabulary: VocabularyOptions) -> VocabularyConfig:
     if not isinstance(vocabulary, VocabularyConfig):
         raise InputError(
-            f"A corpus of text has a vocabulary of word pieces or characters, not a {vocabulary.kind}: set "
+            f"A corpus of text needs a vocabulary of word pieces or characters, not a {vocabulary.kind}: set "
             "--config.vocabulary=wordpiece, or name a corpus of another modality."
         )
     return vocabulary
