@@ -147,7 +147,7 @@ def test_many_bad_lines_are_counted(tiny_pretrained, tmp_path, capsys, monkeypat
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"\n \n", "holds no text"),
+        ("a.txt", b"\n \n", "contains no text"),
         ("a.tsv", b"text\n", "contains no examples"),
         ("a.tsv", "x\n很[MASK]\n".encode(), "line 1 has no column 'text' among 'x': set --text to one"),
         ("a.txt.gz", gzip.compress(b"[MASK]\n" * 99, mtime=0)[:-9], "is damaged"),

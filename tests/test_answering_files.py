@@ -137,12 +137,12 @@ def test_an_empty_question_is_left_out_of_training_and_refused_for_scoring(saved
         (squad(question(id=None)), "question 1 has no id"),
         (squad(question(question=None)), "question 'q1' has no 'question'"),
         (squad(question(answers="1066")), "'q1' has answers that are not a list but str"),
-        (squad(question(answers=[None])), "'q1' has an answer without a text"),
+        (squad(question(answers=[None])), "'q1' has an answer whose text is not a string"),
         (squad(question([("1066", "3")])), "'q1' has the answer '1066' with the start '3'"),
         (squad(question([("1066", True)])), "with the start True"),
         (squad(question([("1066", 3)], is_impossible=True)), "although is_impossible is true"),
         (squad(question(is_impossible="no")), "is_impossible='no'"),
-        (squad(question(question="\ud800")), "half of a surrogate pair"),
+        (squad(question(question="\ud800")), "an unpaired surrogate"),
     ],
 )
 def test_malformed_files_are_refused_by_their_place(saved: Callable[[Any], Path], content: Any, message: str) -> None:
@@ -157,7 +157,7 @@ def test_malformed_files_are_refused_by_their_place(saved: Callable[[Any], Path]
         ('{"question": "When?", "answers": []}', "line 1 has no column 'passage'.*finetune.data.text_pair"),
         ('{"question": "When?", "passage": "", "answers": []}', "line 1 has no passage"),
         ('{"question": "When?", "passage": "x", "answers": "[1"}', "line 1 has answers in the column 'answers' that are not JSON"),
-        ('{"question": "When?", "passage": "x", "answers": {"text": ["x"], "start": []}}', "another number of starts"),
+        ('{"question": "When?", "passage": "x", "answers": {"text": ["x"], "start": []}}', "different numbers of texts and starts"),
         ('{"question": "When?", "passage": "x", "answers": {"texts": []}}', "not a list but dict"),
     ],
 )

@@ -169,7 +169,7 @@ def test_a_split_without_tokens_is_an_error(tmp_path, tokenizer):
     write_corpus(tmp_path / "a.txt", 3)
     (tmp_path / "valid.txt").write_text("\u0007\n")
     config = CorpusConfig(source=str(tmp_path / "a.txt"), valid_source=str(tmp_path / "valid.txt"), segmenter="characters")
-    with pytest.raises(InputError, match="valid data of the corpus has no document with at least one token"):
+    with pytest.raises(InputError, match="No document of the corpus's valid data has any tokens"):
         Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
 
 

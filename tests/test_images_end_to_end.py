@@ -167,7 +167,7 @@ def test_verify_covers_it(finished: Path, tmp_path: Path, capsys: pytest.Capture
     codebook.write_bytes(damaged)
     assert main(["verify", str(copy)]) == 2
     assert "codebook.safetensors" in "".join(capsys.readouterr())
-    with pytest.raises(InputError, match=r"codebook\.safetensors does not match its checksum: it was damaged\. Restore it"):
+    with pytest.raises(InputError, match=r"codebook\.safetensors does not match its checksum: it is damaged\. Restore it"):
         load(copy / "pretrain")
 
 
@@ -277,7 +277,7 @@ def test_the_lower_half_that_follows(files: Path, pretrained: Bert) -> None:
         ([{"path": "a.png"}], r"Image 0 .*is not a path, bytes or an array but dict"),
         ("gone.png", r"Image 0 \(counted from 0\) does not exist"),
         ("it was a nice film", r"Image 0 \(counted from 0\) does not exist"),
-        ("", "is not the path of an image: A path is empty"),
+        ("", "is not the path of an image: The path is empty"),
         (["x" * 5000], "Image 0 .*File name too long"),
         (["a\0b"], "Image 0 .*NUL"),
         ("gs://bucket/a.png", "Image 0 .*is not the path of an image: The file .* cannot be in a bucket: use a path on disk"),
@@ -474,7 +474,7 @@ def test_checkpoints_of_another_modality(
         other = "pretrain" if stage == "finetune" else "finetune"
         trained(files, tmp_path / "images", f"{other}=none", f"{stage}.checkpoint={tiny_pretrained}", status=2)
         message = capsys.readouterr().err.strip().splitlines()[-1]
-        assert "reads the modality 'text', but the corpus of this configuration is of the modality 'image'" in message
+        assert "was trained on the modality 'text', but the corpus of this configuration has the modality 'image'" in message
         arguments = ["train", f"--config={config}", f"--workdir={tmp_path / 'words'}", f"--config.{other}=none"]
         assert main([*arguments, f"--config.{stage}.checkpoint={finished / 'pretrain'}"]) == 2
         message = capsys.readouterr().err.strip().splitlines()[-1]

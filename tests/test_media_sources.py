@@ -372,7 +372,7 @@ def test_images_of_tfds(stock: None, monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(items[3].read(), np.full((8, 8, 3), 30, np.uint8))
     assert source.identity() == {"tfds": "tiny_pets/1.0.0", "split": "train", "examples": 12}
     assert source.identity() != opened("tfds:tiny_pets[train+test]").identity()
-    monkeypatch.setattr(sources, "_TFDS_PART", 5)
+    monkeypatch.setattr("bert_jax.data.tfds._PART", 5)
     both = opened("tfds:tiny_pets[train+test[1:]]")
     assert [len(list(part.documents())) for part in both.parts()] == [5, 5, 2, 3]
     found = [item.identity for part in both.parts() for item in part.documents()]
@@ -398,7 +398,7 @@ def test_labelled_images_of_tfds(stock: None) -> None:
     ("name", "columns", "message"),
     [
         ("tiny_pets[valid]", {}, r"tiny_pets has no split 'valid'; it has .*train.*test.* Name one: tfds:tiny_pets\[SPLIT\]"),
-        ("tiny_pets", {"finetune.task.label": "animal"}, r"tiny_pets\[train\] has no column 'animal'; its columns are image, label"),
+        ("tiny_pets", {"finetune.task.label": "animal"}, r"tiny_pets has no column 'animal'; its columns are image, label"),
         ("tiny_pets", {"finetune.data.text_pair": "image"}, "tiny_pets .*one image"),
         ("no_such_pets", {}, "no data set 'no_such_pets'"),
     ],

@@ -67,8 +67,8 @@ def test_links_are_followed_on_the_way_and_a_last_one_keeps_its_name(here: Path)
 @pytest.mark.parametrize(
     ("typed", "told"),
     [
-        ("", "A path is empty"),
-        ("  ", "A path is empty"),
+        ("", "The path is empty"),
+        ("  ", "The path is empty"),
         ("a\0b", "NUL character"),
         ("file:///home/me/x", "such as /home/me/x"),
         ("file:x", "is a URL"),

@@ -258,7 +258,7 @@ def test_slow_headers_do_not_keep_a_connection(server: Server) -> None:
     ("arguments", "message"),
     [
         (["runs/none"], "runs/none"),
-        (["a={model}", "a={model}"], "Two models have the name a"),
+        (["a={model}", "a={model}"], "Two models are named a"),
         (["{model}", "--port={port}"], "another program uses it"),
         (["{model}", "--port=70000"], "--port"),
         (["{model}", "--max-texts=0"], "--max-texts must be positive"),

@@ -60,7 +60,7 @@ def test_tfds_splits_are_named_in_brackets(stock):
 
 
 def test_parts_are_the_whole(stock, monkeypatch):
-    monkeypatch.setattr("bert_jax.modalities.text.sources._TFDS_PART", 10)
+    monkeypatch.setattr("bert_jax.data.tfds._PART", 10)
     source = open_source("tfds:tiny_articles[train+extra[1:]]", CorpusConfig())
     assert [len(list(part.documents())) for part in source.parts()] == [10, 10, 5, 4]
     assert [document for part in source.parts() for document in part.documents()] == list(source.documents())
@@ -70,7 +70,7 @@ def test_parts_are_the_whole(stock, monkeypatch):
     ("name", "message"),
     [
         ("tiny_articles[test]", "no split 'test'; it has train, extra"),
-        ("tiny_numbers", "no column `text`; its columns are number"),
+        ("tiny_numbers", "no column 'text'; its columns are number"),
         ("no_such_articles", "no data set 'no_such_articles'"),
     ],
 )

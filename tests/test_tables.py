@@ -63,7 +63,7 @@ def test_jsonl_takes_values_as_written(tmp_path: Path) -> None:
         ("a.csv", "text,label\n", r"a\.csv contains no examples"),
         ("a.tsv.gz", gzip.compress(b"text\tlabel\n" + b"a\t1\n" * 99, mtime=0)[:-9], r"a\.tsv\.gz is damaged"),
         ("a.tsv.xz", b"text", r"a\.tsv\.xz is damaged"),
-        ("a.parquet", "", r"a\.parquet is not one of \.tsv, \.csv, \.jsonl"),
+        ("a.xlsx", "", r"a\.xlsx is not one of \.tsv, \.csv, \.jsonl"),
         ("a.csv", "text,label,text\na,1,b\n", r"a\.csv line 1 names the column 'text' more than once"),
         ("a.tsv", "id\tid\ttext\tlabel\n1\t2\ta\t1\n", r"a\.tsv line 1 names the column 'id' more than once"),
         ("a.jsonl", '{"text": "a", "label": 1, "text": "b"}\n', r"a\.jsonl line 1 has the key 'text' twice"),

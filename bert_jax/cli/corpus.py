@@ -10,7 +10,10 @@ from bert_jax.cli.arguments import Add, anywhere, disk, say
 from bert_jax.errors import InputError
 from bert_jax.storage.files import check_directory, resolve_path
 
-_CORPUS = "demo, tfds:NAME, or a file, folder or glob of .txt, .txt.gz, .txt.xz: one paragraph per line, a blank line between documents"
+_CORPUS = (
+    "demo; a file, folder or glob of .txt, .txt.gz, .txt.xz (one paragraph per line, a blank line between documents); or a data set: "
+    "tfds:NAME, hf:OWNER/NAME, a folder written by save_to_disk, or .parquet files"
+)
 
 _KINDS = ("wordpiece", "characters", "words", "bytes")
 _CASING = "uncased lowercases the text; auto: uncased, except for bytes (default: %(default)s)"
@@ -66,9 +69,9 @@ def add_corpus_commands(add: Add) -> None:
         help=f"{_CORPUS}; a file, folder or glob of images or recordings; or a labeled .tsv, .csv or .jsonl file; "
         "or the skipped.json of a stopped run, to show the skipped batches",
     )
-    inspect.add_argument("--modality", help="text, image or audio (default: by the files' suffixes; text for tables, tfds: and demo)")
+    inspect.add_argument("--modality", help="text, image or audio (default: by the files' suffixes; text for tables, data sets and demo)")
     inspect.add_argument("--text", default="", metavar="COLUMN", help="the column of paths in a table of images or audio (default: text)")
-    inspect.add_argument("--label", default="", metavar="COLUMN", help="count the classes in this column of a table or tfds: data set")
+    inspect.add_argument("--label", default="", metavar="COLUMN", help="count the classes in this column of a table or data set")
     vocabulary_help = "the vocabulary used to count tokens, or the codebook used to count units (default: count characters)"
     inspect.add_argument("--vocab", type=anywhere, help=vocabulary_help)
     inspect.add_argument("--length", type=int, default=128, help="row length in training (default: %(default)s)")

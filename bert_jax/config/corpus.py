@@ -25,7 +25,7 @@ class CorpusOptions:
     """Folder for prepared records; empty means `data` in the workdir."""
 
     def __post_init__(self) -> None:
-        require(bool(self.source), "source", self.source, "name a file, a folder, a glob, a tfds: data set or demo.")
+        require(bool(self.source), "source", self.source, "name a file, a folder, a glob, a data set (tfds: or hf:) or demo.")
         require(0 < self.valid_fraction < 1, "valid_fraction", self.valid_fraction, "it must be in (0, 1).")
 
 

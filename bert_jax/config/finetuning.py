@@ -58,7 +58,7 @@ def _give_task(config: Any, values: Mapping[str, Any]) -> None:
 @formerly(_keep, label=_NOW.format("label"), labels=_NOW.format("labels"))
 @dataclass(frozen=True)
 class LabelledConfig:
-    """Labelled text: files (.tsv, .csv, .jsonl, also .gz and .xz), `tfds:NAME`, or `demo`."""
+    """Labeled text: files (.tsv, .csv, .jsonl, also .gz and .xz), a data set (as for `corpus.source`), or `demo`."""
 
     train: str = "demo"
     dev: str = ""
@@ -78,7 +78,7 @@ class LabelledConfig:
     """Cross-validation: test on each of this many parts of `train` a model trained on the other parts; 0 does not."""
 
     def __post_init__(self) -> None:
-        require(bool(self.train), "train", self.train, "name a labelled file, a tfds: data set or demo.")
+        require(bool(self.train), "train", self.train, "name a labeled file, a data set (tfds: or hf:) or demo.")
         require(0 < self.dev_fraction < 1, "dev_fraction", self.dev_fraction, "it must be in (0, 1).")
         not_negative(self, "max_train_examples")
         require(self.folds == 0 or self.folds >= 2, "folds", self.folds, "it must be at least 2, or 0 for no cross-validation.")
@@ -137,7 +137,7 @@ class LoraConfig:
 @formerly(_give_task, pooling=_NOW.format("pooling"))
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """The fine-tuning stage: one task, trained on labelled texts or text pairs."""
+    """The fine-tuning stage: one task, trained on labeled texts or text pairs."""
 
     task: TaskOptions = field(default_factory=TaskOptions)
     """The task, such as `classification`, and its options."""

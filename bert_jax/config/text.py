@@ -58,7 +58,8 @@ class CorpusConfig(CorpusOptions):
 
     modality: Literal["text"] = "text"
     source: str = "demo"
-    """`demo`, `demo:reviews`, `demo:newspaper`, `tfds:NAME`, or a file, folder or glob of .txt, .txt.gz, .txt.xz."""
+    """`demo`, `demo:reviews`, `demo:newspaper`; a file, folder or glob of .txt, .txt.gz, .txt.xz; or a data set: `tfds:NAME`,
+    `hf:OWNER/NAME`, a folder written by `save_to_disk`, or .parquet files."""
     segmenter: Literal["jieba", "characters", "marked"] = "jieba"
     """Chinese word segmentation, for whole-word masking and for `vocabulary.kind=words`: jieba, single characters, or U+200B marks in
     the text."""

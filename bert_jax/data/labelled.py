@@ -1,4 +1,4 @@
-"""Labelled text from a file, a TFDS data set or the demo, split into train, dev and test."""
+"""Labelled text from a file, a data set or the demo, split into train, dev and test."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Read columns of .tsv, .csv and .jsonl files (also .gz and .xz) and TFDS data sets, and lines of plain-text files.
+"""Read columns of .tsv, .csv and .jsonl files (also .gz and .xz) and of data sets, and lines of plain-text files.
 
 All input is streamed. On a malformed row, the `scan_*` functions yield a `BadRow` and continue; the `read_*` functions raise
 `InputError`.
@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-
+from bert_jax.data.data_sets import DataSet, open_data_set
 from bert_jax.errors import InputError
 from bert_jax.storage.files import on_disk
 from bert_jax.storage.streams import PACKED, open_bytes
@@ -71,23 +70,23 @@ def file_format(path: Path) -> str:
 
 
 def read_rows(source: str, columns: Mapping[str, str], split: str) -> Iterator[Row]:
-    """Yield the rows of a file or of a TFDS data set (`tfds:NAME` or `tfds:NAME[SPLIT]`).
+    """Yield the rows of a file or of a data set (see `bert_jax.data.data_sets`).
 
     A .tsv file has no quoting: every tab ends a field. A .csv file uses `"` for quoting. Both begin with a header line of
     unique column names. Each line of a .jsonl file is an object; numbers and booleans are read as they are written, so `true`
     and `"true"` give the same text, and null gives an empty text.
 
     Args:
-        source: a file or a TFDS data set.
+        source: a file or a data set.
         columns: column names, keyed by the configuration fields that set them.
-        split: the split to read if a TFDS source does not name one.
+        split: the split to read if the name of a data set does not include one.
 
     Raises:
         InputError: the file is missing, damaged, empty, not UTF-8 or of an unsupported format; a column is missing or appears
             twice in the header; or a value is an object, a non-finite number or, except in a `ListColumn`, a list.
     """
-    if source.startswith("tfds:"):
-        return _checked(source, _select(source, _tfds(source.removeprefix("tfds:"), split, columns), columns))
+    if data := open_data_set(source, split):
+        return _checked(source, _select(source, _examples(source, data, columns), columns))
     return _checked(source, scan_rows(on_disk(source, "The table"), columns))
 
 
@@ -189,11 +188,11 @@ def _value_problem(record: Mapping[str, Any], columns: Mapping[str, str]) -> str
         value = record.get(column)
         if isinstance(value, str):
             continue
-        if isinstance(value, float | np.floating) and not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             return f"has the non-finite number {value} in column {column!r}: use text or a finite number."
         if isinstance(column, JsonColumn if isinstance(value, dict) else ListColumn):
             continue
-        if isinstance(value, list | dict) or (isinstance(value, np.ndarray) and value.ndim):
+        if isinstance(value, list | dict):
             kind = "an object" if isinstance(value, dict) else "a list"
             return f"has {kind} in column {column!r}: use a single string, number or boolean."
     return ""
@@ -310,11 +309,25 @@ def _json_object(text: str, columns: Mapping[str, str]) -> dict[str, str] | str:
         return "is not a JSON object with the columns as its keys."
     if problem := _value_problem(record, columns):
         return problem
+    return _texts(record)
+
+
+def _texts(record: Mapping[str, Any]) -> dict[str, str] | str:
+    """Return the values of JSON as text, or a description of the problem with one of them."""
     values = {
         name: value or "" if isinstance(value, str | None) else json.dumps(value, ensure_ascii=not isinstance(value, list))
         for name, value in record.items()
     }
     return _text_problem("".join(values.values())) or values
+
+
+def _examples(source: str, data: DataSet, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]] | BadRow]:
+    """Yield the requested columns of a data set as those of a .jsonl file."""
+    if problem := _missing_column(dict.fromkeys(data.columns(), ""), columns):
+        raise InputError(f"{source} {problem}")
+    for number, example in enumerate(data.examples([*map(str, columns.values())])):
+        found = _value_problem(example, columns) or _texts(example)
+        yield BadRow(number, found) if isinstance(found, str) else (number, found)
 
 
 def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -354,35 +367,6 @@ def _text_problem(text: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         before, code = text[max(0, error.start - 20) : error.start], ord(text[error.start])
-        what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code < 0xDD00 else f"half of a surrogate pair, \\u{code:04x},"
+        what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code < 0xDD00 else f"the unpaired surrogate \\u{code:04x}"
         return f"is not UTF-8 ({what} after {before!r}): convert the file, for example with `iconv -t UTF-8`, or fix the line."
     return ""
-
-
-def _tfds(name: str, default_split: str, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]] | BadRow]:
-    # Imported here because TFDS takes a second to import and most labelled text is in files.
-    from bert_jax.data.tfds import prepared_tfds, tfds_examples
-
-    name, _, split = name.partition("[")
-    split = split.removesuffix("]") or default_split
-    builder = prepared_tfds(name)
-    try:
-        builder.info.splits[split]  # raises if there is no such split
-    except (KeyError, ValueError) as error:
-        splits = ", ".join(builder.info.splits)
-        raise InputError(f"The data set tfds:{name} has no split {split!r}; it has {splits}: select one as tfds:{name}[SPLIT].") from error
-    for number, example in enumerate(tfds_examples(name, builder, split)):
-        problem = _value_problem(example, columns)
-        values = {column: tfds_text(value, builder.info.features[column]) for column, value in example.items()}
-        yield BadRow(number, problem) if problem else (number, values)
-
-
-def tfds_text(value: Any, feature: Any) -> str:
-    """Return a value of a TFDS example as text: the name of a class, or "" for class -1 (as in test sets without labels)."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    if isinstance(value, np.ndarray) and value.ndim and hasattr(feature, "feature"):
-        return json.dumps([tfds_text(one, feature.feature) for one in value], ensure_ascii=False)
-    if hasattr(feature, "int2str"):
-        return str(feature.int2str(int(value))) if value >= 0 else ""
-    return str(value)

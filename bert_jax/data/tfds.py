@@ -3,11 +3,104 @@
 import importlib.util
 import io
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from bert_jax.errors import InputError
+
+_PART = 10_000
+"""Examples in a part."""
+
+
+@dataclass(frozen=True)
+class Tfds:
+    """A data set of TensorFlow Datasets; implements `bert_jax.data.data_sets.DataSet`.
+
+    Data sets that were prepared as ArrayRecord are read without TensorFlow.
+
+    Attributes:
+        source: `tfds:NAME` or `tfds:NAME[SPLIT]`; `tfds:imdb_reviews[train+unsupervised]` selects several splits.
+        default_split: the split to read if `source` does not name one.
+    """
+
+    source: str
+    default_split: str = "train"
+
+    @property
+    def _name(self) -> str:
+        return self.source.removeprefix("tfds:").partition("[")[0]
+
+    @property
+    def _split(self) -> str:
+        return self.source.partition("[")[2].removesuffix("]") or self.default_split
+
+    def identity(self) -> dict[str, Any]:
+        builder = self._open()
+        return {"tfds": builder.info.full_name, "split": self._split, "examples": builder.info.splits[self._split].num_examples}
+
+    def columns(self) -> Sequence[str]:
+        return [*(self._open().info.features or ())]
+
+    def text_columns(self) -> Sequence[str]:
+        self._require("text")
+        return [column for column in ("title", "text") if column in self.columns()]
+
+    def examples(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        return (values for _, values in self._examples("", columns))
+
+    def media(self, feature: str, columns: Sequence[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
+        self._require(feature)
+        rate = getattr(self._open().info.features[feature], "sample_rate", None)
+        return (((content, int(rate)) if rate else content, values) for content, values in self._examples(feature, columns))
+
+    def parts(self) -> "Sequence[Tfds]":
+        splits = self._open().info.splits
+        slices = []
+        for piece in self._split.split("+"):
+            count = splits[piece].num_examples
+            starts = range(0, count, _PART)
+            slices += [piece] if "[" in piece else [f"{piece}[{start}:{min(start + _PART, count)}]" for start in starts]
+        return [replace(self, source=f"tfds:{self._name}[{piece}]") for piece in slices]
+
+    def _examples(self, feature: str, columns: Sequence[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
+        builder = self._open()
+        for column in columns:
+            self._require(column)
+        features = builder.info.features
+        for example in tfds_examples(self._name, builder, self._split):
+            yield example.get(feature), {column: _value(example[column], features[column]) for column in columns}
+
+    def _require(self, column: str) -> None:
+        if column not in (columns := self.columns()):
+            raise InputError(f"The data set {self.source} has no column {column!r}; its columns are {', '.join(columns)}.")
+
+    def _open(self) -> Any:
+        """Return the builder, after checking that it has the split."""
+        builder = prepared_tfds(self._name)
+        try:
+            builder.info.splits[self._split]  # raises if there is no such split
+        except (KeyError, ValueError) as error:
+            splits = ", ".join(builder.info.splits)
+            raise InputError(
+                f"The data set tfds:{self._name} has no split {self._split!r}; it has {splits}. Name one: tfds:{self._name}[SPLIT]."
+            ) from error
+        return builder
+
+
+def _value(value: Any, feature: Any) -> Any:
+    """Return a value as `DataSet.examples` does; "" for class -1, as in test sets without labels."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    if isinstance(value, np.ndarray) and value.ndim:
+        return [_value(one, feature.feature) for one in value] if hasattr(feature, "feature") else value.tolist()
+    if hasattr(feature, "int2str"):
+        return str(feature.int2str(int(value))) if value >= 0 else ""
+    return float(value) if isinstance(value, np.floating) and not math.isfinite(value) else str(value)
 
 
 def prepared_tfds(name: str) -> Any:

@@ -49,7 +49,7 @@ def count_texts(path: Path, columns: Mapping[str, str]) -> int:
         raise InputError(f"{path} is not a regular file, but the input is read twice. Write the texts to a file and name that file.")
     # Reading one row checks the column names before all rows are counted.
     if next(read_texts(path, columns), None) is None:
-        raise InputError(f"{path} holds no text: every line is blank.")
+        raise InputError(f"{path} contains no text: every line is blank.")
     return count_rows(path)
 
 

@@ -129,7 +129,7 @@ def _chunks(texts: Iterable[Any], pairs: Iterable[Any] | None, noun: str) -> Ite
         right = None if rest_of_pairs is None else list(itertools.islice(rest_of_pairs, CHUNK))
         if right is not None and len(right) != len(left):
             raise InputError(
-                f"There are {first + min(len(left), len(right))} {noun}s on one side and more on the other: give each {noun} its pair."
+                f"One list has {first + min(len(left), len(right)):,} {noun}s and the other has more: pass two lists of the same length."
             )
         if not left:
             return

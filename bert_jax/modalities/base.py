@@ -117,7 +117,7 @@ class Modality(ABC, Generic[D, O]):
         Raises:
             InputError: the corpus does not exist or cannot be read, or it cannot be inspected as asked.
         """
-        raise InputError(f"A corpus of the modality {self.name} cannot be inspected, such as {asked.source}.")
+        raise InputError(f"{asked.source} cannot be inspected: the modality {self.name} does not support it.")
 
     @abstractmethod
     def queries(self, document: D, config: O) -> list[Any]:

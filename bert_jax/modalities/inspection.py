@@ -22,7 +22,7 @@ class Asked:
         batch_size: rows per step.
         evaluation_files: evaluation data that should not be in the corpus.
         text: the column of a table that names files; "" is `text`.
-        label: the column of a table or TFDS data set whose values are counted as classes; "" counts none.
+        label: the column of a table or data set whose values are counted as classes; "" counts none.
         encoding_errors: how to handle invalid UTF-8.
         show_progress: whether to show a progress bar.
     """

@@ -196,8 +196,8 @@ def check_modality(directory: Path, description: ModelDescription, modality: Mod
     """Raise InputError if the model that training starts from does not read the corpus's modality."""
     if description.input.modality != modality.name:
         raise InputError(
-            f"The model in {directory} reads the modality {description.input.modality!r}, but the corpus of this configuration is of the "
-            f"modality {modality.name!r}. Name another checkpoint, or set --config.corpus={description.input.modality}."
+            f"The model in {directory} was trained on the modality {description.input.modality!r}, but the corpus of this configuration "
+            f"has the modality {modality.name!r}. Name another checkpoint, or set --config.corpus={description.input.modality}."
         )
 
 

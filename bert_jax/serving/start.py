@@ -123,6 +123,6 @@ def name_models(given: Sequence[str]) -> dict[str, str]:
             parts = [part for part in Path(one).parts if part not in ("/", "..", ".")]
             name = "-".join(parts[-2:] if parts and parts[-1] in stages else parts[-1:]) or "model"
         if name in found:
-            raise InputError(f"Two models have the name {name}: name one of them, as other={path}.")
+            raise InputError(f"Two models are named {name}: give one of them another name, as in other={path}.")
         found[name] = path
     return found

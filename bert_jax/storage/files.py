@@ -10,7 +10,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +20,7 @@ from bert_jax.errors import InputError, as_typed, remember_typed
 
 SEAL, LOCK = "SHA256SUMS", "lock"
 _NEVER_SEALED = (SEAL, LOCK, "prepare.lock")
+_HASH_CONTENTS_UP_TO = 256 << 20
 
 
 def resolve_path(text: str | Path) -> Path:
@@ -55,7 +56,7 @@ def resolve_path(text: str | Path) -> Path:
 def _refuse_strange(typed: str) -> None:
     """Raise InputError for text that cannot be meant as a path on this system."""
     if not typed.strip():
-        raise InputError("A path is empty. Name a file or a directory; use `.` for the working directory.")
+        raise InputError("The path is empty. Name a file or a directory; use `.` for the working directory.")
     if "\0" in typed:
         raise InputError(f"The path {typed!r} contains a NUL character, which file names cannot. Check it.")
     if typed.startswith("file:"):
@@ -132,6 +133,19 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_versions(files: Sequence[Path]) -> dict[str, Any]:
+    """Return the names of files, relative to their common folder, with a hash of each or, above 256 MB in all, its size and time.
+
+    Hashing more would take minutes.
+    """
+    folder = os.path.commonpath([path.parent.resolve() for path in files]) if files else ""
+    names = [os.path.relpath(path.parent.resolve() / path.name, folder) for path in files]
+    stats = [path.stat() for path in files]
+    if sum(stat.st_size for stat in stats) > _HASH_CONTENTS_UP_TO:
+        return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in zip(names, stats, strict=True)}
+    return {name: sha256(path) for name, path in zip(names, files, strict=True)}
 
 
 def sync(path: Path) -> None:

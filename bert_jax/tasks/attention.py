@@ -70,7 +70,7 @@ class Attention(Question):
             if asked > _MOST_WEIGHTS:
                 noun = model.tokenizer.nouns.input
                 raise InputError(
-                    f"The answer would have more than {_MOST_WEIGHTS:,} attention weights: ask about one layer, or about fewer or shorter "
+                    f"The result would have more than {_MOST_WEIGHTS:,} attention weights: ask about one layer, or about fewer or shorter "
                     f"{noun}s at once."
                 )
             finish = forward.per_token(queries, forward.queries_and_keys)

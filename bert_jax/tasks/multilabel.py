@@ -46,10 +46,11 @@ class MultilabelOptions(PooledOptions):
     def __post_init__(self) -> None:
         require(len(self.labels) != 1, "labels", self.labels, "name at least two labels, or none to use those in the file.")
         for label in self.labels:
-            require(bool(label.strip()) and label == label.strip(), "labels", label, "labels must not be empty or have space around them.")
+            trimmed = bool(label.strip()) and label == label.strip()
+            require(trimmed, "labels", label, "labels must not be empty, or begin or end with whitespace.")
         repeated = [label for label, count in Counter(self.labels).items() if count > 1]
         require(not repeated, "labels", ", ".join(repeated), "name each label once.")
-        require(bool(self.separator), "separator", self.separator, "name what stands between labels, such as a comma.")
+        require(bool(self.separator), "separator", self.separator, "use the character between labels, such as a comma.")
 
     def columns(self) -> Mapping[str, str]:
         """Return the column of the labels."""
@@ -93,7 +94,7 @@ class LabelSets:
         if not labels and self._options.unlabeled == "refuse":
             raise InputError(
                 f"{where} has no label in the column {column!r}. Fill it in, remove the line, or set --config.finetune.task.unlabeled=keep "
-                "if no label is true of it."
+                "if no label applies to it."
             )
         return labels
 

@@ -124,7 +124,7 @@ def prepare(
         data_dir: folder of all prepared corpora.
         show_progress: whether to show a progress bar.
         beam: options of the Apache Beam pipeline that prepares the corpus, such as `--runner=DataflowRunner`. It distributes
-            files (or parts of a TFDS data set) over many machines, all of which must have access to the raw data and
+            files (or parts of a data set) over many machines, all of which must have access to the raw data and
             `data_dir`. None prepares the corpus on this machine, on all cores; the records are the same.
 
     Raises:

@@ -93,7 +93,7 @@ def encode(documents: Iterable[tuple[Key, D]], encoder: Encoder[D]) -> Iterator[
         except BrokenProcessPool as error:
             raise InputError(
                 "A worker process that tokenizes the corpus was killed. Either memory ran out, or this was called from a script "
-                'that every worker process runs again: put its main part under `if __name__ == "__main__":`.'
+                'that every worker process runs again: put its main code under `if __name__ == "__main__":`.'
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

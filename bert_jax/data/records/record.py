@@ -110,8 +110,8 @@ def check_counts(counts: Mapping[str, Counts]) -> None:
     for split, count in counts.items():
         if not count.documents:
             raise InputError(
-                f"The {split} data of the corpus has no document with at least one token ({count.empty_documents:,} are empty): "
-                "check corpus.source and corpus.valid_source, and that the vocabulary suits the data."
+                f"No document of the corpus's {split} data has any tokens ({count.empty_documents:,} are empty): check corpus.source "
+                "and corpus.valid_source, and that the vocabulary matches the data."
             )
 
 

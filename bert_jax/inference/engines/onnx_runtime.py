@@ -44,7 +44,7 @@ class _OnnxRuntime(Engine):
     def hidden_states(self, description: ModelDescription, params: Any, dtype: str | None) -> "_Encoder":
         if description.input.units:
             raise InputError(
-                f"The engine onnxruntime computes models of text; this one reads {description.input.modality} units. Use engine=jax."
+                f"The engine onnxruntime supports only text models, but this one reads {description.input.modality} units. Use engine=jax."
             )
         _check_installed()
         own = {part: params[part] for part in ("embeddings", "encoder")}
@@ -143,7 +143,7 @@ def _check_installed() -> None:
 
 def _check_size(params: Any) -> None:
     if (size := sum(leaf.nbytes for leaf in jax.tree.leaves(params))) > _LARGEST_GRAPH:
-        raise InputError(f"The engine onnxruntime holds encoders of up to 2 GiB, and this one has {size / 2**30:.1f} GiB. Use engine=jax.")
+        raise InputError(f"The engine onnxruntime is limited to encoders of 2 GiB; this one has {size / 2**30:.1f} GiB. Use engine=jax.")
 
 
 ONNX_RUNTIME = _OnnxRuntime()

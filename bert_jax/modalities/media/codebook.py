@@ -267,7 +267,7 @@ class Codebook:
             settings = json.loads(metadata["settings"])
             noun, normalize = settings["of"], settings["normalize"]
             if noun != extractor.noun:
-                raise InputError(f"The codebook {path} is of {noun}s, not of {extractor.noun}s. Name another.")
+                raise InputError(f"The codebook {path} is for {noun}s, not for {extractor.noun}s. Name another.")
             found = cls(from_dict(extractor, settings["extractor"]), arrays["centroids"], arrays["mean"], arrays["deviation"], normalize)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             if isinstance(error, InputError) and "codebook" in str(error):
@@ -276,7 +276,7 @@ class Codebook:
         found.check(path)
         # The first codebooks were written without a checksum.
         if settings.get("sha256", found._hash()) != found._hash():
-            raise InputError(f"The codebook {path} does not match its checksum: it was damaged. Restore it.")
+            raise InputError(f"The codebook {path} does not match its checksum: it is damaged. Restore it.")
         return found
 
     def check(self, path: Path) -> None:
@@ -285,14 +285,14 @@ class Codebook:
         shapes = [self.centroids.ndim == 2 and self.centroids.shape[1] == size, self.mean.shape == self.deviation.shape == (size,)]
         if not all(shapes) or not 2 <= len(self.centroids) <= MOST_CODES or self.normalize not in ("dimensions", "units"):
             raise InputError(
-                f"The codebook {path} has centroids of the shape {list(self.centroids.shape)}, but its units have {size} numbers: it was "
-                "damaged or belongs to other units. Restore it."
+                f"The codebook {path} has centroids of the shape {list(self.centroids.shape)}, but its units have {size} values: it is "
+                "damaged, or was learned from other units. Restore it."
             )
         # NaN fails the comparison.
         if not all(array.dtype == np.float32 and (np.abs(array) < _LARGEST).all() for array in self._arrays().values()):
-            raise InputError(f"The codebook {path} holds numbers that are not finite float32, or too large: it was damaged. Restore it.")
+            raise InputError(f"The codebook {path} has values that are not finite float32, or are too large: it is damaged. Restore it.")
         if not (self.deviation > 0).all():
-            raise InputError(f"The codebook {path} has a standard deviation that is not positive: it was damaged. Restore it.")
+            raise InputError(f"The codebook {path} has a standard deviation that is not positive: it is damaged. Restore it.")
 
     def _arrays(self) -> dict[str, NDArray[np.float32]]:
         return {"centroids": self.centroids, "deviation": self.deviation, "mean": self.mean}

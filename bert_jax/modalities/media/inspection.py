@@ -166,7 +166,7 @@ def inspect(asked: Asked, extractor: Extractor, open_source: Callable[[str], Sou
             no table.
     """
     if (asked.text or asked.label) and not any(map(has_columns, [asked.source, *map(str, asked.evaluation_files)])):
-        raise InputError(f"{asked.source} is not a table or a tfds: data set, so it has no columns: leave out --text and --label.")
+        raise InputError(f"{asked.source} is neither a table nor a data set, so it has no columns: leave out --text and --label.")
     listing = open_listing(asked.source, asked, open_source)
     evaluations = [_Evaluation(path, open_listing(str(path), asked, open_source), asked.show_progress) for path in asked.evaluation_files]
     tally = _Tally(extractor, EpochCounter(asked.rows))

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from bert_jax.data.data_sets import is_data_set
 from bert_jax.data.tables import TABLES, count_rows, file_format, read_rows
 from bert_jax.modalities.inspection import Asked
 from bert_jax.modalities.media.items import Item, Listed, below
-from bert_jax.modalities.media.sources import Files, Source, Tfds
+from bert_jax.modalities.media.sources import Examples, Files, Source
 from bert_jax.storage.files import on_disk
 
 
@@ -47,20 +48,20 @@ class Listing:
 
 
 def has_columns(name: str) -> bool:
-    """Return whether a source is a table or a TFDS data set."""
-    return name.startswith("tfds:") or file_format(Path(name)) in TABLES
+    """Return whether a source is a table or a data set."""
+    return is_data_set(name) or file_format(Path(name)) in TABLES
 
 
 def open_listing(name: str, asked: Asked, open_source: Callable[[str], Source]) -> Listing:
     """Return the files of a corpus or of evaluation data.
 
     Raises:
-        InputError: they do not exist, or a table or TFDS data set lacks a column.
+        InputError: they do not exist, or a table or data set lacks a column.
     """
-    if has_columns(name) and not name.startswith("tfds:"):
+    if file_format(Path(name)) in TABLES and not is_data_set(name):
         return _of_table(on_disk(name, "The table"), asked)
     source = open_source(name)
-    if isinstance(source, Tfds):
+    if isinstance(source, Examples):
         return Listing(lambda: _of_examples(source, asked.label), None)
     if not isinstance(source, Files):
         return Listing(lambda: map(Entry, source.documents()), None)
@@ -81,7 +82,6 @@ def _of_table(table: Path, asked: Asked) -> Listing:
     return Listing(entries, count_rows(table))
 
 
-def _of_examples(source: Tfds, label: str) -> Iterator[Entry]:
-    class_name = source.class_names(label) if label else None
-    for item, example in source.examples():
-        yield Entry(item, (class_name(example[label]) or None) if class_name else None)
+def _of_examples(source: Examples, label: str) -> Iterator[Entry]:
+    for item, text in source.labelled(label):
+        yield Entry(item, text or None)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bert_jax.config import VocabularyOptions
+from bert_jax.data.data_sets import open_data_set
 from bert_jax.data.reader import Reader
 from bert_jax.data.tables import Row
 from bert_jax.errors import InputError
@@ -20,7 +21,7 @@ from bert_jax.modalities.media.encoding import MediaEncoder
 from bert_jax.modalities.media.extractor import Extractor, Unreadable
 from bert_jax.modalities.media.items import Half, Item, Masked
 from bert_jax.modalities.media.options import CodebookConfig, MediaOptions
-from bert_jax.modalities.media.sources import Demo, Files, Source, Tfds, labelled_rows, list_files
+from bert_jax.modalities.media.sources import Demo, Examples, Files, Source, labelled_rows, list_files
 from bert_jax.runtime.progress import WorkProgress
 from bert_jax.storage.files import on_disk
 
@@ -39,7 +40,7 @@ class Media(Modality[Item, O]):
 
     Attributes:
         extractor: the class of its extractors.
-        feature: the column of TFDS data sets.
+        feature: the type of a data set's column of this medium.
         demo: the demo's data; `tables` has its rows.
     """
 
@@ -49,11 +50,11 @@ class Media(Modality[Item, O]):
     demo: ClassVar[Demo]
 
     def open_source(self, name: str, config: O) -> Source:
-        """Return the source for files, the demo, or a TFDS data set."""
+        """Return the source for files, the demo, or a data set."""
         if name == "demo":
             return self.demo.unlabeled
-        if name.startswith("tfds:"):
-            return Tfds(name.removeprefix("tfds:"), self.feature)
+        if data := open_data_set(name):
+            return Examples(name, data, self.feature)
         return Files(on_disk(name, "The corpus"), self.extractor.suffixes)
 
     def content(self, document: Item) -> bytes:
@@ -73,7 +74,7 @@ class Media(Modality[Item, O]):
     def _codes(self, vocabulary: VocabularyOptions) -> CodebookConfig:
         if not isinstance(vocabulary, CodebookConfig):
             raise InputError(
-                f"A corpus of {self.extractor.noun}s has a codebook, not a vocabulary of {vocabulary.kind}: set "
+                f"A corpus of {self.extractor.noun}s needs a codebook, not a vocabulary of the kind {vocabulary.kind}: set "
                 "--config.vocabulary=codebook, or vocabulary=CodebookConfig() in the configuration."
             )
         return vocabulary
@@ -97,7 +98,7 @@ class Media(Modality[Item, O]):
         return MediaEncoder(reader, config)
 
     def read_rows(self, source: str, columns: Mapping[str, str], split: str) -> Iterator[Row]:
-        """Yield labeled rows from a folder per class, a table with a column of paths, or a TFDS data set."""
+        """Yield labeled rows from a folder per class, a table with a column of paths, or a data set."""
         return labelled_rows(source, columns, split, self.extractor.suffixes, self.feature)
 
     def recognizes(self, source: str) -> bool:

@@ -37,7 +37,8 @@ class MediaOptions(CorpusOptions, ABC):
     """A corpus of files of one medium."""
 
     source: str = "demo"
-    """`demo`, `tfds:NAME`, or a file, folder (searched recursively) or glob."""
+    """`demo`; a file, folder (searched recursively) or glob; or a data set: `tfds:NAME`, `hf:OWNER/NAME`, a folder written by
+    `save_to_disk`, or .parquet files."""
     unreadable: Literal["refuse", "skip"] = "refuse"
     """What to do about a file that cannot be read: stop, or skip, count and report it."""
 

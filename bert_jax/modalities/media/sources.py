@@ -1,6 +1,5 @@
-"""Media files and TFDS data sets as streams of items, and the labeled examples in folders, tables and TFDS data sets."""
+"""Media files and data sets as streams of items, and the labeled examples in folders, tables and data sets."""
 
-import functools
 import glob
 import hashlib
 import importlib.metadata
@@ -10,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bert_jax.data.data_sets import DataSet, open_data_set
 from bert_jax.data.records import source
-from bert_jax.data.tables import TABLES, Row, file_format, read_rows, tfds_text
-from bert_jax.data.tfds import prepared_tfds, tfds_examples
+from bert_jax.data.tables import TABLES, Row, file_format, read_rows
 from bert_jax.errors import InputError
 from bert_jax.modalities.media.extractor import Content, Unreadable
 from bert_jax.modalities.media.items import Item, below, require_file
@@ -20,7 +19,6 @@ from bert_jax.storage.files import on_disk, sha256
 
 _HASH_CONTENTS_UP_TO = 256 << 20
 _FILES_PER_PART = 1_000
-_TFDS_PART = 10_000
 
 Source = source.Source[Item]
 
@@ -73,67 +71,38 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Tfds:
-    """A data set of TensorFlow Datasets with a column of the medium; `cifar10` refers to the split `train`, `cifar10[test]` to another."""
+class Examples:
+    """A data set with a column of the medium.
+
+    Attributes:
+        name: the name of the data set, as typed.
+        data: the data set.
+        feature: `image` or `audio`.
+    """
 
     name: str
-    column: str
+    data: DataSet
+    feature: str
 
     @property
     def stored_bytes(self) -> int | None:
         return None
 
     def identity(self) -> dict[str, Any]:
-        builder, split = self._open()
-        return {"tfds": builder.info.full_name, "split": split, "examples": builder.info.splits[split].num_examples}
+        self.data.media(self.feature, ())
+        return self.data.identity()
 
     def documents(self, on_read: Callable[[int], None] | None = None) -> Iterator[Item]:
-        return _measured((item for item, _ in self.examples()), on_read)
+        return _measured((item for item, _ in self.labelled("")), on_read)
 
-    def examples(self) -> Iterator[tuple[Item, dict[str, Any]]]:
-        """Yield each item with the complete example."""
-        builder, split = self._open()
-        rate = getattr(builder.info.features[self.column], "sample_rate", None)
-        for index, example in enumerate(tfds_examples(self.name, builder, split)):
-            value = example[self.column]
-            content: Content = (value, int(rate)) if rate else value
-            yield Item(f"tfds:{self.name} {index}", content), example
+    def labelled(self, label: str) -> Iterator[tuple[Item, str]]:
+        """Yield each item with the text in a column, or "" if no column is named."""
+        for index, (content, values) in enumerate(self.data.media(self.feature, [label] if label else [])):
+            value = values.get(label)
+            yield Item(f"{self.name} {index}", content), "" if value is None else str(value)
 
     def parts(self) -> list[Source]:
-        builder, split = self._open()
-        slices = []
-        for piece in split.split("+"):
-            count = builder.info.splits[piece].num_examples
-            starts = range(0, count, _TFDS_PART)
-            slices += [piece] if "[" in piece else [f"{piece}[{start}:{min(start + _TFDS_PART, count)}]" for start in starts]
-        return [Tfds(f"{self.name.partition('[')[0]}[{piece}]", self.column) for piece in slices]
-
-    def class_names(self, column: str) -> Callable[[Any], str]:
-        """Return a function from a value of a label column to the name of the class, "" for class -1 (no label).
-
-        Raises:
-            InputError: there is no such column.
-        """
-        return functools.partial(tfds_text, feature=self._feature(self._open()[0], column))
-
-    def _open(self) -> tuple[Any, str]:
-        name, _, split = self.name.partition("[")
-        split = split.removesuffix("]") or "train"
-        builder = prepared_tfds(name)
-        self._feature(builder, self.column)
-        try:
-            builder.info.splits[split]
-        except (KeyError, ValueError) as error:
-            raise InputError(
-                f"The data set tfds:{name} has no split {split!r}; it has {', '.join(builder.info.splits)}. Name one: tfds:{name}[SPLIT]."
-            ) from error
-        return builder, split
-
-    def _feature(self, builder: Any, column: str) -> Any:
-        features = builder.info.features or {}
-        if column not in features:
-            raise InputError(f"The data set tfds:{self.name} has no column {column!r}; its columns are {', '.join(features)}.")
-        return features[column]
+        return [Examples(self.name, part, self.feature) for part in self.data.parts()]
 
 
 @dataclass(frozen=True)
@@ -217,7 +186,7 @@ def list_files(location: Path, suffixes: tuple[str, ...]) -> list[Path]:
         matches = folder.glob(str(location.relative_to(folder)))
         found = (path for path in matches if not any(part.startswith(".") for part in path.relative_to(folder).parts[:-1]))
     else:
-        raise InputError(f"The data {location} does not exist: name a file, a folder, a glob, a tfds: data set or demo.")
+        raise InputError(f"The data {location} does not exist: name a file, a folder, a glob, a data set (tfds: or hf:) or demo.")
     files = sorted(path for path in found if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file())
     if not files:
         raise InputError(f"The data {location} has no files that end in {kinds}.")
@@ -242,7 +211,7 @@ def _files_below(location: Path) -> Iterator[Path]:
 
 
 def labelled_rows(name: str, columns: Mapping[str, str], split: str, suffixes: tuple[str, ...], feature: str) -> Iterator[Row]:
-    """Yield labeled rows, with items in place of paths, from a folder per class, a table with a column of paths, or a TFDS data set.
+    """Yield labeled rows, with items in place of paths, from a folder per class, a table with a column of paths, or a data set.
 
     The columns are those of `bert_jax.data.tables.read_rows`; the columns of inputs come first.
 
@@ -250,8 +219,8 @@ def labelled_rows(name: str, columns: Mapping[str, str], split: str, suffixes: t
         InputError: as for `read_rows`; or a folder has only one class, or no files; or a path leads out of the table's folder.
     """
     inputs = [field for field in columns if field.startswith("finetune.data.")]
-    if name.startswith("tfds:"):
-        yield from _tfds_rows(name.removeprefix("tfds:"), columns, split, feature)
+    if data := open_data_set(name, split):
+        yield from _rows_of(Examples(name, data, feature), columns)
         return
     location = on_disk(name, "The data")
     if file_format(location) in TABLES:
@@ -288,14 +257,12 @@ def _file_of_row(table: Path, line: int, typed: str) -> Item:
     return Item(typed, path)
 
 
-def _tfds_rows(name: str, columns: Mapping[str, str], split: str, feature: str) -> Iterator[Row]:
+def _rows_of(data: Examples, columns: Mapping[str, str]) -> Iterator[Row]:
     if len(columns) > 2:
-        raise InputError(f"The data set tfds:{name} is read as one {feature} and its label: leave finetune.data.text_pair empty.")
-    data = Tfds(name if "[" in name else f"{name}[{split}]", feature)
+        raise InputError(f"The data set {data.name} is read as one {data.feature} and its label: leave finetune.data.text_pair empty.")
     (label,) = [column for field, column in columns.items() if not field.startswith("finetune.data.")]
-    class_name = data.class_names(label)
-    for line, (item, example) in enumerate(data.examples()):
-        yield Row(line, (item, class_name(example[label])))
+    for line, values in enumerate(data.labelled(label)):
+        yield Row(line, values)
 
 
 def _measured(items: Iterable[Item], on_read: Callable[[int], None] | None) -> Iterator[Item]:

@@ -40,7 +40,7 @@ def list_files(source: str | Path) -> list[Path]:
         folder = next(parent for parent in location.parents if parent.is_dir())
         found = folder.glob(str(location.relative_to(folder)))
     else:
-        raise InputError(f"The corpus {source} does not exist: name a text file, a folder, a glob, a tfds: data set or demo.")
+        raise InputError(f"The corpus {source} does not exist: name a text file, a folder, a glob, a data set (tfds: or hf:) or demo.")
     files = sorted(path for path in found if path.name.endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file())
     if not files:
         raise InputError(f"The corpus {source} contains no text: it has no files that end in {', '.join(SUFFIXES)}.")

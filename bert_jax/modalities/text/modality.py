@@ -30,7 +30,7 @@ class Text(Modality[list[str], CorpusConfig]):
     tables: Mapping[str, Table] = MappingProxyType({"demo": demo.rows})
 
     def open_source(self, name: str, config: CorpusConfig) -> sources.Source:
-        """Return the source for text files, the demo, or a TFDS data set."""
+        """Return the source for text files, the demo, or a data set."""
         return sources.open_source(name, config)
 
     def content(self, document: list[str]) -> bytes:
@@ -108,7 +108,7 @@ class Text(Modality[list[str], CorpusConfig]):
 def _of_text(vocabulary: VocabularyOptions) -> VocabularyConfig:
     if not isinstance(vocabulary, VocabularyConfig):
         raise InputError(
-            f"A corpus of text has a vocabulary of word pieces, characters, words or bytes, not a {vocabulary.kind}: set "
+            f"A corpus of text needs a vocabulary of word pieces, characters, words or bytes, not a {vocabulary.kind}: set "
             "--config.vocabulary=wordpiece, or name a corpus of another modality."
         )
     return vocabulary

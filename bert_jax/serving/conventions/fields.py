@@ -10,7 +10,7 @@ def _unicode(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"character {error.start} is half of a surrogate pair, which no text has") from None
+        raise ValueError(f"character {error.start} is an unpaired surrogate, which UTF-8 cannot encode") from None
     return text
 
 

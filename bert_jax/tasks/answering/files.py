@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from bert_jax.data.data_sets import is_data_set
 from bert_jax.data.tables import JsonColumn, file_format, read_rows
 from bert_jax.errors import InputError
 from bert_jax.storage.files import on_disk
@@ -96,7 +97,7 @@ class QuestionFiles:
             InputError: the file cannot be read or is malformed; a question or passage is empty; or an answer is not in its place and
                 that is refused.
         """
-        is_json = not source.startswith("tfds:") and file_format(Path(source)) == ".json"
+        is_json = not is_data_set(source) and file_format(Path(source)) == ".json"
         empty = True
         for one in self._squad(source) if is_json else self._table(source, split):
             empty = False
@@ -116,7 +117,7 @@ class QuestionFiles:
         where, line, question, passage, answers = one
         for text in (question, passage, *(answer.text for answer in answers)):
             if not _is_unicode(text):
-                raise InputError(f"{where} has a text with half of a surrogate pair, which is not a character: {text[:_MOST_SHOWN]!a}.")
+                raise InputError(f"{where} has a text with an unpaired surrogate, which is not a character: {text[:_MOST_SHOWN]!a}.")
         if not passage.strip():
             raise InputError(f"{where} has no passage: its text is empty. Fill it in or remove the question.")
         located = tuple(self._located(answer, passage, where) for answer in answers if answer.text.strip())
@@ -212,7 +213,7 @@ def _squad_question(question: Any, passage: str, where: str, number: int, line: 
         raise InputError(f"{where} question {number} is not an object with the keys question and answers: correct the file.")
     name = question.get("id")
     if not isinstance(name, str | int) or isinstance(name, bool):
-        raise InputError(f"{where} question {number} has no id, which is text: add one.")
+        raise InputError(f"{where} question {number} has no id: add one, a string or an integer.")
     where = f"{where} question {name!r}"
     answers = _answers(question.get("answers"), where)
     if (impossible := question.get("is_impossible", False)) not in (True, False):
@@ -259,7 +260,7 @@ def _answers(given: Any, where: str) -> tuple[_GivenAnswer, ...]:
     if isinstance(given, Mapping) and isinstance(texts := given.get("text"), list):
         starts = next((given[key] for key in _START_KEYS if key in given), [None] * len(texts))
         if not isinstance(starts, list) or len(starts) != len(texts):
-            raise InputError(f"{where} has answers with another number of starts than of texts: give each text its start.")
+            raise InputError(f"{where} has answers with different numbers of texts and starts: give each text one start.")
         given = [{"text": text, "start": start} for text, start in zip(texts, starts, strict=True)]
     if given is None:
         return ()
@@ -275,7 +276,7 @@ def _answer(given: Any, where: str) -> _GivenAnswer:
     if isinstance(text, int | float) and not isinstance(text, bool):
         text = str(text)  # in some files, the answer 1066 is a number
     if not isinstance(text, str):
-        raise InputError(f"{where} has an answer without a text ({str(text)[:_MOST_SHOWN]!r}): give its text.")
+        raise InputError(f"{where} has an answer whose text is not a string ({str(text)[:_MOST_SHOWN]!r}): add its text, or remove it.")
     if start is not None and (not isinstance(start, int) or isinstance(start, bool)):
         raise InputError(f"{where} has the answer {_shown(text)} with the start {start!r}: use a number of characters, or leave it out.")
     return _GivenAnswer(text, start)

@@ -23,7 +23,9 @@ def read_asked(source: str, columns: Mapping[str, str], split: str, options: Ans
         InputError: no column of passages is configured; see also `QuestionFiles.read`.
     """
     if len(columns) < 3:
-        raise InputError("Every question has a passage: name its column with --config.finetune.data.text_pair, such as passage.")
+        raise InputError(
+            "The task answer needs a passage for each question: set --config.finetune.data.text_pair to their column, such as passage."
+        )
     question, passage, answers = columns.values()
     faults = Faults()
     files = QuestionFiles(Columns(question, passage, answers), options.misplaced, split == "train", faults)

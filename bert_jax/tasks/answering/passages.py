@@ -81,7 +81,7 @@ def encode_asked(examples: LabelledExamples, reader: Any, length: int) -> Encode
         InputError: a question or a passage has no readable characters.
     """
     if reader.units:
-        raise InputError(f"Answers are parts of texts, but this encoder reads {reader.nouns.input}s: choose another finetune.task.")
+        raise InputError(f"The task answer needs an encoder of text; this one reads {reader.nouns.input}s: choose another finetune.task.")
     passages: list[str] = examples.pairs or []
     try:
         windows = encode_passages(examples.texts, passages, reader, length)

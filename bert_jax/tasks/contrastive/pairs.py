@@ -133,7 +133,7 @@ def single_texts(examples: LabelledExamples) -> tuple[LabelledExamples, int]:
     columns, identities = [examples.texts, examples.pairs], [examples.identities, examples.pair_identities]
     if examples.targets.dtype == object:
         if not isinstance(examples.texts[0], str):
-            raise InputError("Negatives are for models of text, but these pairs are not of texts: leave finetune.task.negative empty.")
+            raise InputError("Negatives are supported only for text, and these pairs are not text: leave finetune.task.negative empty.")
         columns.append(examples.targets.tolist())
         identities.append(examples.targets.tolist())
     known: dict[str, int] = {}

@@ -1,10 +1,11 @@
-"""Reads tagged words: from files in columns (CoNLL and CoNLL-U), from lists in .jsonl files, and from TFDS data sets."""
+"""Reads tagged words: from files in columns (CoNLL and CoNLL-U), from lists in .jsonl files, and from data sets."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bert_jax.data.data_sets import is_data_set
 from bert_jax.data.tables import TABLES, ListColumn, Row, file_format, read_lines, read_rows
 from bert_jax.errors import InputError
 from bert_jax.storage.files import on_disk
@@ -33,17 +34,17 @@ def read_tagged(source: str, columns: Mapping[str, str], split: str, numbers: tu
     """Yield the words of each text (`Words`) and its tags (`Tagged`).
 
     Args:
-        source: a .tsv, .csv or .jsonl file or a TFDS data set, in which both columns hold lists; or any other file, which has a word per
+        source: a .tsv, .csv or .jsonl file or a data set, in which both columns hold lists; or any other file, which has a word per
             line, columns that are separated by tabs or spaces, and blank lines between texts.
         columns: the names of the columns of lists; the first holds the words.
-        split: the split to read if a TFDS source does not name one.
+        split: the split to read if the name of a data set does not include one.
         numbers: the columns of the word and of its tag in other files, counted from 1; by default the first and the last, or FORM and
             UPOS in a .conllu file.
 
     Raises:
         InputError: a line has too few columns, a list is malformed, or a text has more tags than words or fewer; see also `read_rows`.
     """
-    if source.startswith("tfds:") or file_format(Path(source)) in TABLES:
+    if is_data_set(source) or file_format(Path(source)) in TABLES:
         yield from _lists(source, columns, split)
     else:
         yield from _columns(source, numbers)

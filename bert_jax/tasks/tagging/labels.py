@@ -115,7 +115,7 @@ def _names(converted: Iterable[Sequence[str]], scheme: schemes.Scheme) -> tuple[
 def encode_tagged(examples: LabelledExamples, reader: Any, length: int) -> EncodedExamples:
     """Tokenize tagged words as windows of at most `length` tokens. The first token of each word has its tag, in one of the windows."""
     if reader.units:
-        raise InputError(f"Tags are of words, but this encoder reads {reader.nouns.input}s: choose another finetune.task.")
+        raise InputError(f"The task tag needs an encoder of text; this one reads {reader.nouns.input}s: choose another finetune.task.")
     words = tokenize_words(examples.texts, reader)
     windows = Windows.of(words.ids, words.ranges, length)
     shown, own = windows.shown, windows.own

@@ -124,7 +124,7 @@ def encode_words(texts: Sequence[Any], reader: Any, positions: int) -> WordWindo
     given = [_given(index, text) for index, text in enumerate(texts)]
     for index, text in enumerate(given):
         if type(text) is not type(given[0]):
-            raise TextError(index, "is given in another way than the first one: pass either strings or lists of words.")
+            raise TextError(index, "has another type than the first one: pass only strings, or only lists of words.")
     tokenized = tokenize_words(given, reader) if isinstance(given[0], Words) else split_words(given, reader)
     if empty := np.flatnonzero(tokenized.ranges[:, 0] == tokenized.ranges[:, 1]).tolist():
         problem = "is empty: it contains no readable characters. Leave it out."
