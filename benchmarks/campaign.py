@@ -126,10 +126,8 @@ class Campaign:
             for score in SCORES:
                 if result.get(score) is not None:
                     found[stage][f"{score}_error"] = standard_error(result[score], result["test_examples"])
-        if "pretrain" in found:
-            found["pretrain"] |= {"mlm_bits_per_character": self.trainings.bits_per_character(training)}
-            if training.minutes:
-                found["pretrain"] |= {"minutes": training.minutes, "rate": self.rate(training)}
+        if training.minutes:
+            found["pretrain"] |= {"minutes": training.minutes, "rate": self.rate(training)}
         return found
 
     def expected(self, cell: Cell, shared: Collection[str] = ()) -> float:
@@ -186,7 +184,7 @@ def table(lines: Sequence[Line]) -> list[str]:
         shown = []
         for name, result in line["results"].items():
             if held_out := result.get("pretrain"):
-                bits, tokens = held_out["mlm_bits_per_character"], held_out["real_tokens"]
+                bits, tokens = held_out.get("mlm_bits_per_character", math.nan), held_out["real_tokens"]
                 shown.append(f"{name} {bits:.3f} bits per character after {tokens / 1e6:.1f}M tokens")
             tuned = result.get("finetune", {})
             for score in (score for score in SCORES if score in tuned):
@@ -250,3 +248,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except InputError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -26,7 +26,6 @@ from checkout import ROOT
 from lines import Lines
 
 from bert_jax.config import RunConfig, to_dict
-from bert_jax.modalities import find
 from bert_jax.model.directory import read_json
 from bert_jax.runtime.metrics import read_metrics
 from bert_jax.tasks import configured
@@ -164,15 +163,6 @@ class Trainings:
         if status or found is None:
             raise Failed(f"{workdir}: {end_of(workdir.with_suffix('.log'))}")
         return found
-
-    def bits_per_character(self, training: Training) -> float:
-        """The held-out masked-token loss as bits per character other than white space, of text whose tokens are all predicted."""
-        summary, workdir = self.summary(training), self.workdir(training)
-        assert summary is not None
-        modality, result = find("text"), summary["pretrain"]
-        reader = modality.load(workdir / "pretrain")
-        held_out = modality.prepare(self.config(training).corpus, reader, self.places["records"], show_progress=False).info["valid"]
-        return result["mlm_loss"] / math.log(2) * held_out["tokens"] / held_out["characters"]
 
     def spent(self, training: Training) -> dict[str, Any]:
         """The seconds that a training took, and in how many starts: only with a single one is that the time of an undisturbed run."""

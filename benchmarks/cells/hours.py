@@ -13,6 +13,7 @@ def hour(language: str) -> Training:
         f"corpus.valid_source={{corpora}}/{language}.valid.txt",
         f"finetune.data.train={{sets}}/{name}/train.tsv",
         f"finetune.data.test={{sets}}/{name}/test.tsv",
+        "finetune.data.text=text",
         SEEDS,
         "finetune.compare_linear=true",
     )

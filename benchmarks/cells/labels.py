@@ -40,6 +40,7 @@ def training(name: str, size: int, seed: int) -> Training:
         "finetune.checkpoint={start}/pretrain",
         f"finetune.data.train={files[0]}",
         f"finetune.data.test={files[1]}",
+        "finetune.data.text=text",
         f"finetune.data.max_train_examples={size}",
         f"finetune.epochs={epochs}",
         f"finetune.batch_size={BATCH}",
