@@ -14,7 +14,6 @@ An interrupted benchmark goes on where it was: finished measurements are in WORK
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import checkout  # noqa: F401
+from lines import Lines
 from machine import machine, versions
 from text_baselines import clauses, linear, similar
 
@@ -108,10 +108,8 @@ def main() -> None:
     flags.workdir.mkdir(parents=True, exist_ok=True)
     encoder, published = converted(flags.encoder, flags.workdir)
     names = flags.sets or [name for name in SETS if (flags.data / name).is_dir()]
-    record, known = flags.workdir / "measured.jsonl", {}
-    for text in record.read_text(encoding="utf-8").splitlines() if record.is_file() else ():
-        line = json.loads(text)
-        known[line["set"], line["seed"], line["library"]] = line
+    measured = Lines(flags.workdir / "measured.jsonl")
+    known = {(line["set"], line["seed"], line["library"]): line for line in measured.found}
     for seed in flags.seeds:
         for name in names:
             missing = [library for library in flags.libraries if (name, seed, library) not in known]
@@ -124,8 +122,7 @@ def main() -> None:
                 found = LIBRARIES[library](cell)
                 line = {"set": name, "seed": seed, "library": library, **found, "seconds": round(time.time() - begun)}
                 known[name, seed, library] = line
-                with record.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(line) + "\n")
+                measured.add(line)
     lines = [known[name, seed, library] for name in names for seed in flags.seeds for library in flags.libraries]
     for row in table(lines):
         print(row)

@@ -5,9 +5,10 @@
 DOWNLOADS has the files as they are published, also packed as .xz, in any folders: SST-2 (sst2.train.tsv, sst2.dev.tsv), MRPC
 (msr_paraphrase_train.txt, msr_paraphrase_test.txt), RTE (rte/train.tsv, rte/dev.tsv), the STS benchmark (sts-train.csv, sts-dev.csv,
 sts-test.csv), GoEmotions (goemotions/train.tsv, dev.tsv, test.tsv, emotions.txt), WNUT-17 (wnut17.train.conll, wnut17.dev.conll,
-wnut17.test.conll), a part of SQuAD 1.1 (squad1.1-train-part.json, squad1.1-dev.json), and in Chinese OCNLI (train.10k.json,
-ocnli/dev.json), the translated STS benchmark (cnsd-sts-train.txt, ...), DRCD (DRCD_dev.json, DRCD_test.json) and MSRA names
-(msra.train.txt, msra.test.txt). Sets of which a file is missing are skipped.
+wnut17.test.conll), a part of SQuAD 1.1 (squad1.1-train-part.json, squad1.1-dev.json), and in Chinese ChnSentiCorp without the training
+texts that are in its dev or test set (chnsenticorp.train.clean.tsv, chnsenticorp.dev.tsv), OCNLI (train.10k.json, ocnli/dev.json), the
+translated STS benchmark (cnsd-sts-train.txt, ...), DRCD (DRCD_dev.json, DRCD_test.json) and MSRA names (msra.train.txt, msra.test.txt).
+Sets of which a file is missing are skipped.
 """
 
 import argparse
@@ -37,6 +38,11 @@ class Source(NamedTuple):
 def sst2(lines: Lines) -> Fields:
     """Header sentence, label."""
     return ((text, {"0": "negative", "1": "positive"}[label]) for text, label in (line.split("\t") for line in lines[1:]))
+
+
+def chnsenticorp(lines: Lines) -> Fields:
+    """Header label, text_a."""
+    return ((text, {"0": "negative", "1": "positive"}[label]) for label, text in (line.split("\t", 1) for line in lines[1:]))
 
 
 def mrpc(lines: Lines) -> Fields:
@@ -81,6 +87,9 @@ SOURCES = {
     ),
     "wnut17": Source({split: f"wnut17.{split}.conll" for split in ("train", "dev", "test")}),
     "squad": Source({"train": "squad1.1-train-part.json", "test": "squad1.1-dev.json"}, extension=".json"),
+    "chnsenticorp": Source(
+        {"train": "chnsenticorp.train.clean.tsv", "test": "chnsenticorp.dev.tsv"}, ("text", "label"), chnsenticorp
+    ),
     "ocnli": Source({"train": "train.10k.json", "test": "ocnli/dev.json"}, (*PAIR, "label"), ocnli),
     "stsb_zh": Source({split: f"cnsd-sts-{split}.txt" for split in ("train", "dev", "test")}, (*PAIR, "score"), stsb_zh),
     "drcd": Source({"train": "DRCD_dev.json", "test": "DRCD_test.json"}, extension=".json"),

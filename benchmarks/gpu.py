@@ -22,11 +22,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from checkout import ROOT
+from lines import Lines
 
 Result = dict[str, Any]
 
@@ -240,39 +241,17 @@ CELLS = [
 _WHO = Cell("who", 0, who)
 
 
-@dataclass
-class Lines:
-    """The lines of the results file that belong to this card and these versions."""
+@dataclass(frozen=True)
+class Identity:
+    """What a line must say to be a result of this card, these versions and this source."""
 
-    path: Path
     card: str
     versions: dict[str, str]
     source: str
-    found: list[Result] = field(default_factory=list)
 
     def key(self, cell: Cell) -> Result:
-        """What a line must say to be a result of the cell."""
+        """The values that a line of the cell has."""
         return {"cell": cell.name, "card": self.card, "versions": self.versions, "source": self.source if cell.source else ""}
-
-    def read(self) -> None:
-        """Read the file; a line that was cut off counts as missing."""
-        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
-        self.found = [json.loads(line) for line in text.splitlines() if line.endswith("}") and line.startswith("{")]
-
-    def of(self, cell: Cell) -> list[Result]:
-        """The lines of a cell."""
-        key = self.key(cell)
-        return [line for line in self.found if key.items() <= line.items()]
-
-    def add(self, cell: Cell, result: Result) -> None:
-        """Append a line, beginning a new one where the last was cut off."""
-        line = self.key(cell) | result
-        self.found.append(line)
-        with self.path.open("a+b") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
-            file.write(b"\n" * (file.read(1) not in (b"", b"\n")) + json.dumps(line).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def main() -> None:
@@ -293,22 +272,21 @@ def main() -> None:
         cell = next(cell for cell in (_WHO, *CELLS) if cell.name == flags.cell)
         print(json.dumps(cell.measure(data)))
         return
-    identity = in_a_process(_WHO, 120)
-    if "error" in identity:
-        raise SystemExit(identity["error"])
-    lines = Lines(flags.output.with_suffix(".jsonl"), identity["card"], identity["versions"], source_hash())
-    lines.read()
+    found = in_a_process(_WHO, 120)
+    if "error" in found:
+        raise SystemExit(found["error"])
+    lines, here = Lines(flags.output.with_suffix(".jsonl")), Identity(found["card"], found["versions"], source_hash())
     cells = [cell for cell in CELLS if flags.only in cell.name]
-    missing = [cell for cell in cells if not any("error" not in line for line in lines.of(cell))]
-    for cell in sorted(missing, key=lambda cell: bool(lines.of(cell))):
+    missing = [cell for cell in cells if not any("error" not in line for line in lines.of(here.key(cell)))]
+    for cell in sorted(missing, key=lambda cell: bool(lines.of(here.key(cell)))):
         left = flags.until - (time.monotonic() - begun)
         expected = cell.seconds / 10 if flags.tiny else cell.seconds
         if expected > left:
             print(f"{cell.name}: not started, {expected:.0f} s expected and {max(left, 0):.0f} s left", flush=True)
             continue
-        lines.add(cell, in_a_process(cell, left))
+        lines.add(here.key(cell) | in_a_process(cell, left))
         print(json.dumps(lines.found[-1]), flush=True)
-    print_table(cells, lines)
+    print_table(here.card, {cell.name: lines.of(here.key(cell)) for cell in cells})
 
 
 def in_a_process(cell: Cell, seconds: float) -> Result:
@@ -337,11 +315,11 @@ def source_hash() -> str:
     return digest.hexdigest()[:12]
 
 
-def print_table(cells: Sequence[Cell], lines: Lines) -> None:
+def print_table(card: str, results: Mapping[str, Sequence[Result]]) -> None:
     """Print the newest result of each cell, and the ratio to torch where both were measured."""
-    newest = {cell.name: found[-1] for cell in cells if (found := [line for line in lines.of(cell) if "error" not in line])}
+    newest = {name: good[-1] for name, found in results.items() if (good := [line for line in found if "error" not in line])}
     peak = newest.get("product peak", {}).get("tflops")
-    print(f"{lines.card}: {len(newest)} of {len(cells)} cells; product peak {peak or '?'} TFLOP/s")
+    print(f"{card}: {len(newest)} of {len(results)} cells; product peak {peak or '?'} TFLOP/s")
     print(f"{'cell':<28}{'step ms':>10}{'tokens/s':>12}{'MFU':>7}{'of peak':>9}{'GiB':>7}{'compile s':>11}{'x torch':>9}")
     for name, line in newest.items():
         if "step_ms" not in line:

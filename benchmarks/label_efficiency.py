@@ -1,125 +1,75 @@
 """Sentiment accuracy by number of labels: pre-trained, from scratch, and a linear model on character n-grams.
 
-    pip install -r benchmarks/requirements.txt
-    python benchmarks/label_efficiency.py --workdir=runs/demo --output=benchmarks/results/label_efficiency
+    python benchmarks/campaign.py --only='labels/demo/*' ...
+    python benchmarks/label_efficiency.py --campaign=benchmarks/results/campaign.jsonl --encoder=demo \
+        --output=benchmarks/results/label_efficiency
 
-Fine-tunes the pre-trained encoder of a finished demo run on samples of its labeled reviews, with three seeds per
-size; the seed determines the sample, the order and the new parameters. Writes OUTPUT.json and OUTPUT.svg.
+Prints a table of the means over three seeds and draws OUTPUT.svg. The encoders, the samples and their trainings are in
+benchmarks/cells/labels.py.
 """
 
 import argparse
-import dataclasses
 import statistics
-import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import checkout  # noqa: F401
-import jax
-from machine import machine
+from cells.labels import ENCODERS
+from lines import Line, Lines
 
-from bert_jax.config import RunConfig
-from bert_jax.config.overrides import from_dict
-from bert_jax.data.labelled import Labelled, load_labelled
-from bert_jax.modalities.text.modality import Text
-from bert_jax.model import directory as model_directory
-from bert_jax.model.directory import read_json, write_json
-from bert_jax.stages.finetune import finetune
-from bert_jax.tasks import choices, finetuning
-from bert_jax.training.host_memory import tune_malloc
+from bert_jax.report.svg import Chart, Series, picture
 
-SIZES = (100, 300, 1000, 0)  # 0 means all
-SEEDS = (0, 1, 2)
-MODELS = ("pre-trained", "from scratch", "linear model on character n-grams")
-# The total number of training examples, within limits on epochs: smaller samples get more epochs.
-EXAMPLES_SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 8_000, 1, 12
+MODELS = {
+    "pre-trained": "accuracy",
+    "from scratch": "from_scratch_accuracy",
+    "linear model on character n-grams": "linear_accuracy",
+}
+COLORS = ("pretrained", "scratch", "third")
 
 
 def main() -> None:
-    """Measure, write and plot."""
+    """Print and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", type=Path, required=True, help="a finished demo run")
+    parser.add_argument("--campaign", type=Path, required=True, help="the results of campaign.py")
+    parser.add_argument("--encoder", choices=ENCODERS, default="demo", help="whose pre-training (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, help="output path without the extension")
     flags = parser.parse_args()
-    tune_malloc()
-    config = from_dict(RunConfig, read_json(flags.workdir / "config.json"), choices())
-    if config.compute.cpu_devices > 1:
-        jax.config.update("jax_num_cpu_devices", config.compute.cpu_devices)
-    begun = time.time()
-    lines = []
-    for size in SIZES:
-        for seed in SEEDS:
-            line = measure(config, flags.workdir / "pretrain", size, seed)
-            lines.append(line)
-            print("  ".join(f"{name} {value if isinstance(value, int) else f'{value:.3f}'}" for name, value in line.items()), flush=True)
-    result = {"machine": machine(), "seconds": round(time.time() - begun), "runs": lines}
+    found = by_labels(Lines(flags.campaign), flags.encoder)
+    if not found:
+        parser.error(f"{flags.campaign} has no cell labels/{flags.encoder}/*")
+    print("\n".join(table(found)))
     flags.output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(flags.output.with_suffix(".json"), result)
-    draw(lines, flags.output.with_suffix(".svg"))
+    flags.output.with_suffix(".svg").write_text(draw(found), encoding="utf-8")
 
 
-def measure(config: RunConfig, pretrained: Path, size: int, seed: int) -> dict[str, Any]:
-    """Test accuracy of the three models on one sample of `size` labels."""
-    stage = config.finetune
-    assert stage is not None
-    labels = finetuning(stage.task).labels(stage.task)
-    labelled = load_labelled(dataclasses.replace(stage.data, max_train_examples=size), labels, seed, Text.tables)
-    examples = len(labelled.train)
-    epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(EXAMPLES_SEEN / examples)))
-    # About five evaluations on the dev set per run; the best checkpoint is tested.
-    looks = max(5, examples * epochs // (2 * stage.batch_size * 5))
-    loop = dataclasses.replace(stage.loop, evaluate_every=looks, save_every=looks)
-    stage = dataclasses.replace(stage, epochs=epochs, loop=loop, compare_from_scratch=False)
-    run = dataclasses.replace(config, seed=seed, finetune=stage)
-    return {
-        "labels": examples,
-        "seed": seed,
-        MODELS[0]: _finetuned(run, labelled, pretrained, start=pretrained),
-        MODELS[1]: _finetuned(run, labelled, pretrained, start=None),
-        MODELS[2]: _linear(labelled),
-    }
+def by_labels(lines: Lines, encoder: str) -> dict[int, list[Line]]:
+    """The results of all seeds by the number of training examples, those of the newest line of each cell."""
+    cells = {line["cell"]: line for line in lines.found if line["cell"].startswith(f"labels/{encoder}/")}
+    found = [[result["finetune"] for result in line["results"].values()] for line in cells.values()]
+    return {results[0]["train_examples"]: results for results in sorted(found, key=lambda results: results[0]["train_examples"])}
 
 
-def _finetuned(config: RunConfig, labelled: Labelled, pretrained: Path, start: Path | None) -> float:
-    encoder, tokenizer = model_directory.read(pretrained)
-    with tempfile.TemporaryDirectory() as directory:
-        return float(finetune(config, Path(directory) / "finetune", labelled, encoder, tokenizer, start)["accuracy"])
+def mean(results: Sequence[Line], score: str) -> float:
+    """The mean of a score over the seeds."""
+    return statistics.mean(result[score] for result in results)
 
 
-def _linear(labelled: Labelled) -> float:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
+def table(found: Mapping[int, Sequence[Line]]) -> list[str]:
+    """A table of mean accuracies."""
+    rows = ["| labels | " + " | ".join(MODELS) + " |", "| --- " * (len(MODELS) + 1) + "|"]
+    for labels, results in found.items():
+        rows.append(f"| {labels:,} | " + " | ".join(f"{100 * mean(results, score):.1f}%" for score in MODELS.values()) + " |")
+    error = statistics.mean(result["accuracy_error"] for results in found.values() for result in results)
+    return [*rows, f"standard error of the test set: {100 * error:.1f} points"]
 
-    model = make_pipeline(TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000))
-    model.fit(labelled.train.texts, labelled.train.targets)
-    return float(model.score(labelled.test.texts, labelled.test.targets))
 
-
-def draw(lines: Sequence[dict[str, Any]], path: Path) -> None:
-    """Plot the mean accuracy of each model over the seeds, with each run as a dot."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
-    sizes = sorted({line["labels"] for line in lines})
-    for name, color in zip(MODELS, ("#1f6feb", "#d1702a", "#6e7781"), strict=True):
-        means = [100 * statistics.mean(line[name] for line in lines if line["labels"] == size) for size in sizes]
-        axes.plot(sizes, means, color=color, linewidth=2, label=name)
-        axes.scatter([line["labels"] for line in lines], [100 * line[name] for line in lines], color=color, s=12)
-    axes.set_xscale("log")
-    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-    axes.minorticks_off()
-    axes.set_xlabel("labelled reviews")
-    axes.set_ylabel("test accuracy, %")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, loc="lower right")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+def draw(found: Mapping[int, Sequence[Line]]) -> str:
+    """The picture of the table."""
+    series = [
+        Series(name, [(labels, mean(results, score)) for labels, results in found.items()], color, held_out=True)  # type: ignore[arg-type]
+        for (name, score), color in zip(MODELS.items(), COLORS, strict=True)
+    ]
+    return picture(Chart("Test accuracy, mean of three seeds", series, percent=True), "labeled texts")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,11 @@ def machine() -> str:
     """The name of the accelerator, or of the CPU with the number of cores in use."""
     if jax.default_backend() != "cpu":
         return f"{jax.devices()[0].device_kind} x {jax.device_count()}"
+    return processor()
+
+
+def processor() -> str:
+    """The name of the CPU with the number of cores in use; JAX is not started for it."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -14,7 +14,6 @@ An interrupted benchmark goes on where it was: finished measurements are in WORK
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections import defaultdict
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 import checkout  # noqa: F401
 import media
 from linear_baselines import SEEDS
+from lines import Line, Lines
 from machine import machine, versions
 
 from bert_jax.model.directory import read_json, write_json
@@ -35,7 +35,6 @@ PRETRAINING = ("steps", "real_tokens", "mlm_accuracy", "mlm_accuracy_floor")
 MODELS = ("pre-trained", "from scratch", "linear model on the same units")
 HELD_OUT = "recordings, one speaker held out"
 LINEAR_NAMES = {"images": "images", "recordings": "audio", HELD_OUT: "audio, one speaker held out"}
-Line = dict[str, Any]
 
 
 class Cell(NamedTuple):
@@ -76,23 +75,17 @@ def measured(data: media.DataSet, workdir: Path) -> Iterator[Line]:
     steps = STEPS[data.name]
     run(media.with_steps(data.pretraining, steps), workdir / data.name)
     model = workdir / data.name / "pretrain"
-    record = workdir / "measured.jsonl"
-    known = {}
-    for text in record.read_text(encoding="utf-8").splitlines() if record.is_file() else ():
-        line = json.loads(text)
-        known[Cell(*(line[field] for field in Cell._fields))] = line
+    lines = Lines(workdir / "measured.jsonl")
     for cell in cells(data):
-        if cell not in known:
+        if not lines.of(cell._asdict()):
             train, test = data.sample(cell.labels, cell.seed), data.test
             if cell.speaker:
                 train = [example for example in train if example.group[1] != cell.speaker]
                 test = [example for example in test if example.group[1] == cell.speaker]
             begun = time.time()
             accuracy = media.fine_tuned(data, model, cell.labels, train, test, cell.seed, cell.model == MODELS[0])
-            known[cell] = cell._asdict() | {"accuracy": accuracy, "seconds": round(time.time() - begun)}
-            with record.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(known[cell]) + "\n")
-        line = known[cell]
+            lines.add(cell._asdict() | {"accuracy": accuracy, "seconds": round(time.time() - begun)})
+        line = lines.of(cell._asdict())[-1]
         print(f"{cell.data}{cell.speaker and ' without '}{cell.speaker}, {cell.labels} labels, seed {cell.seed}, {cell.model}: "
               f"{line['accuracy']:.1%} in {line['seconds']} s", flush=True)  # fmt: skip
         yield line

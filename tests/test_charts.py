@@ -1,12 +1,13 @@
 """Charts: ticks, thinning, and marks where they belong."""
 
 import re
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bert_jax.report.svg import BOTTOM, HEIGHT, LEFT, MOST_POINTS, RIGHT, TOP, WIDTH, Chart, Series, _labels, draw, thin, ticks
+from bert_jax.report.svg import BOTTOM, HEIGHT, LEFT, MOST_POINTS, RIGHT, TOP, WIDTH, Chart, Series, _labels, draw, picture, thin, ticks
 
 
 @settings(deadline=None)
@@ -83,3 +84,16 @@ def test_no_points_no_chart_and_one_series_needs_no_legend():
 def test_names_are_escaped():
     svg = draw(Chart("<b>", [Series('"<i>', [(1, 1.0)]), Series("<u>", [(1, 2.0)])], level=("<s>", 1.0)))
     assert not re.search(r"<(b|u|s|i)>", svg)
+
+
+def test_a_picture_is_a_file_of_its_own_with_a_logarithmic_axis():
+    runs = [("a<b", "pretrained", [(5, 4.0), (20, 3.0), (80, 2.5)]), ("mini", "fourth", [(5, 5.0), (80, 2.0)]), ("none", "third", [])]
+    svg = picture(Chart("Bits & characters", [Series(name, points, run, held_out=True) for name, run, points in runs]), "minutes")
+    root = ElementTree.fromstring(svg)
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"Bits & characters", "a<b", "mini", "minutes", "5", "20", "80"} <= set(texts) and "none" not in texts
+    marks = [(float(x), float(y)) for x, y in re.findall(r'cx="([^"]+)" cy="([^"]+)"', svg)]
+    (x1, y1), (x2, y2), (x3, _), *_ = marks
+    assert x2 - x1 == pytest.approx(x3 - x2, abs=0.2) and x1 < x2 and y1 < y2, "equal factors are equal distances"
+    assert len(marks) == 5 and all(LEFT <= x <= WIDTH - RIGHT and TOP <= y <= HEIGHT - BOTTOM for x, y in marks)
+    assert picture(Chart("One point", [Series("tiny", [(5, 1.0)])]), "minutes").count("<circle") == 1

@@ -141,10 +141,13 @@ def _inspect(flags: argparse.Namespace) -> None:
     from bert_jax.config import RowsConfig
     from bert_jax.modalities import find, recognize
     from bert_jax.modalities.inspection import Asked
+    from bert_jax.stages.advice import advice
 
     asked = Asked(
         flags.corpus, flags.vocab, RowsConfig(length=flags.length), flags.batch_size, flags.evaluation_file, flags.text, flags.label,
         flags.encoding_errors,
     )  # fmt: skip
     report = (find(flags.modality) if flags.modality else recognize(flags.corpus)).inspect(asked)
-    print(json.dumps(report.to_dict(), ensure_ascii=False) if flags.json else report)
+    values = report.to_dict()
+    lines = advice(values.get("script", ""), values.get("visible_characters", 0))
+    print(json.dumps(values | {"advice": lines}, ensure_ascii=False) if flags.json else "\n".join([str(report), *lines]))

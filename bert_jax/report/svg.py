@@ -1,4 +1,7 @@
-"""Line charts as SVG: downsampled, with round tick values, and colored by the style sheet of the page that contains them."""
+"""Line charts as SVG: downsampled, with round tick values, and colored by the style sheet of the page that contains them.
+
+`picture` returns a file of its own instead, with its colors and a legend in it.
+"""
 
 import dataclasses
 import itertools
@@ -20,13 +23,13 @@ Point = tuple[float, float]
 class Series:
     """One line of a chart: points (step, value) in order of steps.
 
-    `run` selects the color. Held-out metrics are drawn with thick lines and a marker at each measurement, training metrics with
-    thin lines.
+    `run` selects the color: on a page, one of the first two. Held-out metrics are drawn with thick lines and a marker at each measurement,
+    training metrics with thin lines.
     """
 
     name: str
     points: Sequence[Point]
-    run: Literal["pretrained", "scratch"] = "pretrained"
+    run: Literal["pretrained", "scratch", "third", "fourth"] = "pretrained"
     held_out: bool = False
 
 
@@ -43,16 +46,18 @@ class Chart:
 
 @dataclass(frozen=True)
 class _Axis:
-    """An axis, which maps values linearly to pixels, and its tick values."""
+    """An axis, which maps values to pixels, linearly or by their logarithms, and its tick values."""
 
     ticks: tuple[float, ...]
     low: float
     high: float
     start: float
     end: float
+    logarithmic: bool = False
 
     def __call__(self, value: float) -> float:
-        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+        low, at, high = map(math.log if self.logarithmic else float, (self.low, value, self.high))
+        return round(self.start + (at - low) / (high - low) * (self.end - self.start), 1)
 
 
 def draw(chart: Chart) -> str:
@@ -78,6 +83,50 @@ def draw(chart: Chart) -> str:
 <line class="cursor" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>
 </svg>
 </figure>
+"""
+
+
+def picture(chart: Chart, x_title: str) -> str:
+    """Return an SVG file with title, legend and a logarithmic x axis, whose ticks are the places of the points. All names are escaped."""
+    shown = [series for series in chart.series if series.points]
+    places = sorted({place for series in shown for place, _ in series.points})
+    values = [value for series in shown for _, value in series.points]
+    x = _Axis(tuple(places), places[0] / _MARGIN, places[-1] * _MARGIN, LEFT, WIDTH - RIGHT, logarithmic=True)
+    y = _values_axis(min(values), max(values))
+    lines = "".join(_line(series, thin(series.points), x, y) for series in shown)
+    names, left = [], 0.0
+    for series in shown:
+        style = f"line {series.run} held-out"
+        names.append(
+            f'<line class="{style}" x1="{left}" x2="{left + 18}" y1="-4" y2="-4"/><text x="{left + 24}">{escape(series.name)}</text>'
+        )
+        left += 44 + _LETTER * len(series.name)
+    height = HEIGHT + _HEAD
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">
+<style>{_STYLE}</style>
+<title>{escape(chart.title)}</title>
+<text class="title" x="{LEFT}" y="16">{escape(chart.title)}</text>
+<g class="names" transform="translate({LEFT} 36)">{"".join(names)}</g>
+<g transform="translate(0 {_HEAD})">
+{_grid(x, y, chart.percent, x_title)}
+{lines}
+</g>
+</svg>
+"""
+
+
+_MARGIN, _HEAD, _LETTER = 1.2, 44, 7
+"""Of a picture: the space before and after the points as a factor, the height of title and legend, and the width of a letter of it."""
+_STYLE = """
+svg { --ink: #1b1f27; --muted: #5b6472; --line: #dde1e8; --axis: #6b7280; font: 13px system-ui, sans-serif; }
+.pretrained { --series: #2257d6; } .scratch { --series: #b8500a; } .third { --series: #0f8a4b; } .fourth { --series: #a13bd1; }
+@media (prefers-color-scheme: dark) {
+  svg { --ink: #e7eaf0; --muted: #9aa4b4; --line: #313845; --axis: #9aa4b4; }
+  .pretrained { --series: #82aaff; } .scratch { --series: #ffa657; } .third { --series: #58d68d; } .fourth { --series: #d59bf0; }
+}
+text { fill: var(--muted); } .title { fill: var(--ink); font-weight: 600; } .tick { font-size: 11.5px; }
+.grid { stroke: var(--line); } .axis { stroke: var(--axis); } .mark { fill: var(--series); }
+.line { fill: none; stroke: var(--series); stroke-width: 2.25; stroke-linejoin: round; }
 """
 
 
@@ -144,10 +193,11 @@ def _grid(x: _Axis, y: _Axis, percent: bool, title: str = "step") -> str:
         f'<text class="tick" x="{LEFT - 7}" y="{y(tick) + 4}" text-anchor="end">{label}</text>'
         for tick, label in zip(y.ticks, _labels(y.ticks, percent), strict=True)
     ]
+    places = [f"{tick:,g}" for tick in x.ticks] if x.logarithmic else _labels(x.ticks, False)
     lines += [
         f'<line class="axis" x1="{x(tick)}" x2="{x(tick)}" y1="{bottom}" y2="{bottom + 4}"/>'
         f'<text class="tick" x="{x(tick)}" y="{bottom + 17}" text-anchor="middle">{label}</text>'
-        for tick, label in zip(x.ticks, _labels(x.ticks, False), strict=True)
+        for tick, label in zip(x.ticks, places, strict=True)
     ]
     lines += [
         f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>',

@@ -28,6 +28,8 @@ from bert_jax.storage.files import on_disk
 _SHORT = 10
 """Texts of fewer characters are common phrases rather than copies."""
 _EXAMPLES = 5
+_SCRIPT_CHARACTERS = 1_000_000
+"""After so many, the script of a corpus is known."""
 _MOST_HASHES = 2_000_000
 
 
@@ -52,6 +54,10 @@ class Inspection:
     documents: int
     sentences: int
     characters: int
+    visible_characters: int
+    """Characters other than white space."""
+    script: str
+    """`han` or `latin` if most letters at the beginning of the corpus are Chinese characters or A to Z; otherwise empty."""
     dropped_characters: int
     """Control characters, and U+FFFD for bytes that were not UTF-8; they become tokens only in a vocabulary of bytes."""
     single_sentence_documents: int
@@ -137,6 +143,7 @@ def inspect(
     documents, sentences = _Repeats(), _Repeats()
     counts: Counter[str] = Counter()
     lengths: Counter[int] = Counter()
+    letters: Counter[str] = Counter()
     epoch = EpochCounter(rows)
     for paragraphs, tokenized in _read(source, config, tokenizer, show_progress):
         split = document_sentences(paragraphs, config.sentence_ends)
@@ -148,7 +155,9 @@ def inspect(
             evaluation.look_for([*keys, *map(_key, paragraphs), "".join(keys)])
         size = sum(map(len, paragraphs))
         dropped = 0 if tokenizer and tokenizer.kind == "bytes" else sum(map(count_dropped, paragraphs))
-        counts.update(characters=size, dropped=dropped, single=len(split) < 2)
+        if counts["characters"] < _SCRIPT_CHARACTERS:
+            letters.update("".join(keys))
+        counts.update(characters=size, visible=sum(map(len, keys)), dropped=dropped, single=len(split) < 2)
         if tokenizer and tokenized:
             size = len(tokenized.tokens)
             counts.update(tokens=size, unknown=int(np.count_nonzero(tokenized.tokens == tokenizer.unk_id)))
@@ -163,6 +172,8 @@ def inspect(
         documents=documents.seen,
         sentences=sentences.seen,
         characters=counts["characters"],
+        visible_characters=counts["visible"],
+        script=_script(letters),
         dropped_characters=counts["dropped"],
         single_sentence_documents=counts["single"],
         repeated_documents=documents.repeats,
@@ -212,6 +223,15 @@ def _read(
 def _key(text: str) -> str:
     """Return a key that is equal for texts that differ only in whitespace and word marks."""
     return "".join(text.replace(WORD_MARK, "").split())
+
+
+def _script(letters: Counter[str]) -> str:
+    counts = Counter(han=0, latin=0)
+    for letter, count in letters.items():
+        if letter.isalpha():
+            counts["han" if "\u4e00" <= letter <= "\u9fff" else "latin" if letter.isascii() else "other"] += count
+    most = max(("han", "latin"), key=counts.__getitem__)
+    return most if 2 * counts[most] > counts.total() else ""
 
 
 class _Repeats:
