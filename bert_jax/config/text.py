@@ -15,7 +15,9 @@ class VocabularyConfig(VocabularyOptions):
     path: str = ""
     """An existing `vocab.txt` or `tokenizer.json`; empty trains a vocabulary from the corpus."""
     size: int = 30_522
+    """Number of tokens to learn, special tokens included; a small corpus gives fewer. An existing vocabulary has its own size."""
     min_frequency: int = 2
+    """How often a character or a pair of pieces must occur in the corpus to get into the vocabulary."""
     casing: Literal["auto", "uncased", "cased"] = "auto"
     """`uncased` lowercases text; `auto` means uncased for a new vocabulary, and the setting in the files of an existing one."""
     strip_accents: Literal["auto", "true", "false"] = "auto"
@@ -61,3 +63,4 @@ class CorpusConfig(CorpusOptions):
     text; `all_scripts` also at the full stops of other scripts, without which every paragraph of Hindi, Urdu, Burmese, Khmer,
     Amharic, Armenian or Tibetan is a single sentence."""
     encoding_errors: Literal["strict", "replace"] = "strict"
+    """What to do about bytes that are not UTF-8: raise an error, or replace them with U+FFFD."""
