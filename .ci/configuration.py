@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import itertools
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def meanings(cls: type) -> dict[str, str]:
     for one in reversed(cls.__mro__):
         if dataclasses.is_dataclass(one):
             body = ast.parse(textwrap.dedent(inspect.getsource(one))).body[0].body  # type: ignore[attr-defined]
-            for node, after in zip(body, body[1:], strict=False):
+            for node, after in itertools.pairwise(body):
                 if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(after, ast.Expr):
                     found[node.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
     return found

@@ -24,7 +24,6 @@ _SECONDS = 120_000  # milliseconds
 
 REPORT = {
     "report": "section:has(h2:text-is('Results'))",
-    "guesses": ".examples >> nth=0",
     "masked_tokens": "figure.chart:has(figcaption:text-is('Masked-token accuracy'))",
     "sentiment": "section:has(h2:text-is('Fine-tuning')) figure.chart >> nth=0",
 }
@@ -52,7 +51,7 @@ def next_sentence(section: Any) -> None:
 
 def classify(section: Any) -> None:
     """Ask for the sentiment of a text."""
-    section.locator("textarea").nth(0).fill("房间很干净，但是早餐太差了。")
+    section.locator("textarea").nth(0).fill("服务态度太差了，再也不来了。")
 
 
 PAGE: dict[str, Callable[[Any], None]] = {"fill": fill, "next": next_sentence, "attention": attention, "classify": classify}
@@ -73,7 +72,8 @@ def main() -> None:
     workdir = parser.parse_args().workdir
     PICTURES.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "bert_jax", "serve", *(str(workdir / stage) for stage in ("pretrain", "finetune")), "--port=0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"}) as server, sync_playwright() as engine:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server, sync_playwright() as engine:
         assert server.stdout
         url = next(line.split()[2] for line in server.stdout if line.startswith("serving at"))
         browser = engine.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])

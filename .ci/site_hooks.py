@@ -42,8 +42,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         except ValueError as error:
             raise PluginError(str(error)) from error
     inside = next((name for name, uri in TOP.items() if uri == page.file.src_uri), f"docs/{page.file.src_uri}")
-    parts = _FENCE.split(markdown)
-    return "".join(part if index % 2 else _LINK.sub(lambda link: _adapted(link, inside, page, files), part) for index, part in enumerate(parts))
+    parts = _FENCE.split(markdown)  # every other part is a block of code
+    parts[::2] = [_LINK.sub(lambda link: _adapted(link, inside, page, files), part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def _adapted(link: re.Match[str], inside: str, page: Page, files: Files) -> str:
