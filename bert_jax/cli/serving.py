@@ -83,7 +83,7 @@ def _start() -> Any:
         if error.name not in ("fastapi", "prometheus_client", "uvicorn"):
             raise
         package = error.name.replace("_", "-")
-        raise InputError(f"Serving needs the package {package}: pip install 'bert_jax[serve]' (or pip install {package}).") from None
+        raise InputError(f"Serving needs the package {package}: pip install fastapi uvicorn prometheus-client.") from None
     return start
 
 

@@ -43,8 +43,11 @@ class MeshConfig:
     """Number of devices along each mesh axis; -1 for the data axis means all remaining devices."""
 
     data: int = -1
+    """Devices that divide the batch and each hold all parameters; -1 for all remaining devices."""
     fsdp: int = 1
+    """Devices that divide the batch, the parameters and the optimizer state (fully sharded data parallelism)."""
     tensor: int = 1
+    """Devices that divide the matrices of each layer (tensor parallelism)."""
 
     def __post_init__(self) -> None:
         positive(self, "fsdp", "tensor")

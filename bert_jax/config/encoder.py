@@ -16,15 +16,23 @@ class EncoderConfig:
     """
 
     layers: int = 12
+    """Number of layers, N."""
     width: int = 768
+    """Size of the vector of a token, D; a multiple of `heads`."""
     heads: int = 12
+    """Number of attention heads per layer, H."""
     feed_forward: int = 3072
+    """Width of the feed-forward layer within each layer, F; four times `width` in the published models."""
     max_positions: int = 512
+    """Number of position embeddings, P: the most tokens that an example can have, in training and later."""
     segment_types: int = 2
     """Number of segment types (sentence A and sentence B). An encoder with one type accepts single texts only; pairs raise an error."""
     dropout: float = 0.1
+    """Dropout of the embeddings and of the two outputs of each layer, in training."""
     attention_dropout: float = 0.1
+    """Dropout of attention weights, in training; only `compute.attention=dense` supports it."""
     norm_epsilon: float = 1e-12
+    """Added to the variance in layer norms."""
     initializer_range: float = 0.02
     """Standard deviation of initial weights and embeddings; 0.02 suits a width of 768, while narrow encoders learn faster with more."""
     position_initializer: Literal["normal", "sinusoidal"] = "normal"

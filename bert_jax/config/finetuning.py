@@ -61,6 +61,7 @@ class LabelledConfig:
     """Labeled text: files (.tsv, .csv, .jsonl, also .gz and .xz), a data set (as for `corpus.source`), or `demo`."""
 
     train: str = "demo"
+    """Training data: a file, a folder of labeled images or recordings, `tfds:NAME`, or `demo`."""
     dev: str = ""
     """If empty, `dev_fraction` of the training examples is held out."""
     test: str = ""
@@ -70,6 +71,7 @@ class LabelledConfig:
     text_pair: str = ""
     """Name of the column with the second text of a pair; empty for single texts."""
     dev_fraction: float = 0.1
+    """Fraction of the training examples to hold out if `dev` is empty."""
     leaks: Literal["report", "leave_out", "refuse"] = "report"
     """What to do about training examples that are also in dev or test: report them, drop them, or raise an error."""
     max_train_examples: int = 0
@@ -151,11 +153,15 @@ class FinetuneConfig:
     compare_linear: bool = False
     """Also train a linear model on plain features of the same inputs: n-grams of characters, pixels, or log-mel energies."""
     length: int = 128
+    """Tokens per row, and the most tokens of an example, with [CLS] and [SEP]."""
     examples_per_row: int = 8
+    """The most examples in a row."""
     packing: bool = True
+    """Whether a row may hold several examples; otherwise the rest of each row is padding."""
     batch_size: int = 32
     """Rows in one optimizer step."""
     epochs: int = 3
+    """Number of passes over the training examples."""
     seeds: tuple[int, ...] = ()
     """Train a model with each of these seeds, for the mean and standard deviation of the scores; empty trains one, with the run's seed."""
     patience: int = 0

@@ -13,10 +13,13 @@ class RowsConfig:
     """How documents are packed into rows of the batch layout (see docs/architecture.md)."""
 
     length: int = 128
+    """Tokens per row, and the most tokens of an example, with [CLS] and [SEP]."""
     next_sentence: Literal["nsp", "sop", "none"] = "nsp"
     """Next-sentence prediction (Devlin et al. 2019), sentence-order prediction (Lan et al. 2020), or no sentence task."""
     packing: bool = True
+    """Whether a row may hold several examples; otherwise the rest of each row is padding."""
     examples_per_row: int = 8
+    """The most examples in a row."""
     short_probability: float = 0.1
     """Fraction of examples that are limited to a random shorter length (Devlin et al. 2019, appendix A.2)."""
 
@@ -31,9 +34,14 @@ class MaskingConfig:
     """Masking for masked language modeling (Devlin et al. 2019, section 3.1)."""
 
     rate: float = 0.15
+    """Share of the tokens of a row that are chosen for prediction."""
     mask_share: float = 0.8
+    """Share of the chosen tokens that become [MASK]."""
     random_share: float = 0.1
+    """Share of the chosen tokens that become a random token; the others stay as they are."""
     whole_words: bool = False
+    """Choose whole words, all of whose tokens are predicted, instead of single tokens; of images, blocks of patches, and of recordings,
+    spans of slices."""
 
     def __post_init__(self) -> None:
         require(0 < self.rate < 1, "rate", self.rate, "it must be in (0, 1).")
@@ -53,9 +61,13 @@ class LongRowsConfig:
     share: float = 0.0
     """Fraction of the steps; 0 keeps `rows.length` to the end."""
     length: int = 512
+    """As `rows.length`."""
     examples_per_row: int = 8
+    """As `rows.examples_per_row`."""
     batch_size: int = 256
+    """As `batch_size` of the stage."""
     gradient_accumulation_steps: int = 1
+    """As `gradient_accumulation_steps` of the stage."""
 
     def __post_init__(self) -> None:
         fraction(self, "share")
@@ -77,10 +89,13 @@ class PretrainConfig:
     checkpoint: str = ""
     """A trained or imported model directory whose encoder and vocabulary to continue from."""
     steps: int = 100_000
+    """Number of optimizer updates."""
     batch_size: int = 256
     """Rows per optimizer step, over all devices and microbatches."""
     gradient_accumulation_steps: int = 1
+    """Number of microbatches into which each batch is divided, to save memory; it does not change what is learned."""
     evaluation_batches: int = 16
+    """Number of held-out batches in each evaluation; they are the same every time."""
     blanks: tuple[str, ...] = ()
     """Sentences with [MASK] to fill in at the end of the run; if empty, words of held-out text are masked."""
     rows: RowsConfig = field(default_factory=RowsConfig)

@@ -17,8 +17,10 @@ class VocabularyConfig(VocabularyOptions):
     path: str = ""
     """An existing `vocab.txt` or `tokenizer.json`; empty trains a vocabulary from the corpus."""
     size: int = 30_522
-    """The largest number of tokens, special tokens included; for bytes, there are always 261."""
+    """Number of tokens to learn, special tokens included; a small corpus gives fewer, and bytes are always 261. An existing vocabulary has
+    its own size."""
     min_frequency: int = 2
+    """How often a character, a word or a pair of pieces must occur in the corpus to get into the vocabulary."""
     casing: Literal["auto", "uncased", "cased"] = "auto"
     """`uncased` lowercases text; `auto` means uncased for a new vocabulary, except for bytes, which keep the text as it is, and the setting
     in the files of an existing one."""
@@ -68,3 +70,4 @@ class CorpusConfig(CorpusOptions):
     text; `all_scripts` also at the full stops of other scripts, without which every paragraph of Hindi, Urdu, Burmese, Khmer,
     Amharic, Armenian or Tibetan is a single sentence."""
     encoding_errors: Literal["strict", "replace"] = "strict"
+    """What to do about bytes that are not UTF-8: raise an error, or replace them with U+FFFD."""

@@ -12,13 +12,21 @@ class OptimizerConfig:
     """AdamW or LAMB with learning-rate warmup and decay, and gradient clipping."""
 
     name: Literal["adamw", "lamb"] = "adamw"
+    """AdamW (Loshchilov and Hutter 2019), or LAMB for batches of many thousand rows (You et al. 2020)."""
     learning_rate: float = 1e-4
+    """The highest learning rate, reached after the warm-up."""
     warmup_fraction: float = 0.1
+    """Share of the steps in which the learning rate rises linearly to `learning_rate`."""
     decay: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls to 0 in the steps after the warm-up, or that it does not fall."""
     weight_decay: float = 0.01
+    """Decoupled weight decay of all parameters but biases and layer norms."""
     beta1: float = 0.9
+    """Decay of the mean of the gradients."""
     beta2: float = 0.999
+    """Decay of the mean of the squared gradients."""
     epsilon: float = 1e-6
+    """Added to the root of the mean squared gradient."""
     clip_norm: float = 1.0
     """Maximum global norm of the gradient; 0 disables clipping."""
     layer_decay: float = 1.0
@@ -46,8 +54,11 @@ class LoopConfig:
     """How often the training loop logs, evaluates and saves, in steps, and when it gives up."""
 
     log_every: int = 50
+    """Steps per line of training metrics in metrics.jsonl; a line has the means over these steps."""
     evaluate_every: int = 1000
+    """Steps between evaluations on held-out data; there is always one after the last step."""
     save_every: int = 1000
+    """Steps between checkpoints: the most that a killed run repeats. There is always one after the last step."""
     keep: int = 2
     """Number of latest checkpoints to keep, in addition to the best one."""
     verify: Literal["before", "background"] = "before"

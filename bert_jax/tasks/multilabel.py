@@ -38,6 +38,7 @@ class MultilabelOptions(PooledOptions):
     label: str = "labels"
     """Name of the column that contains the labels: a list in a .jsonl file, or text in which `separator` stands between labels."""
     separator: str = ","
+    """What stands between labels in the column."""
     labels: tuple[str, ...] = ()
     """All labels, in order. If empty, they are taken from the training file and sorted."""
     unlabeled: Literal["refuse", "keep"] = "refuse"

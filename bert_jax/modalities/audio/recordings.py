@@ -166,7 +166,7 @@ def _check(frames: int, rate: int, channels: int, most_seconds: float) -> None:
 
 def _missing(package: str) -> str:
     """Return the message about a package that is not installed."""
-    return f"Reading recordings needs the package {package}: pip install 'bert_jax[audio]' (or pip install {package})"
+    return f"Reading recordings needs the package {package}: pip install {package}"
 
 
 def _missing_bytes(content: bytes) -> int:

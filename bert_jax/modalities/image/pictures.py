@@ -110,7 +110,7 @@ def _pillow() -> Any:
         from PIL import Image
     except ImportError:
         raise InputError(
-            "Images are read by the package Pillow, which is not installed: pip install 'bert_jax[images]' (or pip install pillow)."
+            "Images are read by the package Pillow, which is not installed: pip install pillow."
         ) from None
     return Image
 

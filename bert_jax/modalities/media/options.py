@@ -25,6 +25,7 @@ class CodebookConfig(VocabularyOptions):
     """What is compared: `dimensions` removes the mean and deviation of each number of the units over the corpus; `units` also removes
     those of each unit, so that codes describe shape and not brightness or loudness."""
     seed: int = 0
+    """What the sample of units and the first centroids are drawn from."""
 
     def __post_init__(self) -> None:
         require(self.size >= 2, "size", self.size, "it must be at least 2 codes.")
