@@ -86,8 +86,8 @@ def _section(section: Section, known: set[str]) -> Iterator[str]:
     yield f"\n## {section.prefix or 'The run'}{': ' * bool(section.names)}{section.names[0] if section.names else ''}\n"
     yield f"{inspect.getdoc(type(section.config))}\n"
     if section.names:
-        key = f"{section.prefix}.{section.config.CHOSEN_BY}"
-        yield f"Selected by {' or '.join(f'`{key}={name}`' for name in section.names)}.\n"
+        cls, names = type(section.config), " or ".join(f"`{section.prefix}={name}`" for name in section.names)
+        yield f"Selected by {names}, or in a file by `{cls.__module__}.{cls.__name__}`.\n"
     explained = meanings(type(section.config))
     for field, hint in _values(section.config):
         name = f"{section.prefix}.{field.name}".removeprefix(".")

@@ -20,7 +20,7 @@ import fnmatch
 import math
 import signal
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class Campaign:
         except InputError as error:
             return str(error).partition(". ")[0]
         for training in (*cell.timed, *needed(cell)):
-            if training.minutes and not self.rate(training) and (reason := self.lacks(self._speed(training))):
+            if self._needs_rate(training) and (reason := self.lacks(self._speed(training))):
                 return reason
             config = self.trainings.config(training)
             named = [config.corpus.source, config.corpus.valid_source] if config.pretrain else []
@@ -107,10 +107,14 @@ class Campaign:
         """The cell that times the training."""
         return next(cell for cell in self.cells if training.steps in cell.timed)
 
+    def _needs_rate(self, training: Training) -> bool:
+        """Whether its number of steps is not known."""
+        return bool(training.minutes) and not self.trainings.steps(training) and not self.rate(training)
+
     def _steps(self, training: Training) -> int:
         if steps := self.trainings.steps(training):
             return steps
-        if not self.rate(training):
+        if self._needs_rate(training):
             self._time(self._speed(training))
         rate = self.rate(training)
         assert rate
@@ -130,13 +134,17 @@ class Campaign:
             found["pretrain"] |= {"minutes": training.minutes, "rate": self.rate(training)}
         return found
 
-    def expected(self, cell: Cell, shared: Collection[str] = ()) -> float:
-        """About how many seconds a cell still takes if the trainings with `shared` digests are made before it."""
+    def left(self, cell: Cell) -> dict[str, float]:
+        """About how many seconds each part of a cell takes that is missing: a training, or a cell that times steps."""
         if cell.timed:
             timing = self.trainings.timing
-            return len(cell.timed) * timing.rounds * (timing.seconds + START_SECONDS / 2)
-        missing = [training for training in needed(cell) if self.trainings.summary(training) is None]
-        return sum(self._expected(training) for training in missing if self.trainings.digest(training) not in shared)
+            return {cell.name: len(cell.timed) * timing.rounds * (timing.seconds + START_SECONDS / 2)}
+        found: dict[str, float] = {}
+        for training in needed(cell):
+            if self.trainings.summary(training) is None:
+                found |= self.left(self._speed(training)) if self._needs_rate(training) else {}
+                found[self.trainings.digest(training)] = self._expected(training)
+        return found
 
     def _expected(self, training: Training) -> float:
         if training.minutes:
@@ -145,19 +153,18 @@ class Campaign:
 
     def print_state(self, chosen: Sequence[Cell], every: bool) -> None:
         """Print what is done and left; `every` cell has a line of its own."""
-        done, waiting, left, shared = 0, 0, 0.0, set[str]()
+        done, waiting, left = 0, 0, dict[str, float]()
         for cell in chosen:
             if reason := self.lacks(cell):
                 state, waiting = f"waits: {reason}", waiting + 1
             elif self.is_done(cell):
                 state, done = "done", done + 1
             else:
-                seconds = self.expected(cell, shared)
-                state, left = f"about {seconds / 60:.0f} min", left + seconds
-                shared.update(map(self.trainings.digest, needed(cell)))
+                own = {part: seconds for part, seconds in self.left(cell).items() if part not in left}
+                state, left = f"about {sum(own.values()) / 60:.0f} min", left | own
             if every:
                 print(f"{'*' if cell.alone else ' '} {cell.name:<36}{state}")
-        text = f"{done} of {len(chosen)} cells are done; the others take about {left / 3600:.1f} hours here"
+        text = f"{done} of {len(chosen)} cells are done; the others take about {sum(left.values()) / 3600:.1f} hours here"
         print(text + (f", but {waiting} cannot be measured yet." if waiting else "."), flush=True)
 
 
@@ -229,7 +236,7 @@ def measure(campaign: Campaign, chosen: Sequence[Cell]) -> int:
         for cell in chosen:
             if campaign.lacks(cell) or campaign.is_done(cell):
                 continue
-            print(f"{cell.name}: about {campaign.expected(cell) / 60:.0f} min", flush=True)
+            print(f"{cell.name}: about {sum(campaign.left(cell).values()) / 60:.0f} min", flush=True)
             try:
                 campaign.measure(cell)
             except Failed as error:

@@ -16,7 +16,7 @@ import bert_jax
 from bert_jax.config import RunConfig
 from bert_jax.config.overrides import _paths
 from bert_jax.errors import InputError
-from bert_jax.tasks import TASKS, choices, configured
+from bert_jax.tasks import choices, configured
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,16 +39,19 @@ def configuration() -> ModuleType:
 def test_the_reference_has_every_value_that_a_command_may_set(configuration: ModuleType) -> None:
     page = configuration.page()
     listed = re.findall(r"^`([\w.]+)`", page, re.MULTILINE)
-    selected = set(re.findall(r"Selected by `([\w.]+)=", page))
     groups = {section.prefix for section in configuration.sections()}
-    assert {*listed} | selected == {*_paths(RunConfig, (), choices())} - groups
+    selectors = {f"{section.prefix}.{section.config.CHOSEN_BY}" for section in configuration.sections() if section.names}
+    assert {*listed} | selectors == {*_paths(RunConfig, (), choices())} - groups
     assert "`pretrain.optimizer.learning_rate`{ #pretrain.optimizer.learning_rate }: a number; default `0.0001`\n:   The highest" in page
     assert "`finetune.optimizer.learning_rate`{ #finetune.optimizer.learning_rate }: a number; default `3e-05`" in page
 
 
 def test_the_names_that_select_a_class_do(configuration: ModuleType) -> None:
-    for name in (name for section in configuration.sections() if section.prefix == "finetune.task" for name in section.names):
-        assert configured("configs/finetune_tsv.py", [f"finetune.task={name}"]).finetune.task.name in {task.kind for task in TASKS}
+    selecting = re.findall(r"Selected by (.+), or in a file by `[\w.]+\.(\w+)`", configuration.page())
+    for setting, cls in ((setting, cls) for settings, cls in selecting for setting in re.findall("`(.+?)`", settings)):
+        config = configured("configs/finetune_tsv.py", [setting])
+        assert cls in {type(config.finetune.task).__name__, type(config.corpus).__name__, type(config.vocabulary).__name__}, setting
+    assert len(selecting) == 11
     with pytest.raises(InputError):
         configured("configs/finetune_tsv.py", ["finetune.task=nothing"])
 
