@@ -68,7 +68,7 @@ def _explore(flags: argparse.Namespace) -> None:
         if sys.stdout.isatty():  # typed by a person
             webbrowser.open(address)
 
-    start.serve(start.models_of(flags.workdir), "127.0.0.1", flags.port, start.Options(flags.engine, flags.dtype), ready)
+    start.explore(flags.workdir, flags.port, start.Options(flags.engine, flags.dtype), ready)
 
 
 def _start() -> Any:

@@ -135,11 +135,13 @@ class Models:
         """Return the model of this name, or the first one that answers the question.
 
         Raises:
-            Failure: there is no such model, or it does not answer the question.
+            Failure: there is no such model, or it does not answer the question, or there are none yet.
         """
         if name is not None and name not in self.by_name:
             raise Failure(404, f"There is no model {name!r}: choose one of {', '.join(self.by_name)}.", "model")
         among = [*self.by_name.values()] if name is None else [self.by_name[name]]
+        if not among:
+            raise Failure(503, "No model has been saved yet: try again later.", retry_after=_RETRY_AFTER)
         for one in among:
             if question in one.questions:
                 return one

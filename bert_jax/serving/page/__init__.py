@@ -10,14 +10,20 @@ from fastapi.responses import HTMLResponse
 
 from bert_jax.serving.served import Models, Served
 
-_SCRIPTS = ("words", "core", "masking", "verdicts", "vectors", "looking", "start")
+_SCRIPTS = ("words", "core", "charts", "watching", "masking", "verdicts", "vectors", "looking", "start")
 """In the order in which they need each other."""
 
 
-def routes(models: Models, locked: bool) -> APIRouter:
-    """Return the page, which asks for the API key if the server is `locked`, and the route that describes the models to it."""
+def routes(models: Models, locked: bool, watching: bool = False) -> APIRouter:
+    """Return the page and the route that describes the models to it.
+
+    Args:
+        models: the models.
+        locked: whether the page asks for the API key.
+        watching: whether it shows a run.
+    """
     router = APIRouter(tags=["page"])
-    document, policy = assemble(locked)
+    document, policy = assemble(locked, watching)
     headers = {
         "Content-Security-Policy": policy,
         "X-Content-Type-Options": "nosniff",
@@ -38,15 +44,15 @@ def routes(models: Models, locked: bool) -> APIRouter:
     return router
 
 
-def assemble(locked: bool) -> tuple[str, str]:
+def assemble(locked: bool, watching: bool = False) -> tuple[str, str]:
     """Return the document, and the policy that allows a browser its script, its style, and requests to this server only."""
     own = files(__package__)
     style = own.joinpath("page.css").read_text(encoding="utf-8")
     parts = [own.joinpath(f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS]
     script = "\n".join(['"use strict";', "{", *parts, "}", ""])
     document = own.joinpath("index.html").read_text(encoding="utf-8").replace("@style@", style).replace("@script@", script)
-    if locked:
-        document = document.replace("<body>", '<body data-locked="true">')
+    marks = "".join(f' data-{name}="true"' for name, holds in (("locked", locked), ("watching", watching)) if holds)
+    document = document.replace("<body>", f"<body{marks}>")
     rules = {
         "default-src": "'none'",
         "script-src": _hashed(script),

@@ -105,11 +105,11 @@ function moved(place, before, after) {
 
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
-// Bars of [name, share, class], greatest first.
+// Bars of [name, share, class, what to say of the share if it is no percentage], greatest first.
 function bars(rows) {
-  return make("ol", { class: "bars" }, ...rows.map(([name, share, kind]) =>
+  return make("ol", { class: "bars" }, ...rows.map(([name, share, kind, value]) =>
     make("li", { class: kind }, make("b", {}, name), make("span", { class: "bar", "aria-hidden": "true" }, make("i", { "--share": `${100 * share}%` })),
-      make("span", { class: "share" }, percent(share)))));
+      make("span", { class: "share" }, value || percent(share)))));
 }
 
 // One stop for the Tab key; arrow keys move among the buttons.
