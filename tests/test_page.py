@@ -14,7 +14,7 @@ from served import KEY, serving
 import bert_jax
 from bert_jax.inference import Bert
 from bert_jax.model.directory import ModelDescription
-from bert_jax.serving.page import assemble
+from bert_jax.serving.page.document import assemble
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

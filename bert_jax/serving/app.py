@@ -13,7 +13,7 @@ from bert_jax.serving.conventions import inference, openai, questions
 from bert_jax.serving.failures import Failure
 from bert_jax.serving.limits import App, ConnectionLimits, Guard
 from bert_jax.serving.metrics import Metrics
-from bert_jax.serving.page import routes as page_routes
+from bert_jax.serving.page.routes import routes as page_routes
 from bert_jax.serving.served import Models, RequestLimits
 from bert_jax.serving.watching import Run
 from bert_jax.serving.watching import routes as run_routes

@@ -18,6 +18,7 @@ from bert_jax.serving.batching import Limits
 from bert_jax.serving.following import Following
 from bert_jax.serving.limits import App, ConnectionLimits
 from bert_jax.serving.metrics import Metrics
+from bert_jax.serving.page.sharing import share
 from bert_jax.serving.served import Models, RequestLimits, Served
 from bert_jax.serving.server import listen, run
 from bert_jax.serving.warm_up import warm_up
@@ -88,6 +89,25 @@ def explore(workdir: Path, port: int, options: Options, ready: Callable[[str], A
         else:
             _serve(name_models(models_of(workdir)), "127.0.0.1", bound, options, ready)
     print("stopped", flush=True)
+
+
+def write_page(directory: Path, file: Path, options: Options) -> None:
+    """Write the page with the models of a run inside, or with one model; see `bert_jax.serving.page.sharing`.
+
+    Args:
+        directory: the workdir of a run, or the directory of a model.
+        file: the new file.
+        options: how models are loaded.
+
+    Raises:
+        InputError: there is no model, it is too large or does not read text, or the file exists.
+    """
+    if file.exists():
+        raise InputError(f"{file} already exists: choose another file name.")
+    named = name_models(models_of(directory))
+    content = share({name: load(path, engine=options.engine, dtype=options.dtype) for name, path in named.items()})
+    file.write_bytes(content)
+    print(as_typed(f"Wrote {file} ({len(content) / 1e6:.1f} MB): it answers in any browser, without a server and without a network."))
 
 
 def _serve(named: Mapping[str, str], host: str, bound: socket.socket, options: Options, ready: Callable[[str], Any]) -> None:

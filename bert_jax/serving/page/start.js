@@ -25,7 +25,7 @@ async function start() {
     state.textContent = error.message;
     return;
   }
-  stored("sessionStorage", "key", key);
+  if (!alone) stored("sessionStorage", "key", key);
   document.getElementById("key").hidden = true;
   state.textContent = "";
   for (const { node } of sections) node.remove(); // a key that is asked for again
@@ -37,6 +37,7 @@ async function start() {
 function show(models) {
   const main = document.getElementById("main"), navigation = document.querySelector("nav");
   served = JSON.stringify(models);
+  if (!alone) offerSharing(models);
   const kept = sections.filter(({ name }) => name === "run");
   const rest = SECTIONS.flatMap(([name, question, create]) => {
     const able = models.filter((model) => model.questions.includes(question) && (model.reads === "text" || MEDIA.has(name)));
@@ -87,6 +88,6 @@ document.getElementById("key").addEventListener("submit", (event) => {
 language = stored("localStorage", "language") ?? (navigator.language.startsWith("zh") ? "zh" : "en");
 if (!(language in WORDS)) language = "en";
 translate();
-key = stored("sessionStorage", "key") ?? "";
+if (!alone) key = stored("sessionStorage", "key") ?? "";
 if (document.body.dataset.locked && !key) askForKey("");
 else start();

@@ -2,6 +2,9 @@
 const WORDS = {
   en: {
     skip: "Skip to the content", lead: "Look into a model, live. All answers come from this server; nothing goes elsewhere.",
+    leadShared: "Look into a model, live. It is inside this file: all answers are computed here, and nothing goes elsewhere.",
+    share: "Save as one file", sharing: "The file is being made …", shared: "The file works without a server and without a network; send it to anyone.",
+    noMask: "The text has no [MASK].", farMasks: "The blanks are too far apart for the model.",
     sections: "Sections", key: "API key", unlock: "Continue", wrongKey: "The key is missing or wrong.", other: "中文", otherLang: "zh",
     model: "Model", text: "Text", unreachable: "The server cannot be reached.", tooLong: (most) => `The model reads the first ${most} tokens only.`,
     unreadable: "The model can read nothing of this text.",
@@ -35,6 +38,9 @@ const WORDS = {
   },
   zh: {
     skip: "跳到正文", lead: "实时观察模型。所有答案都来自这台服务器，数据不会发往别处。",
+    leadShared: "实时观察模型。模型就在这个文件里：所有答案都在本页计算，数据不会发往别处。",
+    share: "存为一个文件", sharing: "正在生成文件……", shared: "该文件无需服务器和网络即可使用，可以发给任何人。",
+    noMask: "文本中没有 [MASK]。", farMasks: "空与空之间太远，模型读不了。",
     sections: "栏目", key: "API 密钥", unlock: "继续", wrongKey: "密钥缺失或错误。", other: "English", otherLang: "en",
     model: "模型", text: "文本", unreachable: "无法连接服务器。", tooLong: (most) => `模型只读取前 ${most} 个词元。`,
     unreadable: "模型读不出这段文本的任何内容。",
