@@ -1,6 +1,7 @@
 """What holds for every test, and trained models for those that need one."""
 
 import os
+import shutil
 
 from children import PROGRAMS, XLA_FLAGS
 
@@ -78,6 +79,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def nothing_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test's messages show what another has typed."""
     monkeypatch.setattr(errors, "_TYPED", {})
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser; where there is none, the tests that need it are skipped."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("there is no chromium on this machine")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

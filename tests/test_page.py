@@ -1,7 +1,6 @@
 """The page of a server, in a real browser: what a person does with the keyboard or a pointer, and what they read."""
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ from bert_jax.model.directory import ModelDescription
 from bert_jax.serving.page.document import assemble
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 
 TAGS = ("DET", "NOUN", "VERB")
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -43,14 +40,6 @@ def bert(tiny_pretrained: Path) -> Bert:
 def url(models: dict[str, Path]) -> Iterator[str]:
     with serving(*(f"{name}={path}" for name, path in models.items())) as (_, port):
         yield f"http://127.0.0.1:{port}"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -279,6 +268,39 @@ def test_anyone_can_use_it(open_page: Open, scheme: str, locale: str, viewport: 
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     sizes = page.locator("button:visible").evaluate_all("found => found.map((button) => [button.offsetWidth, button.offsetHeight])")
     assert np.min(sizes) >= 24
+
+
+def test_the_page_is_saved_as_a_file_with_its_models(open_page: Open, browser: Any, bert: Bert, tmp_path: Path) -> None:
+    page = open_page()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save as one file").click()
+    page.get_by_text("works without a server").wait_for()
+    saved.value.save_as(tmp_path / "saved.html")
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    for scheme, locale, viewport in (("dark", "en-US", DESKTOP), ("light", "zh-CN", PHONE)):
+        with browser.new_context(color_scheme=scheme, locale=locale, viewport=viewport, offline=True, reduced_motion="reduce") as context:
+            context.set_default_timeout(SECONDS)
+            own, faults, asked = context.new_page(), [], []
+            own.on("console", lambda message, faults=faults: faults.append(message.text))
+            own.on("pageerror", lambda error, faults=faults: faults.append(str(error)))
+            own.on("request", lambda request, asked=asked: asked.append(request.url))
+            own.goto((tmp_path / "saved.html").as_uri())
+            own.locator("#fill .tokens button").first.wait_for()
+            # What it cannot answer, it does not offer.
+            assert own.locator("main > section").evaluate_all("found => found.map(({ id }) => id)") == [
+                "fill", "next", "classify", "similar", "attention"
+            ]  # fmt: skip
+            for name in ("next", "classify", "similar", "attention"):
+                settled(own, name)
+            own.locator("#fill textarea").fill("the [MASK] sat, 很好")
+            own.locator("#fill [data-text=sat][aria-label*=surprisal], #fill [data-text=sat][aria-label*=意外]").wait_for()
+            guesses = bert.fill_mask("the [MASK] sat, 很好")[0]
+            assert own.locator("#fill .blanks li b").all_text_contents() == [one.token for one in guesses]
+            found = axe.Axe().run(own)
+            assert found.violations_count == 0, found.generate_report()
+            assert own.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert own.locator("#share:visible, .influence").count() == 0
+            assert not faults and len(asked) == 1
 
 
 def test_no_request_can_leave(browser: Any, url: str) -> None:

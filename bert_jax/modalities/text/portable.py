@@ -4,12 +4,12 @@ Libraries disagree about what is a letter, a mark or punctuation, by the version
 other program.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import tokenizers
-from tokenizers import models
+from tokenizers import models, normalizers, pre_tokenizers
 
 from bert_jax.errors import InputError
 from bert_jax.modalities.text.tokenizer import Tokenizer
@@ -43,11 +43,11 @@ def portable(tokenizer: Tokenizer) -> dict[str, Any]:
             raise InputError(
                 f"The vocabulary has the token {token.content!r}, which is matched in a way that a page cannot. Share another model."
             )
-    found = _normalized(backend)
+    found = _normalized(*_settings(backend.normalizer))
     others = {code: text for code, text in found.items() if text not in ("", " ", f" {chr(code)} ")}
     hangul = any(code in others for code in _HANGUL)
     mapped = {code: text for code, text in others.items() if code not in _HANGUL}
-    pieces = _pieces(backend)
+    pieces = _pieces()
 
     def ranges_of(holds: Callable[[str], bool]) -> list[int]:
         return _ranges(code for code, text in found.items() if holds(text))
@@ -69,24 +69,30 @@ def portable(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def _normalized(backend: tokenizers.Tokenizer) -> dict[int, str]:
+def _settings(normalizer: normalizers.BertNormalizer) -> tuple[bool, bool, bool | None, bool]:
+    return normalizer.clean_text, normalizer.handle_chinese_chars, normalizer.strip_accents, normalizer.lowercase
+
+
+@functools.cache
+def _normalized(*settings: Any) -> dict[int, str]:
     """Return what becomes of each character that normalization changes."""
     codes = [code for code in _EXAMINED if chr(code) != _MARK]
     text = _MARK + _MARK.join(map(chr, codes)) + _MARK
-    found = backend.normalizer.normalize_str(text).split(_MARK)[1:-1] if backend.normalizer else [*map(chr, codes)]
+    found = normalizers.BertNormalizer(*settings).normalize_str(text).split(_MARK)[1:-1]
     return {code: text for code, text in zip(codes, found, strict=True) if text != chr(code)}
 
 
-def _pieces(backend: tokenizers.Tokenizer) -> Iterable[tuple[int, str]]:
+@functools.cache
+def _pieces() -> list[tuple[int, str]]:
     """Return the characters at which words are split: white space, which is left out, and others, which are words."""
     text = _MARK + _MARK.join(map(chr, _EXAMINED)) + _MARK
-    covered = 0
-    for _, (start, stop) in backend.pre_tokenizer.pre_tokenize_str(text):
-        for gap in range(covered, start):
-            yield _EXAMINED[gap // 2], "gap"
+    covered, found = 0, []
+    for _, (start, stop) in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(text):
+        found += [(_EXAMINED[gap // 2], "gap") for gap in range(covered, start)]
         if stop == start + 1 and start % 2:
-            yield _EXAMINED[start // 2], "mark"
+            found.append((_EXAMINED[start // 2], "mark"))
         covered = stop
+    return found
 
 
 def _ranges(codes: Iterable[int]) -> list[int]:

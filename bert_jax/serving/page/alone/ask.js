@@ -51,4 +51,4 @@ function tokenized(model, text) {
 }
 
 // For the console: bert.ask("fill-mask", { model: "demo-pretrain", texts: "房间很[MASK]。" }).
-globalThis.bert = { ask, models: () => [...models().keys()] };
+globalThis.bert = { ask, models: () => [...models().keys()], tokenizer: (values) => new Tokenizer(values) };
