@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from bert_jax.serving.conventions import inference, openai, questions
+from bert_jax.serving.conventions import inference, media, openai, questions
 from bert_jax.serving.failures import Failure
 from bert_jax.serving.limits import App, ConnectionLimits, Guard
 from bert_jax.serving.metrics import Metrics
@@ -38,7 +38,7 @@ def make_app(
         run: the run to show, if any.
     """
     api = FastAPI(title="bert_jax", version=version, description="Trained models over HTTP.", docs_url=None, redoc_url=None)
-    conventions = (openai.routes(models), inference.routes(models, requests, version), questions.routes(models))
+    conventions = (openai.routes(models), inference.routes(models, requests, version), questions.routes(models), media.routes(models))
     for router in (*conventions, page_routes(models, locked=bool(key), watching=run is not None)):
         api.include_router(router)
     if run:

@@ -4,7 +4,7 @@ import base64
 import hashlib
 from importlib.resources import files
 
-_SECTIONS = ("masking", "verdicts", "vectors", "looking", "start")
+_SECTIONS = ("masking", "media", "verdicts", "vectors", "looking", "start")
 SERVED = ("words", "core", "server", "charts", "watching", *_SECTIONS)
 ALONE = ("words", "core", "alone/tokenizer", "alone/encoder", "alone/answers", "alone/ask", *_SECTIONS)
 """The scripts in the order in which they need each other."""

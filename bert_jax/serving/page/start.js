@@ -1,9 +1,9 @@
 // Puts the sections together that the served models answer.
 const SECTIONS = [
-  ["fill", "fill_mask", fillSection], ["next", "next_sentence", nextSection], ["classify", "classify", classifySection], ["regress", "regress", regressSection],
+  ["fill", "fill_mask", fillSection], ["complete", "fill_mask", completeSection], ["next", "next_sentence", nextSection], ["classify", "classify", classifySection], ["regress", "regress", regressSection],
   ["tag", "tag", tagSection], ["answer", "answer", answerSection], ["similar", "embed", similarSection], ["attention", "attention", attentionSection],
 ];
-const MEDIA = new Set(["classify", "regress"]); // sections that take images and recordings too
+const MEDIA = new Set(["complete", "classify", "regress", "similar"]); // sections that take images and recordings
 let sections = [], served = "", ended = false; // whether the run was finished from the first, so that its course comes last
 
 function askForKey(message) {
@@ -40,7 +40,7 @@ function show(models) {
   if (!alone) offerSharing(models);
   const kept = sections.filter(({ name }) => name === "run");
   const rest = SECTIONS.flatMap(([name, question, create]) => {
-    const able = models.filter((model) => model.questions.includes(question) && (model.reads === "text" || MEDIA.has(name)));
+    const able = models.filter((model) => model.questions.includes(question) && (model.reads === "text" ? name !== "complete" : MEDIA.has(name)));
     return able.length ? [{ name, ...create(able) }] : [];
   });
   for (const { name, node } of sections) if (name !== "run") node.remove();

@@ -110,8 +110,3 @@ function panelNode({ title, examples }) {
     pictures.length ? picturesOf(pictures, captions) : null,
     ...guesses.map((group) => bars(group.map(({ name, probability, correct, note: remark, value }) => [name + remark, probability, correct ? "right" : "", value])))))));
 }
-
-function picturesOf(pictures, captions) {
-  return make("div", { class: "pictures" }, ...pictures.map((source, index) =>
-    make("figure", {}, make("img", { src: source, alt: captions[index] ?? "" }), captions[index] ? make("figcaption", {}, captions[index]) : null)));
-}
