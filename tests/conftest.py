@@ -57,9 +57,11 @@ def random_parameters(description: ModelDescription, vocab_size: int, seed: int)
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
 
 
-def write_model(directory: Path, description: ModelDescription, seeds: tuple[int, ...] = (0,), scores: tuple[float, ...] = (0.0,)) -> Path:
-    """A model directory with a scored checkpoint of random parameters for each seed."""
-    tokenizer = Tokenizer.train(_TEXT, VocabularyConfig(size=100, min_frequency=1), show_progress=False)
+def write_model(
+    directory: Path, description: ModelDescription, seeds: tuple[int, ...] = (0,), scores: tuple[float, ...] = (0.0,), reader: Any = None
+) -> Path:
+    """A model directory with a scored checkpoint of random parameters for each seed; it reads text unless another reader is given."""
+    tokenizer = reader or Tokenizer.train(_TEXT, VocabularyConfig(size=100, min_frequency=1), show_progress=False)
     model_directory.write(directory, description, tokenizer)
     checkpoints = Checkpoints(directory / "checkpoints", len(seeds), model_directory.identity(description, tokenizer))
     for step, (seed, score) in enumerate(zip(seeds, scores, strict=True), 1):

@@ -12,11 +12,15 @@ from served import KEY, serving
 
 import bert_jax
 from bert_jax.inference import Bert
-from bert_jax.model.directory import ModelDescription
+from bert_jax.modalities.image.modality import Image
+from bert_jax.modalities.image.patches import Patches
+from bert_jax.modalities.media.codebook import Codebook
+from bert_jax.model.directory import InputDescription, ModelDescription
 from bert_jax.serving.page.document import assemble
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
+IMAGE = Image()
 TAGS = ("DET", "NOUN", "VERB")
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 SECONDS = 20_000  # milliseconds
@@ -28,7 +32,23 @@ def models(tiny_pretrained: Path, tiny_classifier: Path) -> dict[str, Path]:
     folder = tiny_pretrained.parent
     tagger = write_model(folder / "tagger", ModelDescription("tagging", _ENCODER, 32, labels=TAGS))
     answerer = write_model(folder / "answerer", ModelDescription("answering", _ENCODER, 32))
-    return {"pretrain": tiny_pretrained, "moods": tiny_classifier, "tagger": tagger, "answerer": answerer}
+    digits = _codebook()
+    described = ModelDescription("pretraining", _ENCODER, 32, input=InputDescription.of(IMAGE, digits))
+    seer = write_model(folder / "seer", described, reader=digits)
+    return {"pretrain": tiny_pretrained, "moods": tiny_classifier, "tagger": tagger, "answerer": answerer, "seer": seer}
+
+
+def _codebook() -> Codebook:
+    rng = np.random.default_rng(0)
+    centroids = rng.normal(size=(8, 4)).astype(np.float32)
+    return Codebook(Patches(8, 2, False, 2), centroids, np.full(4, 128, np.float32), np.full(4, 64, np.float32), "dimensions")
+
+
+def _picture(file: Path, seed: int) -> Path:
+    from PIL import Image as pillow
+
+    pillow.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8), np.uint8)).save(file)
+    return file
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +205,7 @@ def test_an_older_answer_does_not_replace_a_newer_one(open_page: Open) -> None:
 def test_every_section_shows_what_the_model_answers(open_page: Open, models: dict[str, Path], bert: Bert) -> None:
     page = open_page()
     assert page.locator("nav a").all_text_contents() == [
-        "Fill in the blank", "Next sentence", "Classification", "Tags", "Questions", "Similar texts", "Attention"
+        "Fill in the blank", "Masked and completed", "Next sentence", "Classification", "Tags", "Questions", "Similarity", "Attention"
     ]  # fmt: skip
     for name, texts in (
         ("next", ["the cat", "sat on the mat"]), ("classify", ["the cat"]), ("tag", ["👍 the cat"]), ("answer", ["cat", "👍 the cat sat"]),
@@ -214,6 +234,33 @@ def test_every_section_shows_what_the_model_answers(open_page: Open, models: dic
     row = seen.weights[0].mean(0)[2]
     said = f"cat looks at {seen.tokens[row.argmax()]} {100 * row.max():.0f} %"
     assert page.locator("#attention .total").text_content().startswith(said)
+
+
+def test_images_are_completed_and_compared(open_page: Open, models: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("PIL")
+    files = [_picture(tmp_path / f"{seed}.png", seed) for seed in range(3)]
+    seer, page = bert_jax.load(models["seer"]), open_page()
+    page.locator("#complete input").set_input_files(files[0])
+    page.locator("#complete .pictures img").nth(2).wait_for()
+    masked = IMAGE.with_mask(seer.tokenizer, files[0].read_bytes())
+    expected = IMAGE.filled(seer.tokenizer, masked, seer.fill_mask(masked))
+    shown = page.locator("#complete .pictures img").evaluate_all("found => found.map((one) => [one.src, one.alt])")
+    assert shown == [[picture, caption] for picture, caption in zip(expected["pictures"], expected["captions"], strict=True)]
+    assert page.locator("#complete .total").text_content() == expected["note"]
+    page.locator("#similar select").select_option("seer (a pre-trained model)")
+    page.locator("#similar input").set_input_files(files)
+    page.locator("#similar tbody tr").nth(2).wait_for()
+    vectors = seer.embed(files, normalize=True)
+    cosines = [float(cell) for cell in page.locator("#similar tbody td").all_text_contents()]
+    np.testing.assert_allclose(np.reshape(cosines, (3, 3)), vectors @ vectors.T, atol=0.0051)
+    # A path is no image, and neither is a text; neither names a file of this machine.
+    headers = {"Authorization": f"Bearer {KEY}"}
+    for texts, model, status, said in (
+        (str(files[0]), None, 422, "bytes of each file in base64"), ("dGV4dA==", "seer", 422, "image"),
+        ("dGV4dA==", "pretrain", 424, "reads texts"),
+    ):  # fmt: skip
+        answer = page.request.post(f"{page.url}complete", headers=headers, data={"texts": texts, "model": model})
+        assert answer.status == status and said in answer.json()["error"] and str(tmp_path) not in answer.json()["error"]
 
 
 def test_the_plane_holds_the_distances(open_page: Open, bert: Bert) -> None:
