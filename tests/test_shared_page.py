@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from bert_jax.inference import Bert
 from bert_jax.modalities.text.portable import portable
 from bert_jax.modalities.text.tokenizer import Tokenizer
 from bert_jax.model.directory import EmbeddingConfig, ModelDescription
+from bert_jax.serving.failures import Failure
 from bert_jax.serving.page import sharing
+from bert_jax.serving.page.routes import routes
 from bert_jax.serving.page.sharing import share
 
 TEXTS = ["这家酒店的服务很好", "👍 good", "The CAT sat on the mat, good", "很", "cat " * 60]
@@ -136,6 +139,10 @@ def test_what_does_not_fit_is_refused(
     monkeypatch.setattr(sharing, "MOST_BYTES", 10_000)
     assert main(["explore", str(tiny_pretrained), "--share", str(file)]) == 2
     assert "share a smaller model." in capsys.readouterr().err and not file.exists()
+    served: Any = SimpleNamespace(by_name={"demo": SimpleNamespace(name="demo", model=bert_jax.load(tiny_pretrained))})
+    (shared,) = (route for route in routes(served, locked=False).routes if route.path == "/shared.html")  # type: ignore[attr-defined]
+    with pytest.raises(Failure, match="share a smaller model"):
+        shared.endpoint()  # type: ignore[attr-defined]
     monkeypatch.undo()
     assert main(["explore", str(tiny_pretrained), "--share", str(file)]) == 0
     assert "without a network" in capsys.readouterr().out and file.stat().st_size > 100_000
