@@ -16,7 +16,7 @@ from bert_jax.modalities.image.modality import Image
 from bert_jax.modalities.image.patches import Patches
 from bert_jax.modalities.media.codebook import Codebook
 from bert_jax.model.directory import InputDescription, ModelDescription
-from bert_jax.serving.page.document import assemble
+from bert_jax.serving.page.document import assemble, assemble_alone
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -367,6 +367,8 @@ def test_no_request_can_leave(browser: Any, url: str) -> None:
 
 
 def test_the_document_is_whole() -> None:
-    document, _ = assemble(locked=False)
-    assert document.count("</script>") == document.count("</style>") == 1 and not re.search(r"""(?:src|href)=["'](?!data:|#)""", document)
-    assert "innerHTML" not in document and "eval(" not in document and "http" not in re.sub(r"http://www\.w3\.org/2000/svg", "", document)
+    for document in (assemble(locked=False, watching=True)[0], assemble_alone("")):
+        assert document.count("</script>") == document.count("</style>") == 1
+        assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", document)
+        assert "innerHTML" not in document and "eval(" not in document and not re.search("@(policy|lead|style|script|data)@", document)
+        assert "http" not in re.sub(r"http://www\.w3\.org/2000/svg|http-equiv", "", document)

@@ -103,7 +103,7 @@ def _texts() -> list[str]:
     chosen = [
         "这家酒店的服务很好，房间也很干净。再也不来了！", "👍🏿 good 👩‍👩‍👧, 很好", "cafe\u0301 Ångström İstanbul ǅ ΌΣΟΣ ẞßŉ",
         "한국어 텍스트입니다 ㄱ", "x\ud800y\udfff", "a\0b\x7f\u200b\u00ad\ufeff\u2028c\x0b\x85\xa0\u3000d",
-        "w" * 150 + " " + "w" * 100 + " w", "[MASK][CLS] [mask] [UNK]x[SEP]", "豈更\U0002f800𠀀", "１２３ＡＢ ﬁ ½ Ⅷ",
+        "w" * 150 + " " + "w" * 100 + " w", "[MASK][CLS] [mask] [UNK]x[SEP] [a-b/c][a-b", "豈更\U0002f800𠀀", "１２３ＡＢ ﬁ ½ Ⅷ",
         "\u302ea\u0301\u0327\u0323 q\u0307\u0323", "\U000e0001\U000f0000\U000fffff\U0010ffff\U00050000x",
         "किताब ภาษาไทย עִבְרִית العَرَبِيَّة", "'’“”…—·~`^$+<=>| 0 10 1,000.5", "", "   ",
     ]  # fmt: skip
@@ -121,6 +121,8 @@ def test_its_tokens_are_those_of_the_tokenizer(page: Any, kind: str) -> None:
     }[kind]  # fmt: skip
     config = VocabularyConfig(size=2000, min_frequency=1, **settings)
     tokenizer = Tokenizer.train([text.encode(errors="replace").decode() for text in texts], config, show_progress=False)
+    tokenizer.backend.add_special_tokens(["[a-b/c]", "[a-b"])  # as imported models may have
+    tokenizer = Tokenizer(tokenizer.backend, "with more tokens")
     found = page.evaluate(
         """async ([values, texts]) => {
             const tokenizer = bert.tokenizer(JSON.parse(values));

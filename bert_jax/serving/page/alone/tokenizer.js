@@ -20,7 +20,7 @@ class Tokenizer {
     this.changed = new Map(Array.from(values.mapped).map((character, index) => [character, Array.from(values.mapped_to[index])]));
     this.whole = new Map(values.added);
     // Of several that begin at the same place, the longest is meant.
-    const escaped = [...this.whole.keys()].sort((a, b) => b.length - a.length).map((token) => token.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&"));
+    const escaped = [...this.whole.keys()].sort((a, b) => b.length - a.length).map((token) => token.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"));
     this.added = new RegExp(escaped.join("|"), "gu");
   }
 
