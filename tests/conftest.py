@@ -1,6 +1,7 @@
 """What holds for every test, and trained models for those that need one."""
 
 import os
+import shutil
 
 from children import PROGRAMS, XLA_FLAGS
 
@@ -62,9 +63,10 @@ def write_model(
     seeds: tuple[int, ...] = (0,),
     scores: tuple[float, ...] = (0.0,),
     kind: str = "wordpiece",
+    reader: Any = None,
 ) -> Path:
-    """A model directory with a scored checkpoint of random parameters for each seed, and a vocabulary of this kind."""
-    tokenizer = Tokenizer.train(_TEXT, VocabularyConfig(kind=kind, size=100, min_frequency=1), show_progress=False)
+    """A model directory with a scored checkpoint of random parameters for each seed, and a vocabulary of this kind or another reader."""
+    tokenizer = reader or Tokenizer.train(_TEXT, VocabularyConfig(kind=kind, size=100, min_frequency=1), show_progress=False)
     model_directory.write(directory, description, tokenizer)
     checkpoints = Checkpoints(directory / "checkpoints", len(seeds), model_directory.identity(description, tokenizer))
     for step, (seed, score) in enumerate(zip(seeds, scores, strict=True), 1):
@@ -84,6 +86,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def nothing_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test's messages show what another has typed."""
     monkeypatch.setattr(errors, "_TYPED", {})
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser; where there is none, the tests that need it are skipped."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("there is no chromium on this machine")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

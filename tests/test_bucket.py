@@ -34,9 +34,11 @@ JOIN = QUICK + (
     "import jax; jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2])); import train; sys.exit(train.main(sys.argv[3:]))"
 )
 HOLD = QUICK + (
-    "from bert_jax.cli.program import run_command; from bert_jax.storage.files import only_writer, resolve_path\n"
+    "from bert_jax.cli.program import run_command; from bert_jax.storage.files import has_writer, only_writer, resolve_path\n"
     "def hold():\n"
-    "    with only_writer(resolve_path('gs://bucket/held')): print('held', flush=True); sys.stdin.read()\n"
+    "    with only_writer(resolve_path('gs://bucket/held')):\n"
+    "        assert has_writer(resolve_path('gs://bucket/held')); print('held', flush=True); sys.stdin.read()\n"
+    "    assert not has_writer(resolve_path('gs://bucket/held'))\n"
     "sys.exit(run_command(hold))"
 )
 WRITE = (

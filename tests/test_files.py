@@ -1,16 +1,18 @@
 """Files that are whole or not there, sealed directories, and one writer at a time."""
 
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from bert_jax.errors import InputError
-from bert_jax.storage.files import SEAL, check_seal, only_writer, seal, seal_faults, write_whole
+from bert_jax.storage.files import SEAL, check_seal, has_writer, only_writer, seal, seal_faults, write_whole
 
 HOLD = """
 import sys, time
@@ -31,10 +33,17 @@ def test_a_second_writer_is_refused_and_a_crash_lets_go(tmp_path: Path) -> None:
                 raise AssertionError
         finally:
             other.send_signal(signal.SIGKILL)
+    assert not has_writer(tmp_path)
     with only_writer(tmp_path):
-        assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} ")
-    with only_writer(tmp_path):
-        pass
+        assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} ") and has_writer(tmp_path)
+    # Who looks at the lock at the same moment stops nobody.
+    with (tmp_path / "lock").open("rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        look_away = threading.Timer(0.01, fcntl.flock, (looking, fcntl.LOCK_UN))
+        look_away.start()
+        with only_writer(tmp_path):
+            pass
+        look_away.join()
 
 
 def test_a_seal_tells_what_changed(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The page of a server, in a real browser: what a person does with the keyboard or a pointer, and what they read."""
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,15 @@ from served import KEY, serving
 
 import bert_jax
 from bert_jax.inference import Bert
-from bert_jax.model.directory import ModelDescription
-from bert_jax.serving.page import assemble
+from bert_jax.modalities.image.modality import Image
+from bert_jax.modalities.image.patches import Patches
+from bert_jax.modalities.media.codebook import Codebook
+from bert_jax.model.directory import InputDescription, ModelDescription
+from bert_jax.serving.page.document import assemble, assemble_alone
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 
+IMAGE = Image()
 TAGS = ("DET", "NOUN", "VERB")
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 SECONDS = 20_000  # milliseconds
@@ -31,7 +32,23 @@ def models(tiny_pretrained: Path, tiny_classifier: Path) -> dict[str, Path]:
     folder = tiny_pretrained.parent
     tagger = write_model(folder / "tagger", ModelDescription("tagging", _ENCODER, 32, labels=TAGS))
     answerer = write_model(folder / "answerer", ModelDescription("answering", _ENCODER, 32))
-    return {"pretrain": tiny_pretrained, "moods": tiny_classifier, "tagger": tagger, "answerer": answerer}
+    digits = _codebook()
+    described = ModelDescription("pretraining", _ENCODER, 32, input=InputDescription.of(IMAGE, digits))
+    seer = write_model(folder / "seer", described, reader=digits)
+    return {"pretrain": tiny_pretrained, "moods": tiny_classifier, "tagger": tagger, "answerer": answerer, "seer": seer}
+
+
+def _codebook() -> Codebook:
+    rng = np.random.default_rng(0)
+    centroids = rng.normal(size=(8, 4)).astype(np.float32)
+    return Codebook(Patches(8, 2, False, 2), centroids, np.full(4, 128, np.float32), np.full(4, 64, np.float32), "dimensions")
+
+
+def _picture(file: Path, seed: int) -> Path:
+    from PIL import Image as pillow
+
+    pillow.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8), np.uint8)).save(file)
+    return file
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +60,6 @@ def bert(tiny_pretrained: Path) -> Bert:
 def url(models: dict[str, Path]) -> Iterator[str]:
     with serving(*(f"{name}={path}" for name, path in models.items())) as (_, port):
         yield f"http://127.0.0.1:{port}"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -196,7 +205,7 @@ def test_an_older_answer_does_not_replace_a_newer_one(open_page: Open) -> None:
 def test_every_section_shows_what_the_model_answers(open_page: Open, models: dict[str, Path], bert: Bert) -> None:
     page = open_page()
     assert page.locator("nav a").all_text_contents() == [
-        "Fill in the blank", "Next sentence", "Classification", "Tags", "Questions", "Similar texts", "Attention"
+        "Fill in the blank", "Masked and completed", "Next sentence", "Classification", "Tags", "Questions", "Similarity", "Attention"
     ]  # fmt: skip
     for name, texts in (
         ("next", ["the cat", "sat on the mat"]), ("classify", ["the cat"]), ("tag", ["👍 the cat"]), ("answer", ["cat", "👍 the cat sat"]),
@@ -225,6 +234,33 @@ def test_every_section_shows_what_the_model_answers(open_page: Open, models: dic
     row = seen.weights[0].mean(0)[2]
     said = f"cat looks at {seen.tokens[row.argmax()]} {100 * row.max():.0f} %"
     assert page.locator("#attention .total").text_content().startswith(said)
+
+
+def test_images_are_completed_and_compared(open_page: Open, models: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("PIL")
+    files = [_picture(tmp_path / f"{seed}.png", seed) for seed in range(3)]
+    seer, page = bert_jax.load(models["seer"]), open_page()
+    page.locator("#complete input").set_input_files(files[0])
+    page.locator("#complete .pictures img").nth(2).wait_for()
+    masked = IMAGE.with_mask(seer.tokenizer, files[0].read_bytes())
+    expected = IMAGE.filled(seer.tokenizer, masked, seer.fill_mask(masked))
+    shown = page.locator("#complete .pictures img").evaluate_all("found => found.map((one) => [one.src, one.alt])")
+    assert shown == [[picture, caption] for picture, caption in zip(expected["pictures"], expected["captions"], strict=True)]
+    assert page.locator("#complete .total").text_content() == expected["note"]
+    page.locator("#similar select").select_option("seer (a pre-trained model)")
+    page.locator("#similar input").set_input_files(files)
+    page.locator("#similar tbody tr").nth(2).wait_for()
+    vectors = seer.embed(files, normalize=True)
+    cosines = [float(cell) for cell in page.locator("#similar tbody td").all_text_contents()]
+    np.testing.assert_allclose(np.reshape(cosines, (3, 3)), vectors @ vectors.T, atol=0.0051)
+    # A path is no image, and neither is a text; neither names a file of this machine.
+    headers = {"Authorization": f"Bearer {KEY}"}
+    for texts, model, status, said in (
+        (str(files[0]), None, 422, "bytes of each file in base64"), ("dGV4dA==", "seer", 422, "image"),
+        ("dGV4dA==", "pretrain", 424, "reads texts"),
+    ):  # fmt: skip
+        answer = page.request.post(f"{page.url}complete", headers=headers, data={"texts": texts, "model": model})
+        assert answer.status == status and said in answer.json()["error"] and str(tmp_path) not in answer.json()["error"]
 
 
 def test_the_plane_holds_the_distances(open_page: Open, bert: Bert) -> None:
@@ -281,6 +317,39 @@ def test_anyone_can_use_it(open_page: Open, scheme: str, locale: str, viewport: 
     assert np.min(sizes) >= 24
 
 
+def test_the_page_is_saved_as_a_file_with_its_models(open_page: Open, browser: Any, bert: Bert, tmp_path: Path) -> None:
+    page = open_page()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save as one file").click()
+    page.get_by_text("works without a server").wait_for()
+    saved.value.save_as(tmp_path / "saved.html")
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    for scheme, locale, viewport in (("dark", "en-US", DESKTOP), ("light", "zh-CN", PHONE)):
+        with browser.new_context(color_scheme=scheme, locale=locale, viewport=viewport, offline=True, reduced_motion="reduce") as context:
+            context.set_default_timeout(SECONDS)
+            own, faults, asked = context.new_page(), [], []
+            own.on("console", lambda message, faults=faults: faults.append(message.text))
+            own.on("pageerror", lambda error, faults=faults: faults.append(str(error)))
+            own.on("request", lambda request, asked=asked: asked.append(request.url))
+            own.goto((tmp_path / "saved.html").as_uri())
+            own.locator("#fill .tokens button").first.wait_for()
+            # What it cannot answer, it does not offer.
+            assert own.locator("main > section").evaluate_all("found => found.map(({ id }) => id)") == [
+                "fill", "next", "classify", "similar", "attention"
+            ]  # fmt: skip
+            for name in ("next", "classify", "similar", "attention"):
+                settled(own, name)
+            own.locator("#fill textarea").fill("the [MASK] sat, 很好")
+            own.locator("#fill [data-text=sat][aria-label*=surprisal], #fill [data-text=sat][aria-label*=意外]").wait_for()
+            guesses = bert.fill_mask("the [MASK] sat, 很好")[0]
+            assert own.locator("#fill .blanks li b").all_text_contents() == [one.token for one in guesses]
+            found = axe.Axe().run(own)
+            assert found.violations_count == 0, found.generate_report()
+            assert own.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert own.locator("#share:visible, .influence").count() == 0
+            assert not faults and len(asked) == 1
+
+
 def test_no_request_can_leave(browser: Any, url: str) -> None:
     with browser.new_context() as context:
         page = context.new_page()
@@ -298,9 +367,11 @@ def test_no_request_can_leave(browser: Any, url: str) -> None:
 
 
 def test_the_document_is_whole() -> None:
-    document, _ = assemble(locked=False)
-    assert document.count("</script>") == document.count("</style>") == 1 and not re.search(r"""(?:src|href)=["'](?!data:|#)""", document)
-    assert "innerHTML" not in document and "eval(" not in document and "http" not in re.sub(r"http://www\.w3\.org/2000/svg", "", document)
+    for document in (assemble(locked=False, watching=True)[0], assemble_alone("")):
+        assert document.count("</script>") == document.count("</style>") == 1
+        assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", document)
+        assert "innerHTML" not in document and "eval(" not in document and not re.search("@(policy|lead|style|script|data)@", document)
+        assert "http" not in re.sub(r"http://www\.w3\.org/2000/svg|http-equiv", "", document)
 
 
 def test_bytes_are_shown_as_the_characters_that_they_spell(browser: Any, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from served import KEY, serving, start
 import bert_jax
 from bert_jax.errors import InputError
 from bert_jax.inference import Bert
-from bert_jax.serving.page import assemble
+from bert_jax.serving.page.document import assemble
 from bert_jax.serving.start import models_of
 
 TEXTS = ["the cat sat", "这家酒店的服务很好", "good", "on the mat", "房间也很干净", "再也不来了"]

@@ -20,10 +20,15 @@ def add_serving_commands(add: Add) -> None:
         _explore,
         "look into the models of a run in the browser: fill blanks, see what tokens look at, compare texts",
         "runs/demo",
-        more="This serves the models of the run to this machine alone, and opens the page if a person typed the command. Ctrl-C stops.",
+        "runs/demo --share demo.html",
+        more="This serves the models of the run to this machine alone, and opens the page if a person typed the command. While the run "
+        "trains, the page shows how it goes. Ctrl-C stops.",
     )
     command.add_argument("workdir", metavar="WORKDIR", type=anywhere, help="the workdir of a run, or the directory of a model")
     command.add_argument("--port", type=int, default=0, help="the port; 0 for any free one (default: %(default)s)")
+    command.add_argument(
+        "--share", type=disk, metavar="FILE.html", help="only write the page, with the models inside, to a new file that needs no server"
+    )
     add_engine(command)
 
     command = add(
@@ -63,12 +68,16 @@ def add_serving_commands(add: Add) -> None:
 def _explore(flags: argparse.Namespace) -> None:
     start = _start()
     _check_port(flags.port)
+    options = start.Options(flags.engine, flags.dtype)
+    if flags.share:
+        start.write_page(flags.workdir, flags.share, options)
+        return
 
     def ready(address: str) -> None:
         if sys.stdout.isatty():  # typed by a person
             webbrowser.open(address)
 
-    start.serve(start.models_of(flags.workdir), "127.0.0.1", flags.port, start.Options(flags.engine, flags.dtype), ready)
+    start.explore(flags.workdir, flags.port, options, ready)
 
 
 def _start() -> Any:

@@ -18,6 +18,7 @@ from bert_jax.modalities.media.items import Half, Item, Masked
 from bert_jax.model.directory import ModelDescription
 from bert_jax.tasks import COMMON_QUESTIONS, find, questions
 from bert_jax.tasks.base import Task
+from bert_jax.tasks.display import Json
 from bert_jax.tasks.question import Answers, Loaded, Question
 
 Single: TypeAlias = str | bytes | Path | tuple[NDArray[Any], int] | Item | Masked | Half
@@ -107,6 +108,14 @@ class Model:
         """The questions that the model can answer, by name."""
         own = (*find(self._model.description.kind, self._tasks).questions, *COMMON_QUESTIONS)
         return {question.name: question for question in own if not self._unsupported_reason(question)}
+
+    @property
+    def portable(self) -> dict[str, Json]:
+        """What a page needs to answer questions without a server, by the question; see `bert_jax.tasks.question.Question.portable`."""
+        if self.tokenizer.units:
+            return {}
+        found = {name: question.portable(self._model) for name, question in self.questions.items()}
+        return {name: values for name, values in found.items() if values is not None}
 
     def width(self, name: str, **options: Any) -> int:
         """Return the size of the vectors that answer a question, or 0 if its answers are not vectors."""

@@ -4,11 +4,12 @@ import hashlib
 import json
 import math
 import numbers
+import re
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
 from bert_jax.errors import as_typed
 from bert_jax.storage.files import DiskCopy, resolve_path, write_whole
@@ -16,6 +17,8 @@ from bert_jax.storage.files import DiskCopy, resolve_path, write_whole
 FILE = "metrics.jsonl"
 TIMINGS = ("real_tokens_per_second", "model_flops_per_second", "mfu", "data_wait")
 """Fields that measure speed; all other fields are identical when a run is repeated."""
+_MOST_BYTES, _MARKED = 1 << 20, 256
+_OFFSET = re.compile("[0-9]{1,18}")
 _PUBLISH_EVERY = 10.0
 """Seconds; a bucket accepts at most one update per second to the same object."""
 
@@ -123,6 +126,55 @@ def read_metrics(directory: str | Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [line for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if (line := _parsed(text)) is not None]
+
+
+class NewLines(NamedTuple):
+    """Lines of a metrics file that a reader has not seen.
+
+    Attributes:
+        lines: the lines, in order.
+        place: where they end, for the next call.
+        anew: whether they begin at the beginning: what was read before is not in the file any more, because the run was resumed.
+        more: whether there may be more already.
+    """
+
+    lines: list[dict[str, Any]]
+    place: str
+    anew: bool
+    more: bool
+
+
+def read_new_metrics(directory: str | Path, place: str = "", most: int = _MOST_BYTES) -> NewLines:
+    """Return the lines of `directory/metrics.jsonl` after a place, none of them if the file does not exist.
+
+    A place is the number of bytes before it and a hash of the last of them, because a resumed run may have replaced the file by one that
+    is as long. A last line that is not complete is left for the next call.
+
+    Args:
+        directory: the directory of a stage.
+        place: `NewLines.place` of the previous call; empty to begin.
+        most: the number of bytes to read at once.
+    """
+    try:
+        file = (resolve_path(directory) / FILE).open("rb")
+    except FileNotFoundError:
+        return NewLines([], "", bool(place), False)
+    with file:
+        given, _, _ = place.partition("-")
+        before = int(given) if _OFFSET.fullmatch(given) else 0
+        offset = before if _place(file, before) == place else 0
+        file.seek(offset)
+        chunk = file.read(most)
+        end = chunk.rfind(b"\n") + 1 or (most if len(chunk) == most else 0)  # what never ends is no line
+        texts = chunk[:end].decode(errors="replace").split("\n")
+        lines = [line for text in texts if (line := _parsed(text)) is not None]
+        return NewLines(lines, _place(file, offset + end), offset < before, end > 0 and len(chunk) == most)
+
+
+def _place(file: BinaryIO, offset: int) -> str:
+    start = max(0, offset - _MARKED)
+    file.seek(start)
+    return f"{offset}-{hashlib.sha256(file.read(offset - start)).hexdigest()[:16]}"
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

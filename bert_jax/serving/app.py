@@ -9,12 +9,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from bert_jax.serving.conventions import inference, openai, questions
+from bert_jax.serving.conventions import inference, media, openai, questions
 from bert_jax.serving.failures import Failure
 from bert_jax.serving.limits import App, ConnectionLimits, Guard
 from bert_jax.serving.metrics import Metrics
-from bert_jax.serving.page import routes as page_routes
+from bert_jax.serving.page.routes import routes as page_routes
 from bert_jax.serving.served import Models, RequestLimits
+from bert_jax.serving.watching import Run
+from bert_jax.serving.watching import routes as run_routes
 
 _LOG = logging.getLogger("bert_jax.serving")
 _KINDS = {413: "Validation", 422: "Validation", 424: "Backend", 429: "Overloaded", 500: "Backend", 504: "Backend"}
@@ -22,8 +24,9 @@ _KINDS = {413: "Validation", 422: "Validation", 424: "Backend", 429: "Overloaded
 
 
 def make_app(
-    models: Models, metrics: Metrics, requests: RequestLimits, connections: ConnectionLimits, version: str, key: str = ""
-) -> App:
+    models: Models, metrics: Metrics, requests: RequestLimits, connections: ConnectionLimits, version: str, key: str = "",
+    run: Run | None = None,
+) -> App:  # fmt: skip
     """Return the application (ASGI).
 
     Args:
@@ -32,11 +35,14 @@ def make_app(
         requests, connections: the limits.
         version: that of the package, for /info.
         key: the API key that clients must send, or an empty string for none.
+        run: the run to show, if any.
     """
     api = FastAPI(title="bert_jax", version=version, description="Trained models over HTTP.", docs_url=None, redoc_url=None)
-    conventions = (openai.routes(models), inference.routes(models, requests, version), questions.routes(models))
-    for router in (*conventions, page_routes(models, locked=bool(key))):
+    conventions = (openai.routes(models), inference.routes(models, requests, version), questions.routes(models), media.routes(models))
+    for router in (*conventions, page_routes(models, locked=bool(key), watching=run is not None)):
         api.include_router(router)
+    if run:
+        api.include_router(run_routes(run))
     _add_state(api, models, metrics)
     _add_failures(api)
     return metrics.counting(Guard(api, connections, key, failed), frozenset(api.openapi()["paths"]))

@@ -9,6 +9,7 @@ from typing import Any
 
 from bert_jax.errors import InputError
 from bert_jax.inference.bert import Bert
+from bert_jax.modalities import find
 from bert_jax.serving.batching import Batcher, Limits, QueueFull
 from bert_jax.serving.failures import Failure, invalid
 from bert_jax.tasks.question import Answers, Question
@@ -82,11 +83,33 @@ class Served:
         try:
             answers = await asyncio.wrap_future(self.queue.submit(name, inputs, second, **options | searched))
         except QueueFull:
-            message = "Too many requests are waiting for this model: try again later."
-            raise Failure(429, message, retry_after=_RETRY_AFTER) from None
+            raise _busy() from None
         except InputError as error:
             raise invalid(error, field) from None
         return answers, tokens
+
+    async def complete(self, content: str) -> dict[str, Any]:
+        """Mask half of an image or a recording; return `pictures` of it with `captions`, and a `note` on how many units are right.
+
+        Args:
+            content: the file in base64.
+
+        Raises:
+            Failure: the model reads text, the file cannot be read, or it is too long.
+        """
+        reader = self.model.tokenizer
+        if not reader.units:
+            raise Failure(424, f"This model reads {reader.nouns.input}s: ask /fill-mask, with [MASK] in each.", "model")
+        (item,) = self._decoded([content])
+        await asyncio.to_thread(self._count, "fill_mask", {"texts": ([item], None)}, False)
+        modality = find(self.model.description.input.modality)
+        query = await asyncio.to_thread(modality.with_mask, reader, item)
+        try:
+            answers = await asyncio.wrap_future(self.queue.submit("fill_mask", [query], None, top_k=1))
+        except QueueFull:
+            raise _busy() from None
+        filled = await asyncio.to_thread(modality.filled, reader, query, answers[0])
+        return {name: filled[name] for name in ("note", "pictures", "captions")}
 
     def _count(self, name: str, groups: Mapping[str, tuple[Sequence[Any], Sequence[Any] | None]], truncate: bool) -> int:
         """Return the number of tokens, without special tokens, of texts and their pairs by field, after checking it."""
@@ -121,6 +144,10 @@ class Served:
             raise Failure(422, f"This model reads {noun}s: send the bytes of each file in base64.", "texts") from None
 
 
+def _busy() -> Failure:
+    return Failure(429, "Too many requests are waiting for this model: try again later.", retry_after=_RETRY_AFTER)
+
+
 class Models:
     """All models of a server.
 
@@ -135,11 +162,13 @@ class Models:
         """Return the model of this name, or the first one that answers the question.
 
         Raises:
-            Failure: there is no such model, or it does not answer the question.
+            Failure: there is no such model, or it does not answer the question, or there are none yet.
         """
         if name is not None and name not in self.by_name:
             raise Failure(404, f"There is no model {name!r}: choose one of {', '.join(self.by_name)}.", "model")
         among = [*self.by_name.values()] if name is None else [self.by_name[name]]
+        if not among:
+            raise Failure(503, "No model has been saved yet: try again later.", retry_after=_RETRY_AFTER)
         for one in among:
             if question in one.questions:
                 return one

@@ -110,6 +110,14 @@ class BucketPath(PosixGPath):
         return False
 
 
+def is_held(lock: BucketPath) -> bool:
+    """Return whether a lock was renewed lately, by this machine's clock."""
+    try:
+        return time.time() - lock.stat().mtime < LOST
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def only_writer(lock: BucketPath, taken: Callable[[str], InputError]) -> Iterator[None]:
     """Hold a lock: an object that its owner renews every few seconds with conditional writes, so that two processes never hold it.

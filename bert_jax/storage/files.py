@@ -10,17 +10,20 @@ import re
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 from bert_jax.errors import InputError, as_typed, remember_typed
 
 SEAL, LOCK = "SHA256SUMS", "lock"
 _NEVER_SEALED = (SEAL, LOCK, "prepare.lock")
 _HASH_CONTENTS_UP_TO = 256 << 20
+_ASKING = 0.05
+"""Seconds after which a lock is tried again: `has_writer`, which holds it for an instant, must not stop a writer."""
 
 
 def resolve_path(text: str | Path) -> Path:
@@ -263,7 +266,7 @@ def only_writer(directory: Path) -> Iterator[None]:
     path = directory / LOCK
     with path.open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except BlockingIOError as error:
             file.seek(0)
             raise taken(file.read().strip() or "a process that has just started") from error
@@ -271,6 +274,31 @@ def only_writer(directory: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def _lock(file: TextIO) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(_ASKING)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def has_writer(directory: Path) -> bool:
+    """Return whether a process is writing a directory; see `only_writer`."""
+    lock = directory / LOCK
+    if _in_bucket(directory):
+        from bert_jax.storage import bucket as bucket_module
+
+        return bucket_module.is_held(cast("bucket_module.BucketPath", lock))
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # nobody has written it yet
+        pass
+    return False
 
 
 def seal(directory: Path) -> None:

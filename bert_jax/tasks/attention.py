@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish
+from bert_jax.tasks.display import Json
 from bert_jax.tasks.question import Loaded, Question
 
 if TYPE_CHECKING:
@@ -77,6 +78,10 @@ class Attention(Question):
             return lambda: _answers(queries, finish()[:, layers], encoder.heads, model.tokenizer)
 
         return start
+
+    def portable(self, model: Loaded) -> Json:
+        """Return the function."""
+        return {"as": "attention"}
 
     def record(self, answer: AttentionWeights) -> dict[str, Any]:
         """Return a record with `tokens` and `weights`."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish
+from bert_jax.tasks.display import Json
 from bert_jax.tasks.question import Ask, Loaded, Question
 
 if TYPE_CHECKING:
@@ -84,6 +85,22 @@ class Embed(Question):
         pooling = options.get("pooling") or settings.pooling
         empty = np.zeros((0, model.description.encoder.width * len(pooling.split("+"))), np.float32)
         return finished(np.concatenate([empty, *chunks]), settings, vector_size(model.description, pooling), options.get("normalize"))
+
+    def portable(self, model: Loaded) -> Json:
+        """Return the function, and how the model's description says that texts are embedded."""
+        from bert_jax.model.pooling import pooling_modes
+
+        settings, longest = model.description.embedding, self.max_tokens(model)
+        prompt = chosen_prompt(settings, None, None)
+        return {
+            "as": "vector",
+            "modes": [*pooling_modes(settings.pooling)],
+            "prompt": prompt,
+            "skipped": uncounted_tokens(settings, prompt, model.tokenizer, longest),
+            "longest": longest,
+            "size": self.width(model),
+            "normalize": settings.normalize,
+        }
 
     def record(self, answer: np.ndarray) -> dict[str, Any]:
         """Return a record with `embedding`."""

@@ -180,6 +180,10 @@ class ClassifyMany(Question):
 
         return start
 
+    def portable(self, model: Loaded) -> Json:
+        """Return the function, and the probability from which a label counts."""
+        return {"as": "label_sets", "threshold": float(model.result.get("threshold", _THRESHOLD))}
+
     def record(self, answer: LabelSet) -> dict[str, Any]:
         """Return a record with `labels` and `probabilities`."""
         return {"labels": list(answer.labels), "probabilities": {label: round(p, 6) for label, p in answer.probabilities.items()}}

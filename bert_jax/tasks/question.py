@@ -161,6 +161,14 @@ class Question(ABC):
     def show(self, records: Sequence[dict[str, Any]]) -> list[str]:
         """Return human-readable lines for records, which contain `text` and, for pairs, `text_pair`."""
 
+    def portable(self, model: Loaded) -> Json | None:
+        """Return what a page needs to answer the question without a server, beside the model's parameters; None if no page can.
+
+        `as` names the function of `serving/page/alone/answers.js` that answers it; the rest is what this function needs.
+        """
+        del model
+        return None
+
     def width(self, model: Loaded, **options: Any) -> int:
         """Return the size of the answer vectors; 0 if the answers are not vectors."""
         del model, options

@@ -64,6 +64,10 @@ class Regress(Question):
 
         return start
 
+    def portable(self, model: Loaded) -> Json:
+        """Return the function."""
+        return {"as": "number"}
+
     def record(self, answer: float) -> dict[str, Any]:
         """Return a record with `value`."""
         return {"value": float(f"{answer:.6g}")}

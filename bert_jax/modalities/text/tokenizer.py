@@ -143,6 +143,11 @@ class Tokenizer(StringQueries):
         self._starts[[i for token, i in vocabulary.items() if token.startswith("##") and token != "##"]] = False
         self.fingerprint = hashlib.sha256(json.dumps(self._state(), sort_keys=True).encode()).hexdigest()
 
+    @property
+    def backend(self) -> tokenizers.Tokenizer:
+        """The object of Hugging Face's library that this one wraps."""
+        return self._backend
+
     @cached_property
     def token_characters(self) -> Ids:
         """int32 [V], how many characters other than whitespace each token stands for, as the vocabulary spells them.

@@ -145,7 +145,7 @@ def _add_descriptions(router: APIRouter, models: Models, limits: RequestLimits, 
     @router.get("/info")
     async def info() -> dict[str, Any]:
         """Describe the first model and the limits."""
-        model = next(iter(models.by_name.values()))
+        model = models.find(None, "embed")  # which all models answer
         kind: dict[str, Any] = {"embedding": {"pooling": model.model.description.embedding.pooling}}
         if labels := model.model.labels:
             names = {str(index): label for index, label in enumerate(labels)}

@@ -1,4 +1,4 @@
-// What all sections use: nodes, requests, places in texts, bars.
+// What all sections use: nodes, places in texts, bars.
 function make(tag, settings = {}, ...children) {
   const svg = ["svg", "g", "line", "rect", "circle", "text", "path"].includes(tag);
   const node = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
@@ -15,25 +15,6 @@ function make(tag, settings = {}, ...children) {
 }
 
 class Refused extends Error {}
-
-let key = "";
-
-async function ask(route, body, signal) {
-  const headers = key ? { Authorization: `Bearer ${key}` } : {};
-  if (body) headers["Content-Type"] = "application/json";
-  let response;
-  try {
-    response = await fetch(route, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal });
-  } catch (error) {
-    if (signal?.aborted) throw error;
-    throw new Refused(word("unreachable"));
-  }
-  const answer = await response.json();
-  signal?.throwIfAborted();
-  if (response.status === 401) askForKey(word("wrongKey"));
-  if (!response.ok) throw new Refused(answer.error?.message ?? answer.error ?? String(response.status));
-  return answer;
-}
 
 // Returns a function that does the work once its input has been still, and drops what a later call has overtaken.
 function live(section, work) {
@@ -114,11 +95,11 @@ function moved(place, before, after) {
 
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
-// Bars of [name, share, class], greatest first.
+// Bars of [name, share, class, what to say of the share if it is no percentage], greatest first.
 function bars(rows) {
-  return make("ol", { class: "bars" }, ...rows.map(([name, share, kind]) =>
+  return make("ol", { class: "bars" }, ...rows.map(([name, share, kind, value]) =>
     make("li", { class: kind }, make("b", {}, name), make("span", { class: "bar", "aria-hidden": "true" }, make("i", { "--share": `${100 * share}%` })),
-      make("span", { class: "share" }, percent(share)))));
+      make("span", { class: "share" }, value || percent(share)))));
 }
 
 // One stop for the Tab key; arrow keys move among the buttons.

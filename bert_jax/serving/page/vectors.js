@@ -29,27 +29,43 @@ function plane(vectors) {
 }
 
 function similarSection(models) {
-  const own = section("similar", models, () => update(0));
+  const own = section("similar", models, () => begin());
   const [box, input] = textarea("lines", 6, () => update());
-  const shown = make("div", { class: "pair" });
-  own.node.append(box, shown, make("p", { class: "note", role: "status" }));
+  const shown = make("div", { class: "pair" }), holder = make("div", {}, box);
+  let files = [], reads = "text";
+  own.node.append(holder, shown, make("p", { class: "note", role: "status" }));
   const update = live(own.node, async (signal) => {
-    const model = own.model(), all = input.value.split("\n").map((line) => line.trim()).filter(Boolean), texts = all.slice(0, MOST_TEXTS);
-    const readable = texts.length > 1 ? await tokensOf(model, texts, signal) : [];
-    const kept = texts.filter((_, index) => readable[index]?.length > 2);
+    const model = own.model(), kept = reads === "text" ? await lines(model, signal) : files;
     if (kept.length < 2) {
       shown.replaceChildren();
-      note(own.node, word("needTwo"));
+      note(own.node, reads === "text" || kept.length ? word(reads === "text" ? "needTwo" : "needTwoFiles") : "");
       return;
     }
-    if (all.length > MOST_TEXTS) note(own.node, word("atMost", MOST_TEXTS));
-    const { data } = await ask("v1/embeddings", { model: model.name, input: kept, encoding_format: "float" }, signal);
+    const { data } = await ask("v1/embeddings", { model: model.name, input: kept.map(({ content }) => content), encoding_format: "float" }, signal);
     const vectors = data.map(({ embedding }) => embedding).map((vector) => {
       const size = Math.sqrt(dot(vector, vector)) || 1;
       return vector.map((value) => value / size);
     });
-    shown.replaceChildren(matrix(kept, vectors), map(kept, vectors));
+    const names = kept.map(({ name }) => name);
+    shown.replaceChildren(matrix(names, vectors), map(names, vectors));
   });
+
+  async function lines(model, signal) {
+    const all = input.value.split("\n").map((line) => line.trim()).filter(Boolean), texts = all.slice(0, MOST_TEXTS);
+    const readable = texts.length > 1 ? await tokensOf(model, texts, signal) : [];
+    if (all.length > MOST_TEXTS) note(own.node, word("atMost", MOST_TEXTS));
+    return texts.filter((_, index) => readable[index]?.length > 2).map((text) => ({ name: text, content: text }));
+  }
+
+  async function begin() {
+    const model = own.model();
+    if (model.reads !== reads) {
+      [reads, files] = [model.reads, []];
+      holder.replaceChildren(reads === "text" ? box : fileField(reads, (found) => { files = found; update(0); }, MOST_TEXTS));
+    }
+    if (reads === "text") input.value ||= (await examplesFor(model)).lines;
+    update(0);
+  }
 
   function matrix(texts, vectors) {
     const cosines = vectors.map((vector) => vectors.map((other) => dot(vector, other)));
@@ -75,5 +91,5 @@ function similarSection(models) {
       make("figcaption", {}, caption));
   }
 
-  return { node: own.node, begin: async () => { input.value ||= (await examplesFor(own.model())).lines; update(0); } };
+  return { node: own.node, begin };
 }

@@ -57,7 +57,7 @@ function verdictSection(name, models, inputs, show, question = name) {
   function build(model) {
     if (model.reads !== "text") {
       controls = [];
-      holder.replaceChildren(fileField(model.reads, (content) => { file = content; update(0); }));
+      holder.replaceChildren(fileField(model.reads, ([{ content }]) => { file = content; update(0); }));
       return;
     }
     file = null;
@@ -79,26 +79,6 @@ function verdictSection(name, models, inputs, show, question = name) {
   }
 
   return { node: own.node, begin: () => begin(false) };
-}
-
-// A field for an image or a recording, chosen or dropped; passes its bytes on in base64.
-function fileField(kind, changed) {
-  const preview = make("div", { class: "preview" });
-  const input = make("input", { type: "file", accept: `${kind}/*`, onchange: () => read(input.files[0]) });
-  const box = make("div", { class: "drop" }, field(kind in WORDS.en ? kind : "file", input), preview);
-  box.addEventListener("dragover", (event) => event.preventDefault());
-  box.addEventListener("drop", (event) => { event.preventDefault(); read(event.dataTransfer.files[0]); });
-  async function read(file) {
-    if (!file) return;
-    const view = kind === "image" ? make("img", { alt: file.name }) : make("audio", { controls: true, "aria-label": file.name });
-    view.src = URL.createObjectURL(file);
-    preview.replaceChildren(view);
-    let binary = "";
-    const bytes = new Uint8Array(await file.arrayBuffer());
-    for (let at = 0; at < bytes.length; at += 32768) binary += String.fromCharCode(...bytes.subarray(at, at + 32768));
-    changed(btoa(binary));
-  }
-  return box;
 }
 
 const nextSection = (models) => verdictSection("next", models,

@@ -98,6 +98,10 @@ class Classify(Question):
 
         return start
 
+    def portable(self, model: Loaded) -> Json:
+        """Return the function."""
+        return {"as": "classes"}
+
     def record(self, answer: Classification) -> dict[str, Any]:
         """Return a record with `label` and `probabilities`."""
         return {"label": answer.label, "probabilities": {label: round(p, 6) for label, p in answer.probabilities.items()}}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish, one_ahead
 from bert_jax.runtime.terminal import padded, percent, width
+from bert_jax.tasks.display import Json
 from bert_jax.tasks.places import with_places
 from bert_jax.tasks.question import ONE_SEGMENT_TYPE, Answers, Ask, Loaded, Question
 
@@ -75,6 +76,10 @@ class FillMask(Question):
             return lambda: _predictions(tokenizer, queries, *finish())
 
         return start
+
+    def portable(self, model: Loaded) -> Json:
+        """Return the function."""
+        return {"as": "fill_mask"}
 
     def record(self, answer: list[list[Prediction]]) -> dict[str, Any]:
         """Return a record with `masks`: for each mask, the tokens, their ids and probabilities."""
@@ -159,6 +164,10 @@ class Score(Question):
 
         return start
 
+    def portable(self, model: Loaded) -> Json:
+        """Return the function."""
+        return {"as": "score"}
+
     def record(self, answer: float | list[ScoredToken]) -> dict[str, Any]:
         """Return a record with `score`, and `tokens` if they were asked for."""
         if isinstance(answer, float):
@@ -213,6 +222,10 @@ class NextSentence(Question):
             return lambda: finish().tolist()
 
         return start
+
+    def portable(self, model: Loaded) -> Json:
+        """Return the function."""
+        return {"as": "next_sentence"}
 
     def record(self, answer: float) -> dict[str, Any]:
         """Return a record with `probability`."""
