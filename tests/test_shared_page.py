@@ -159,3 +159,10 @@ def test_a_vocabulary_that_a_page_cannot_match_is_refused() -> None:
     tokenizer.backend.add_tokens([AddedToken("cat", single_word=True)])
     with pytest.raises(InputError, match="'cat', which is matched in a way"):
         portable(tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["words", "bytes"])
+def test_vocabularies_that_a_page_cannot_read_are_refused(kind: Any) -> None:
+    tokenizer = Tokenizer.train(["a word"] * 3, VocabularyConfig(kind=kind, size=300, min_frequency=1), show_progress=False)
+    with pytest.raises(InputError, match=f"cannot read a vocabulary of {kind}"):
+        portable(tokenizer)
