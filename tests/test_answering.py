@@ -247,7 +247,7 @@ def test_pairs_are_required(tmp_path: Path) -> None:
     config = configured(tmp_path)
     assert config.finetune is not None
     data = LabelledConfig(str(tmp_path / "train.json"), text="question")
-    with pytest.raises(InputError, match=r"finetune\.data\.text_pair, such as passage"):
+    with pytest.raises(InputError, match=r"finetune\.data\.text_pair to their column, such as passage"):
         run(replace(config, finetune=replace(config.finetune, data=data)), tmp_path / "run")
 
 

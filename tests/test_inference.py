@@ -260,7 +260,7 @@ def test_chunks_keep_the_order_and_number_the_texts_through(bert, monkeypatch):
     with pytest.raises(TextError, match="Text 12 ") as error:
         bert.embed([*texts, " "])
     assert error.value.index == 12
-    with pytest.raises(InputError, match="more on the other"):
+    with pytest.raises(InputError, match="two lists of the same length"):
         bert.next_sentence(texts, texts[:-1])
 
 

@@ -31,6 +31,7 @@ from bert_jax.modalities.text.modality import Text
 from bert_jax.modalities.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bert_jax.modalities.text.words import encode_words
 from bert_jax.model.directory import ModelDescription
+from bert_jax.model.dropout import row_keys
 from bert_jax.tasks.tagging.words import Words, split_words, tokenize_words
 
 KINDS = ("wordpiece", "characters", "words", "bytes")
@@ -327,6 +328,6 @@ def test_bits_per_character_are_those_of_a_hand_computation():
     assert mean.total == pytest.approx(bits, rel=1e-5) and mean.count == covered > 0
     # Nothing else is different, in training nothing at all.
     assert jax.tree.map(float, found) == jax.tree.map(float, jax.device_get(jax.jit(plain.metrics)(params, batch, None)))
-    keys = jax.random.split(jax.random.key(0), len(batch["tokens"]))
+    keys = row_keys(jax.random.key(0), len(batch["tokens"]))
     programs = [jax.jit(one.metrics).lower(params, batch, keys).as_text() for one in (plain, task)]
     assert programs[0] == programs[1]

@@ -21,6 +21,7 @@ from bert_jax.training.checkpoints.loading import chosen, restore_parameters
 from bert_jax.training.loop import Job, train
 from bert_jax.training.losses import Mean
 from bert_jax.training.objective import Metrics, row_metrics
+from bert_jax.training.optimizer import unless_skipped
 
 WIDTH = 1 << 16  # the parameters fill 256 kB of a disk
 
@@ -88,7 +89,7 @@ def toy(directory: Path, steps: int = 10, loop: LoopConfig = LOOP, before: Befor
         wrapped.step = first
         return wrapped
 
-    job = tiny.job(directory, steps, optimizer=optax.adam(1e-2), loop=loop, wrap=wrap)
+    job = tiny.job(directory, steps, optimizer=unless_skipped(optax.adam(1e-2)), loop=loop, wrap=wrap)
     return dataclasses.replace(job, objective=ToyTask(), init=toy_parameters, **changes)
 
 

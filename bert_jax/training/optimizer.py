@@ -65,8 +65,8 @@ def _clip_by_global_norm(limit: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(optax.init_empty_state, update)
 
 
-def _unless_skipped(scale: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Return the transformation, whose small state is unchanged where `valid` is false."""
+def unless_skipped(scale: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Return a transformation whose update takes `valid`: where it is false, the state, which should be small, is unchanged."""
 
     def update(updates: Any, state: Any, params: Any = None, *, valid: Any = True, **_: Any) -> tuple[Any, Any]:
         scaled, after = scale.update(updates, state, params)
@@ -131,7 +131,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         _scale_by_adam(config.beta1, config.beta2, config.epsilon),
         optax.add_decayed_weights(config.weight_decay, decay_mask),
         *((_scale_by_trust_ratio(),) if config.name == "lamb" else ()),
-        _unless_skipped(optax.scale_by_learning_rate(learning_rate_schedule(config, steps))),
+        unless_skipped(optax.scale_by_learning_rate(learning_rate_schedule(config, steps))),
     )
     if config.clip_norm:
         update = optax.chain(_clip_by_global_norm(config.clip_norm), update)

@@ -17,7 +17,7 @@ import tiny
 
 from bert_jax.config import MeshConfig, OptimizerConfig
 from bert_jax.errors import InputError
-from bert_jax.model.dropout import dropout, row_keys, with_generator
+from bert_jax.model.dropout import dropout, row_keys
 from bert_jax.training.compiled import collectives
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.sharding import make_mesh, place_batch, tree_shardings
@@ -87,20 +87,6 @@ def dropout_on(mesh: Mesh) -> list[float]:
     return np.asarray(jax.jit(lambda x: dropout(x, 0.3, row_keys(jax.random.key(0), 8)), out_shardings=sharding)(x)).ravel().tolist()
 
 
-def dropout_from_own_bits(mesh: Mesh) -> dict[str, Any]:
-    """Rows of zeros and ones as the devices' own generators draw them, and the shapes that a device draws."""
-
-    def drop(x: jax.Array) -> jax.Array:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return dropout(x, 0.3, with_generator(row_keys(jax.random.key(0), 8), "rbg"))
-
-    sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None, None))
-    program = jax.jit(drop, in_shardings=sharding).lower(jax.ShapeDtypeStruct((8, 60, 10), jnp.float32)).compile()
-    kept = np.asarray(program(jax.device_put(jnp.ones((8, 60, 10)), sharding))) != 0
-    different = len({row.tobytes() for row in kept})
-    return {"dropped": 1 - kept.mean(), "different rows": different, "whole": "u16[8,60,10]" in program.as_text()}
-
-
 def message(mesh: MeshConfig, batch_size: int) -> str:
     try:
         four(mesh, batch_size)
@@ -123,7 +109,6 @@ def main() -> None:
             {
                 "runs": found,
                 "dropout": {name: dropout_on(mesh) for name, mesh in {"one": tiny.one_device_mesh(), **built}.items()},
-                "own bits": {name: dropout_from_own_bits(mesh) for name, mesh in built.items()},
                 "sent": {rounds: sent_by_a_device(built["4,1,1"], rounds) for rounds in (1, 4)},
                 "odd vocabulary": list(odd["embeddings"]["tokens"].shard_shape((99, 32))),
                 "left over": dict(four(MeshConfig(tensor=2), 8).shape),

@@ -241,24 +241,21 @@ class Tokenizer(StringQueries):
             "do_lower_case": normalizer.lowercase,
             "strip_accents": normalizer.strip_accents,
             "tokenize_chinese_chars": normalizer.handle_chinese_chars,
-        } | ({"model_max_length": longest} if longest else {})
-        if self.segmenter:
-            settings[SEGMENTER] = requirement(self.segmenter)
+        }
+        segmenter = {SEGMENTER: requirement(self.segmenter)} if self.segmenter else {}
+        settings |= ({"model_max_length": longest} if longest else {}) | segmenter
         settings |= {f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS}
         (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     @property
     def _as_bert(self) -> bool:
-        model = self._backend.model
-        return self.kind == "wordpiece" and self._backend.normalizer.clean_text and model.max_input_chars_per_word == PUBLISHED_WORD_LENGTH
+        return self.kind == "wordpiece" and self._backend.normalizer.clean_text and self.max_word_length == PUBLISHED_WORD_LENGTH
 
     def token_lines(self) -> bytes:
         """Return the content of a `vocab.txt`."""
         # An id without a token (from a repeated line in the original vocabulary) still needs a line.
-        lines = [f"[unused-{i}]" for i in range(self.vocab_size)]
-        for token, i in self._vocabulary.items():
-            lines[i] = token
-        return ("\n".join(lines) + "\n").encode()
+        names = {i: token for token, i in self._vocabulary.items()}
+        return "".join(f"{names.get(i, f'[unused-{i}]')}\n" for i in range(self.vocab_size)).encode()
 
     def encode(self, text: str) -> Encoding:
         """Encode one text; special tokens in the text are recognized, but none are added."""
@@ -320,8 +317,7 @@ class Tokenizer(StringQueries):
         if any(token.single_word for token in added):
             apart.clear()
         inside = "".join(token.content for token in added)
-        spaces = set(" \t\n\r\u3000").difference(inside)
-        return BulkEncoder(self._codes, apart.difference(inside), spaces, self.unk_id, self._count_unknown)
+        return BulkEncoder(self._codes, apart - {*inside}, {*" \t\n\r\u3000"} - {*inside}, self.unk_id, self._count_unknown)
 
     def _codes(self, texts: list[str]) -> list[Ids]:
         ids, word_starts, lengths = self._flatten(self._encode(texts, offsets=self._unmarked))
@@ -382,8 +378,7 @@ class Tokenizer(StringQueries):
         words = np.fromiter(chain.from_iterable(raw.word_ids for raw in raws), np.int32, count)
         starts = np.ones(count, np.bool_)
         starts[1:] = words[1:] != words[:-1]
-        firsts = np.cumsum(lengths) - lengths
-        starts[firsts[lengths > 0]] = True
+        starts[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
         return ids, starts, lengths
 
     def _state(self) -> dict[str, Any]:
