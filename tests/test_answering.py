@@ -70,7 +70,8 @@ def configured(folder: Path, **options: Any) -> RunConfig:
     data = LabelledConfig(str(folder / "train.json"), str(folder / "dev.json"), str(folder / "test.json"), "question", "passage")
     return RunConfig(
         encoder=EncoderConfig(
-            layers=1, width=32, heads=2, feed_forward=64, max_positions=MAX_POSITIONS, dropout=0.0, initializer_range=0.1
+            layers=1, width=32, heads=2, feed_forward=64, max_positions=MAX_POSITIONS, dropout=0.0, attention_dropout=0.0,
+            initializer_range=0.1,
         ),
         vocabulary=VocabularyConfig(size=200),
         corpus=CorpusConfig(source=str(folder / "text")),
