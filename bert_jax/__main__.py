@@ -1,11 +1,17 @@
-"""Entry point of `python -m bert_jax COMMAND`."""
+"""Entry point of `python -m bert_jax COMMAND` and, in an installed package, of `bert_jax COMMAND`."""
 
 import sys
 
 from bert_jax.cli import collect_rarely, main
 from bert_jax.errors import print_unraisable
 
-if __name__ == "__main__":
+
+def run() -> int:
+    """Run a command of the shell; return its exit status."""
     sys.unraisablehook = print_unraisable
     collect_rarely()
-    sys.exit(main())
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(run())

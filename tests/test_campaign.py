@@ -157,6 +157,7 @@ def test_the_rate_is_that_of_the_usual_interval(own: Any) -> None:
     assert own.trainings.windows(lines) == {"seconds_per_step": 0.2, "tokens_per_second": 500.0, "peak_flops": 4e9}
 
 
+@long
 def test_a_training_goes_on_after_its_time_was_up_and_after_its_command_was_killed(
     own: Any, tmp_path: Path, places: dict[str, Path]
 ) -> None:
