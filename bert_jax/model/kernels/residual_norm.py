@@ -26,7 +26,7 @@ def residual_norm(
 ) -> jax.Array:  # fmt: skip
     """Layer norm of `residual + dropout(product + bias)`, computed in float32: [B, L, D] -> [B, L, D].
 
-    Dropout is that of `bert_jax.model.dropout`, computed again in the backward pass. Only the input of the norm is kept between the two.
+    Dropout is that of `bert_jax.model.dropout`, recomputed in the backward pass. Only the input of the norm is kept between the two.
     Under a mesh each device computes its own rows.
 
     Args:
