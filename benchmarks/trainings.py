@@ -1,7 +1,7 @@
 """Runs the trainings of a campaign as `train.py` in processes of their own, and times their steps.
 
 Each training has a folder, named by a digest of its whole configuration, in which it resumes like any other run. So a training that
-several cells need is made once, and a cell whose definition changes is trained anew.
+several cells need is made once, and a cell whose definition changes is trained again.
 """
 
 import ctypes
