@@ -20,11 +20,13 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,6 +62,9 @@ SHORTENED = {
 
 _BLOCK = re.compile(r"(?P<before>[^\n]*)\n(?:[ ]*\n)?(?P<indent> *)```(?P<language>[^\n]*)\n(?P<code>.*?)\n *```", re.DOTALL)
 _MARK = re.compile(r"<!-- not run: (?P<reason>[^>]*?) -->")
+
+Example = tuple[str, str]
+"""The name of a command and an example in its --help."""
 
 
 @dataclass(frozen=True)
@@ -208,8 +213,11 @@ def make_readers_media() -> None:
     (ROOT / "clips.csv").write_text(f"path,speaker\n{clips}", encoding="utf-8")
 
 
-def run_shell(code: str) -> int:
-    """The exit status of a block run in bash, with a `python` that appends the overrides that shorten training."""
+def run_shell(code: str, output: TextIO | None = None) -> int:
+    """The exit status of a block run in bash, with a `python` that appends the overrides that shorten training.
+
+    What it prints goes to `output`, or to the terminal.
+    """
     cases = "\n".join(
         f'*" --config=configs/{name}.py "*) set -- "$@" {" ".join(f"--config.{value}" for value in values.split())} ;;'
         for name, values in SHORTENED.items()
@@ -224,7 +232,8 @@ def run_shell(code: str) -> int:
         command python "$@"
     }}"""
     bash = ["bash", "-euo", "pipefail", "-c", f"{shorten}\n{code}"]
-    return subprocess.run(bash, cwd=ROOT, check=False, stdin=subprocess.DEVNULL).returncode
+    errors = subprocess.STDOUT if output else None
+    return subprocess.run(bash, cwd=ROOT, check=False, stdin=subprocess.DEVNULL, stdout=output, stderr=errors).returncode
 
 
 def run_server(code: str) -> int:
@@ -239,7 +248,7 @@ def run_server(code: str) -> int:
         return server.wait()
 
 
-def help_examples() -> Iterator[tuple[str, str]]:
+def help_examples() -> Iterator[Example]:
     """The name of each command and the examples in its --help."""
     from bert_jax.cli.program import _parser
 
@@ -289,21 +298,46 @@ def main() -> int:
 
 
 def run_help_examples() -> int:
-    """Run the --help examples in order; return how many ran.
+    """Run the --help examples; return how many ran.
+
+    What the others use is made first, and servers come last, one after another; the others run side by side.
 
     Raises:
         SystemExit: an example failed.
     """
-    ran = 0
+    first: list[Example] = []
+    side_by_side: list[Example] = []
+    servers: list[Example] = []
     for name, line in help_examples():
         if reason := next((reason for part, reason in _EXAMPLES_NOT_RUN.items() if part in line), ""):
             print(f"-- {name} --help: not run, {reason}: {line}", flush=True)
-            continue
-        print(f"\n-- {name} --help: {line}", flush=True)
-        ran += 1
-        if status := (run_server if name in ("serve", "explore") else run_shell)(line):
-            sys.exit(f"FAILED: the example in {name} --help exited with status {status}: {line}")
-    return ran
+        else:
+            group = first if name in ("train", "train-vocab") else servers if name in ("serve", "explore") else side_by_side
+            group.append((name, line))
+    for example in first:
+        report(example, run_shell(example[1]))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for example, ended in zip(side_by_side, pool.map(run_captured, side_by_side), strict=True):
+            report(example, *ended)
+    for example in servers:
+        report(example, run_server(example[1]))
+    return len(first) + len(side_by_side) + len(servers)
+
+
+def run_captured(example: Example) -> tuple[int, str]:
+    """The exit status and the output of an example."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+        status = run_shell(example[1], output)
+        output.seek(0)
+        return status, output.read()
+
+
+def report(example: Example, status: int, output: str = "") -> None:
+    """Print an example and its output, and end if it failed."""
+    name, line = example
+    print(f"\n-- {name} --help: {line}\n{output}", flush=True)
+    if status:
+        sys.exit(f"FAILED: the example in {name} --help exited with status {status}: {line}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ WORKERS = Path(__file__).with_name("workers")
 LIMIT = 600  # seconds
 # Most of a test is compilation, and tiny models need no fast programs: half of the time goes into MLIR without the last.
 XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-PROGRAMS = tempfile.TemporaryDirectory(prefix="bert_jax-programs-")
+# What any process of a run compiles is compiled once: the directory is made by the first one and named to its children.
+_MADE = None if "TEST_PROGRAMS" in os.environ else tempfile.TemporaryDirectory(prefix="bert_jax-programs-")
+PROGRAMS = os.environ.setdefault("TEST_PROGRAMS", _MADE.name if _MADE else "")
 
 
 def environment(devices: int) -> dict[str, str]:
@@ -27,7 +29,7 @@ def environment(devices: int) -> dict[str, str]:
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {XLA_FLAGS}",
         "JAX_PLATFORMS": "cpu",
         "JAX_NUMPY_DTYPE_PROMOTION": "strict",
-        "JAX_COMPILATION_CACHE_DIR": PROGRAMS.name,
+        "JAX_COMPILATION_CACHE_DIR": PROGRAMS,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }

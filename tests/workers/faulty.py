@@ -58,7 +58,6 @@ FAULTS = {fault.__name__: fault for fault in (small_files, full, read_only, brok
 
 
 def main(run: dict[str, Any]) -> int:
-    import children
     import toy
 
     from bert_jax.cli.program import run_command
@@ -83,7 +82,6 @@ def main(run: dict[str, Any]) -> int:
         for job in jobs:
             job.batches.close()
         os.seteuid(os.getuid())
-        children.PROGRAMS.cleanup()
 
 
 if __name__ == "__main__":
