@@ -13,6 +13,7 @@ from bert_jax.errors import InputError
 from bert_jax.model.embeddings import Embeddings
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.initializers import neighbour_offsets, normal_initializer, sinusoidal_initializer
+from bert_jax.model.products import linear_product
 
 CONFIG = EncoderConfig.preset("tiny", initializer_range=0.05)
 
@@ -73,3 +74,26 @@ def test_neighbours_need_waves_and_waves_need_room() -> None:
     narrow = EncoderConfig(layers=1, width=16, heads=4, position_initializer="sinusoidal", attention_initializer="neighbours")
     vectors = jnp.ones((1, 2, 16))
     assert Encoder(narrow, ComputeConfig()).init(jax.random.key(0), vectors, jnp.ones((1, 2), jnp.int32))
+
+
+def test_gradients_of_linear_layers_are_those_of_jax() -> None:
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, kernel, weights = (jax.random.normal(key, shape) for key, shape in zip(keys, ((2, 5, 8), (8, 3), (2, 5, 3)), strict=True))
+
+    def gradients(product: Any) -> Any:
+        return jax.grad(lambda x, kernel: (product(x, kernel) ** 2 * weights).sum(), (0, 1))(x, kernel)
+
+    np.testing.assert_array_equal(linear_product(x, kernel), jnp.dot(x, kernel))
+    for ours, derived in zip(gradients(linear_product), gradients(jnp.dot), strict=True):
+        np.testing.assert_allclose(ours, derived, rtol=1e-5, atol=1e-6)
+
+
+def test_no_layer_transposes_the_gradient_of_its_output() -> None:
+    config = EncoderConfig.preset("tiny")
+    encoder, vectors, ids = Encoder(config, ComputeConfig()), jnp.ones((2, 16, config.width)), jnp.ones((2, 16), jnp.int32)
+    params = jax.eval_shape(encoder.init, jax.random.key(0), vectors, ids)
+    step = jax.jit(jax.grad(lambda params: encoder.apply(params, vectors, ids)[0].sum()))
+    written = step.lower(params).as_text()
+    wide, narrow = config.feed_forward, config.width
+    assert f"tensor<{narrow}x{wide}xf32>" in written
+    assert f"tensor<{wide}x{narrow}xf32>) -> tensor<{narrow}x{wide}xf32>" not in written

@@ -16,6 +16,7 @@ from bert_jax.model.attention import Attend, attend_within
 from bert_jax.model.dropout import dropout, split_rows
 from bert_jax.model.initializers import attend_to_neighbours, normal_initializer
 from bert_jax.model.per_device import by_rows
+from bert_jax.model.products import linear_product
 
 _REMAT_POLICIES: dict[str, Callable[..., Any] | None] = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -106,18 +107,18 @@ class EncoderLayer(nn.Module):
         )
         mixed = attend(query, key, value, config.attention_dropout, attention_keys).reshape(hidden.shape)
         kernel, bias = linear(width, width, "attention_output")
-        hidden = norm("attention_norm")(jnp.dot(mixed, kernel), bias, hidden, residual_keys[0])
+        hidden = norm("attention_norm")(linear_product(mixed, kernel), bias, hidden, residual_keys[0])
 
         kernel, bias = linear(width, config.feed_forward, "feed_forward")
-        inner = _gelu(jnp.dot(hidden, kernel), bias, "gelu" in self.fused)
+        inner = _gelu(linear_product(hidden, kernel), bias, "gelu" in self.fused)
         kernel, bias = linear(config.feed_forward, width, "feed_forward_output")
-        return norm("feed_forward_norm")(jnp.dot(inner, kernel), bias, hidden, residual_keys[1])
+        return norm("feed_forward_norm")(linear_product(inner, kernel), bias, hidden, residual_keys[1])
 
 
 def _project(x: jax.Array, projections: Sequence[tuple[jax.Array, jax.Array]], joined: bool) -> Sequence[jax.Array]:
     """Apply linear layers of equal shape, (kernel, bias) each, to the same vectors, `joined` in one product."""
     if not joined:
-        return [jnp.dot(x, kernel) + bias for kernel, bias in projections]
+        return [linear_product(x, kernel) + bias for kernel, bias in projections]
     kernels, biases = zip(*projections, strict=True)
     # Stacked, not concatenated, so that each device keeps its own heads.
     product = jnp.einsum("bld,dch->blch", x, jnp.stack(kernels, 1)) + jnp.stack(biases)
