@@ -62,8 +62,8 @@ SETS = {
     "rte": Set("finetune_pairs", (*CLS, *PAIRS, "finetune.epochs=4", "finetune.length=256"), ("accuracy",)),
     "stsb": Set("finetune_regress", (*CLS, *PAIRS, "finetune.epochs=4"), ("spearman", "pearson"), similar),
     "wnut17": Set("finetune_tag", ("finetune.epochs=4",), ("f1", "accuracy")),
-    "goemotions": Set("finetune_multilabel", (*CLS, "finetune.epochs=3"), ("micro_f1", "macro_f1")),
-    "squad": Set("finetune_answer", PASSAGES, ("exact_match", "f1"), clauses),
+    "goemotions": Set("finetune_multilabel", (*CLS, "finetune.epochs=1"), ("micro_f1", "macro_f1")),
+    "squad": Set("finetune_answer", (*PASSAGES, "finetune.data.max_train_examples=3600"), ("exact_match", "f1"), clauses),
     "ocnli": Set("finetune_pairs", (*CLS, *PAIRS, "finetune.epochs=3"), ("accuracy",)),
     "stsb_zh": Set("finetune_regress", (*CLS, *PAIRS, "finetune.epochs=4"), ("spearman", "pearson"), similar),
     "drcd": Set("finetune_answer", PASSAGES, ("exact_match", "f1"), clauses),
@@ -147,8 +147,8 @@ def configuration(name: str, data: Path, seed: int, examples: int) -> RunConfig:
     files = {path.stem: path for path in sorted(folder.iterdir())}
     sources = [f"finetune.data.{split}={files[split]}" for split in ("train", "dev", "test") if split in files]
     loop = [f"finetune.loop.evaluate_every={FOREVER}", f"finetune.loop.save_every={FOREVER}"]
-    limits = [f"finetune.data.max_train_examples={examples}", "compute.cpu_devices=1", f"seed={seed}"]
-    return configured(f"configs/{own.config}.py", [*SETTINGS, *own.options, *sources, *loop, *limits])
+    limits = [f"finetune.data.max_train_examples={examples}"] if examples else []
+    return configured(f"configs/{own.config}.py", [*SETTINGS, *own.options, *sources, *loop, *limits, "compute.cpu_devices=1", f"seed={seed}"])
 
 
 def labels(config: RunConfig) -> Labelled:
