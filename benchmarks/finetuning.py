@@ -147,8 +147,8 @@ def configuration(name: str, data: Path, seed: int, examples: int) -> RunConfig:
     files = {path.stem: path for path in sorted(folder.iterdir())}
     sources = [f"finetune.data.{split}={files[split]}" for split in ("train", "dev", "test") if split in files]
     loop = [f"finetune.loop.evaluate_every={FOREVER}", f"finetune.loop.save_every={FOREVER}"]
-    limits = [f"finetune.data.max_train_examples={examples}"] if examples else []
-    return configured(f"configs/{own.config}.py", [*SETTINGS, *own.options, *sources, *loop, *limits, "compute.cpu_devices=1", f"seed={seed}"])
+    run = ["compute.cpu_devices=1", f"seed={seed}", *([f"finetune.data.max_train_examples={examples}"] if examples else [])]
+    return configured(f"configs/{own.config}.py", [*SETTINGS, *own.options, *sources, *loop, *run])
 
 
 def labels(config: RunConfig) -> Labelled:
