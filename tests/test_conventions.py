@@ -12,6 +12,8 @@ import pytest
 from conftest import _ENCODER, write_model
 
 import bert_jax
+from bert_jax.cli.serving import KEY_VARIABLE, _key
+from bert_jax.errors import InputError
 from bert_jax.inference import Bert
 from bert_jax.model.directory import ModelDescription
 from bert_jax.serving.app import make_app
@@ -118,6 +120,17 @@ def test_a_full_queue_says_when_to_come_back(models: dict[str, Bert], served: di
     monkeypatch.setattr(Full, "alive", False)
     answer = ask("/health", method="GET")
     assert answer.status_code == 503 and answer.json()["error_type"] == "Unhealthy"
+
+
+def test_the_key_is_that_of_the_file_or_of_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "key").write_text("swordfish\n")
+    (tmp_path / "empty").write_text("\n")
+    monkeypatch.setenv(KEY_VARIABLE, "other ")
+    assert _key(tmp_path / "key") == "swordfish" and _key(None) == "other"
+    with pytest.raises(InputError, match="has no API key"):
+        _key(tmp_path / "empty")
+    monkeypatch.delenv(KEY_VARIABLE)
+    assert _key(None) == ""
 
 
 def test_headers_that_the_protocol_demands(served: dict[str, Served]) -> None:
