@@ -107,7 +107,7 @@ def settled(page: Any, name: str) -> None:
 
 def test_a_word_is_masked_and_the_guess_read(open_page: Open, bert: Bert) -> None:
     page = open_page()
-    page.get_by_role("button", name="Show all").click()
+    page.get_by_role("button", name="Unmask all").click()
     write(page, "the cat sat, 很好")
     assert words(page) == ["the", "cat", "sat", ",", "很", "好"]
     page.locator("#fill .tokens").get_by_role("button", name=re.compile("^cat")).click()
@@ -130,7 +130,7 @@ def test_a_word_is_masked_and_the_guess_read(open_page: Open, bert: Bert) -> Non
 
 def test_the_tint_is_the_surprisal(open_page: Open, bert: Bert) -> None:
     page = open_page()
-    page.get_by_role("button", name="Show all").click()
+    page.get_by_role("button", name="Unmask all").click()
     write(page, "the cat sat")
     page.locator("#fill .tokens button[aria-label*=surprisal]").nth(2).wait_for()
     labels = page.locator("#fill .tokens button").evaluate_all("found => found.map((button) => button.getAttribute('aria-label'))")
@@ -173,7 +173,7 @@ def test_the_keyboard_is_enough(open_page: Open) -> None:
 )
 def test_places_are_those_of_what_a_person_sees(open_page: Open, bert: Bert, text: str, expected: list[str] | None) -> None:
     page = open_page()
-    page.get_by_role("button", name="Show all").click()
+    page.get_by_role("button", name="Unmask all").click()
     write(page, text)
     found = words(page)
     assert found == expected or expected is None
@@ -234,6 +234,7 @@ def test_every_section_shows_what_the_model_answers(open_page: Open, models: dic
     row = seen.weights[0].mean(0)[2]
     said = f"cat looks at {seen.tokens[row.argmax()]} {100 * row.max():.0f} %"
     assert page.locator("#attention .total").text_content().startswith(said)
+    assert page.locator("#attention figcaption").first.text_content().endswith(f"the strongest is {100 * row.max():.0f} %.")
 
 
 def test_images_are_completed_and_compared(open_page: Open, models: dict[str, Path], tmp_path: Path) -> None:
@@ -247,7 +248,7 @@ def test_images_are_completed_and_compared(open_page: Open, models: dict[str, Pa
     shown = page.locator("#complete .pictures img").evaluate_all("found => found.map((one) => [one.src, one.alt])")
     assert shown == [[picture, caption] for picture, caption in zip(expected["pictures"], expected["captions"], strict=True)]
     assert page.locator("#complete .total").text_content() == expected["note"]
-    page.locator("#similar select").select_option("seer (a pre-trained model)")
+    page.locator("#similar select").select_option("seer (pre-trained model)")
     page.locator("#similar input").set_input_files(files)
     page.locator("#similar tbody tr").nth(2).wait_for()
     vectors = seer.embed(files, normalize=True)
@@ -280,7 +281,7 @@ def test_the_plane_holds_the_distances(open_page: Open, bert: Bert) -> None:
 def test_a_mistake_is_explained_and_a_text_without_tokens_asks_nothing(open_page: Open, browser: Any, url: str) -> None:
     page = open_page()
     page.locator("#fill textarea").fill("\u200b")
-    page.locator("#fill .note").get_by_text("can read nothing").wait_for()
+    page.locator("#fill .note").get_by_text("cannot read any").wait_for()
     settled(page, "similar")
     page.locator("#similar textarea").fill("good")
     page.locator("#similar .note").get_by_text("at least two").wait_for()
@@ -296,8 +297,11 @@ def test_it_speaks_chinese(open_page: Open) -> None:
     page = open_page(locale="zh-CN")
     assert page.evaluate("document.documentElement.lang") == "zh" and page.locator("#fill h2").text_content() == "完形填空"
     assert "房间" in page.locator("#fill textarea").input_value()
+    models = page.locator("#similar option")
+    assert models.first.text_content() == "pretrain（预训练模型）"
     page.get_by_role("button", name="English").click()
     assert page.locator("#fill h2").text_content() == "Fill in the blank" and page.evaluate("document.documentElement.lang") == "en"
+    assert models.first.text_content() == "pretrain (pre-trained model)"
     page.reload()
     assert page.locator("#fill h2").text_content() == "Fill in the blank"
     page.locator("#fill .tokens button").first.wait_for()
@@ -382,7 +386,7 @@ def test_bytes_are_shown_as_the_characters_that_they_spell(browser: Any, tmp_pat
         page.goto(f"http://127.0.0.1:{port}")
         page.get_by_label("API key").fill(KEY)
         page.keyboard.press("Enter")
-        page.get_by_role("button", name="Show all").click()
+        page.get_by_role("button", name="Unmask all").click()
         write(page, "店é b")
         assert words(page) == ["店", "é", " ", "b"]
         page.locator("#fill .tokens button").first.click()

@@ -77,8 +77,12 @@ def test_a_request_names_a_stage_and_no_path(workdir: Path) -> None:
     (workdir / "pretrain" / FILE).write_text(line(1, loss=2.5, mlm_loss=2.0, gradient_norm=3.0))
     (workdir.parent / "other").mkdir()
     (workdir.parent / "other" / FILE).write_text(line(1))
+    with (workdir / "pretrain" / FILE).open("a") as foreign:
+        foreign.write('{"step": 2, "split": "train", "loss": Infinity, "mlm_loss": NaN}\n')
     # Only what is shown is sent.
-    assert run.metrics("pretrain", "")["lines"] == [{"step": 1, "split": "train", "loss": 2.5, "mlm_loss": 2.0}]
+    assert run.metrics("pretrain", "")["lines"] == [
+        {"step": 1, "split": "train", "loss": 2.5, "mlm_loss": 2.0}, {"step": 2, "split": "train", "loss": None, "mlm_loss": None}
+    ]  # fmt: skip
     for name in ("../other", str(workdir / "pretrain"), "pretrain/../../other", "", ".", "data"):
         with pytest.raises(Failure, match="no stage"):
             run.metrics(name, "")

@@ -18,8 +18,6 @@ from bert_jax.data.reader import MaskingTokens, Reader
 from bert_jax.errors import TextError
 
 _MIN_ROW_LENGTH = 16
-_MIN_LENGTH_CANDIDATES = (128, 256, 512)
-"""Candidates for the minimum row length, shortest first; a longer one is used if it reduces padding."""
 _TARGET_FILL = 0.9
 _MAX_SLOTS = 64
 _MAX_SMALL_BATCHES = 8
@@ -52,10 +50,16 @@ class BatchShapes:
     devices: int
     tokens: int
     """Tokens per device in a full batch."""
+    least: tuple[int, ...] = (128, 256, 512)
+    """Candidates for the minimum row length, shortest first; a longer one is used if it reduces padding."""
+
+    def full(self, length: int) -> int:
+        """Return the number of rows of `length` tokens in a full batch."""
+        return self.devices * max(1, self.tokens // length)
 
     def batches(self, rows: int, length: int) -> list[int]:
         """Return the number of rows in each batch, including empty rows, that together hold `rows` rows of `length` tokens."""
-        full = self.devices * max(1, self.tokens // length)
+        full = self.full(length)
         full_batches, rest = divmod(rows, full)
         small = -(-rest // self.devices)
         return [full] * full_batches + ([self.devices] * small if small <= _MAX_SMALL_BATCHES else [full])
@@ -242,7 +246,7 @@ def _place(lengths: np.ndarray, shapes: BatchShapes) -> tuple[Placement, dict[in
     total = int(lengths.sum())
     longest_useful = _row_length(-(-total // shapes.devices))  # longer rows would leave devices idle
     tried = []
-    for min_length in _MIN_LENGTH_CANDIDATES:
+    for min_length in shapes.least:
         rows = _Rows(shapes, min(min_length, longest_useful))
         placement = best_fit(lengths, rows)
         shortest = next(reversed(rows.counts))

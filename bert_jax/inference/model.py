@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias, cast
@@ -10,6 +11,7 @@ from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 from bert_jax.config import EncoderConfig
+from bert_jax.data.queries import BatchShapes
 from bert_jax.errors import InputError
 from bert_jax.inference.chunks import ChunkedAsk
 from bert_jax.inference.engines.base import HiddenStates
@@ -69,10 +71,21 @@ class Model:
         """The description that is stored with the model."""
         return self._model.description
 
-    def full_batch(self, length: int) -> int:
-        """Return the number of rows of `length` tokens that are computed at once when there are many."""
-        shapes = self._model.forward.shapes
-        return shapes.devices * max(1, shapes.tokens // length)
+    @property
+    def shapes(self) -> BatchShapes:
+        """The shapes of the batches that are computed."""
+        return self._model.forward.shapes
+
+    @contextmanager
+    def in_rows(self, length: int) -> Iterator[None]:
+        """Pack texts into rows of at least `length` tokens, provided that they fill more than half of one, in the body of the context."""
+        shapes = self.shapes
+        self._model.forward.shapes = replace(shapes, least=(length,))
+        try:
+            yield
+        finally:
+            # What running out of memory has changed meanwhile stays.
+            self._model.forward.shapes = replace(self.shapes, least=shapes.least)
 
     @property
     def noun(self) -> str:

@@ -179,7 +179,8 @@ def _place(file: BinaryIO, offset: int) -> str:
 
 def _parsed(text: str) -> dict[str, Any] | None:
     try:
-        line = json.loads(text)
+        # NaN and Infinity, which only other programs write here, are no JSON: as in lines of this one, there is no value.
+        line = json.loads(text, parse_constant=lambda _: None)
     except ValueError:
         return None
     return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None

@@ -19,8 +19,10 @@ from bert_jax.serving.watching import Run
 from bert_jax.serving.watching import routes as run_routes
 
 _LOG = logging.getLogger("bert_jax.serving")
-_KINDS = {413: "Validation", 422: "Validation", 424: "Backend", 429: "Overloaded", 500: "Backend", 504: "Backend"}
+_KINDS = {424: "Backend", 429: "Overloaded", 500: "Backend", 503: "Unhealthy", 504: "Backend"}
 """The error types of text-embeddings-inference by status; others are Validation."""
+_CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
+"""The error codes of OpenAI by status."""
 
 
 def make_app(
@@ -50,14 +52,14 @@ def make_app(
 
 def failed(path: str, failure: Failure) -> JSONResponse:
     """Return the answer to a request that failed, in the shape of the convention of its route."""
-    headers = {} if failure.retry_after is None else {"Retry-After": str(failure.retry_after)}
     body: dict[str, Any]
     if path.startswith("/v1/"):
         kind = "server_error" if failure.status >= 500 else "invalid_request_error"
-        body = {"error": {"message": failure.message, "type": kind, "param": failure.field or None, "code": None}}
+        code = "model_not_found" if (failure.status, failure.field) == (404, "model") else _CODES.get(failure.status)
+        body = {"error": {"message": failure.message, "type": kind, "param": failure.field or None, "code": code}}
     else:
         body = {"error": failure.message, "error_type": _KINDS.get(failure.status, "Validation")}
-    return JSONResponse(body, failure.status, headers)
+    return JSONResponse(body, failure.status, failure.headers)
 
 
 def _add_state(api: FastAPI, models: Models, metrics: Metrics) -> None:
@@ -85,14 +87,18 @@ def _add_failures(api: FastAPI) -> None:
             return failed(request.url.path, Failure(415, "Send JSON, with the header Content-Type: application/json."))
         problems = error.errors()
         syntax = any(problem["type"] == "json_invalid" for problem in problems)
-        field = "" if syntax else _field(problems[0]["loc"])
-        message = "The body is not JSON: send a JSON object." if syntax else f"{field or 'The body'}: {problems[0]['msg']}."
+        # Where a value may be of several types, what the one that it fits best says of it.
+        of_first = [one for one in problems if one["loc"][:2] == problems[0]["loc"][:2]]
+        chosen = max(of_first, key=lambda one: (not one["type"].endswith("_type"), len(one["loc"])))
+        field = "" if syntax else _field(chosen["loc"])
+        said = f"{field or 'The body'}: {chosen['msg'].removeprefix('Value error, ')}."
+        message = "The body is not JSON: send a JSON object." if syntax else said
         return failed(request.url.path, Failure(400 if syntax else 422, message, field))
 
     @api.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> JSONResponse:
         message = {404: "There is no such route.", 405: "This route needs another method."}.get(error.status_code, str(error.detail))
-        return failed(request.url.path, Failure(error.status_code, message))
+        return failed(request.url.path, Failure(error.status_code, message, headers=error.headers))
 
     @api.exception_handler(Exception)
     async def _(request: Request, error: Exception) -> JSONResponse:

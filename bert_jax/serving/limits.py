@@ -15,6 +15,8 @@ App: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[N
 Respond: TypeAlias = Callable[[str, Failure], App]
 """Returns the application that answers a request for this path with a failure."""
 
+CONNECTIONS = 1024
+"""The number of connections from which further ones are refused."""
 OPEN = ("/", "/health")
 """Routes that need no key."""
 
@@ -69,9 +71,12 @@ class Guard:
         if not self._key or scope["path"] in OPEN:
             return
         headers = dict(scope["headers"])
-        given = headers.get(b"authorization", b"").removeprefix(b"Bearer ") or headers.get(b"x-api-key", b"")
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer":
+            given = headers.get(b"x-api-key", b"")
         if not hmac.compare_digest(given, self._key):
-            raise Failure(401, "The API key is missing or wrong: send it in the header Authorization: Bearer KEY.")
+            message = "The API key is missing or wrong: send it in the header Authorization: Bearer KEY."
+            raise Failure(401, message, headers={"WWW-Authenticate": "Bearer"})
 
     async def _body(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes | None:
         """Return the body of a request; None if the client leaves before all of it has arrived."""

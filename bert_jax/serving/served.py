@@ -11,11 +11,8 @@ from bert_jax.errors import InputError
 from bert_jax.inference.bert import Bert
 from bert_jax.modalities import find
 from bert_jax.serving.batching import Batcher, Limits, QueueFull
-from bert_jax.serving.failures import Failure, invalid
+from bert_jax.serving.failures import RETRY_SOON, Failure, invalid
 from bert_jax.tasks.question import Answers, Question
-
-_RETRY_AFTER = 1
-"""Seconds after which a client may try again when the queue is full."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,7 @@ class Served:
 
 
 def _busy() -> Failure:
-    return Failure(429, "Too many requests are waiting for this model: try again later.", retry_after=_RETRY_AFTER)
+    return Failure(429, "Too many requests are waiting for this model: try again later.", headers=RETRY_SOON)
 
 
 class Models:
@@ -168,7 +165,7 @@ class Models:
             raise Failure(404, f"There is no model {name!r}: choose one of {', '.join(self.by_name)}.", "model")
         among = [*self.by_name.values()] if name is None else [self.by_name[name]]
         if not among:
-            raise Failure(503, "No model has been saved yet: try again later.", retry_after=_RETRY_AFTER)
+            raise Failure(503, "No model has been saved yet: try again later.", headers=RETRY_SOON)
         for one in among:
             if question in one.questions:
                 return one

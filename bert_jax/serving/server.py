@@ -1,21 +1,23 @@
 """Runs the application on a socket until it is asked to stop."""
 
+import asyncio
 import contextlib
 import errno
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bert_jax.errors import InputError
-from bert_jax.serving.limits import App
+from bert_jax.serving.app import failed
+from bert_jax.serving.failures import RETRY_SOON, Failure
+from bert_jax.serving.limits import CONNECTIONS, App, Receive, Send
 
 _HEADER_SECONDS = 10.0
 _DRAIN_SECONDS = 30
-_CONNECTIONS = 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -53,7 +55,6 @@ def run(app: App, bound: socket.socket, announce: Callable[[], None]) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     server = _Server(config)
@@ -82,18 +83,44 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Closes connections that do not send the headers of their first request in time, which uvicorn waits for forever."""
+    """Closes connections whose requests do not send their headers in time, and refuses connections that are too many."""
+
+    _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Start the clock."""
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(_HEADER_SECONDS, self._close_if_idle)
+        if len(self.connections) > CONNECTIONS:
+            self.app = _too_many
+        self._start()
+
+    def data_received(self, data: bytes) -> None:
+        """Start the clock with the first byte of a further request, for which uvicorn waits forever, and stop it with the last header."""
+        if self._deadline is None and self._idle:
+            self._start()
+        super().data_received(data)
+        if not self._idle:
+            self._stop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
-        self._deadline.cancel()
+        self._stop()
         super().connection_lost(exc)
 
-    def _close_if_idle(self) -> None:
-        if self.scope is None:
-            self.transport.close()
+    @property
+    def _idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _start(self) -> None:
+        self._deadline = self.loop.call_later(_HEADER_SECONDS, self.transport.close)
+
+    def _stop(self) -> None:
+        if self._deadline:
+            self._deadline.cancel()
+        self._deadline = None
+
+
+async def _too_many(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    failure = Failure(503, "The server has too many connections: try again later.", headers=RETRY_SOON | {"Connection": "close"})
+    await failed(scope["path"], failure)(scope, receive, send)

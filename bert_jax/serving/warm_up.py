@@ -8,12 +8,10 @@ from bert_jax.serving.served import Served
 
 _SHORTEST = 16
 """Tokens in the shortest rows."""
-_FULL = 128
-"""Tokens from which rows come in full batches; many shorter texts share longer rows."""
 
 
 def warm_up(served: Served) -> Iterator[str]:
-    """Ask each question about texts of every length, and yield its name before.
+    """Ask each question about texts that fill batches of every shape, and yield its name before.
 
     Left out are questions with required options, and those whose answers are too large for the longest texts.
     """
@@ -25,15 +23,19 @@ def warm_up(served: Served) -> Iterator[str]:
         if question.files or question.quadratic:
             continue
         yield name
-        most = model.max_tokens(name)
+        most, shapes, paired = model.max_tokens(name), model.shapes, question.pairs == "required"
         length = _SHORTEST
-        while length < 2 * most:
-            size = min(length, most) - 3
-            paired = question.pairs == "required"
-            words = max(1, size // (1 + paired) - question.masked)
-            text = " ".join(["[MASK]"] * question.masked + [word] * words)
-            for count in (1, model.full_batch(length)) if length >= _FULL else (1,):
-                model.ask(name, [text] * count, [text] * count if paired else None)
+        while length < 2 * most or length <= shapes.least[-1]:
+            # Texts that are shorter than a row share it.
+            size, in_row = min(length, most), max(1, length // most)
+            words = max(1, (size - 3) // (1 + paired))
+            # One mask is enough; and a question that masks each word in turn, but no mask, masks one.
+            parts = ["[MASK]"] + [word] * (words - 1) if question.masked else [word] + ["[MASK]"] * (words - 1)
+            # A full batch and a small one. Rows that are shorter than the least length are few: many texts share longer ones.
+            rows = shapes.devices + (shapes.full(length) if length >= shapes.least[0] else 0)
+            texts = [" ".join(parts)] * (in_row * rows)
+            with model.in_rows(length):
+                model.ask(name, texts, texts if paired else None)
             length *= 2
 
 

@@ -11,9 +11,11 @@ from pydantic import Field
 from bert_jax.serving.conventions.fields import Request, Text, answer
 from bert_jax.serving.conventions.openai import shortened
 from bert_jax.serving.failures import Failure
+from bert_jax.serving.limits import CONNECTIONS
 from bert_jax.serving.served import Models, RequestLimits, Served
 
 Texts = Text | list[Text]
+OneOrTwo = Annotated[list[Text], Field(min_length=1, max_length=2)]
 
 
 class Truncated(Request):
@@ -35,7 +37,7 @@ class EmbedRequest(Truncated):
 class PredictRequest(Truncated):
     """A text, a pair, or a list of lists with a text or a pair each."""
 
-    inputs: Text | Annotated[list[Text], Field(min_length=2, max_length=2)] | list[Annotated[list[Text], Field(min_length=1, max_length=2)]]
+    inputs: Text | OneOrTwo | Annotated[list[OneOrTwo], Field(min_length=1)]
     raw_scores: bool = False
 
 
@@ -152,7 +154,7 @@ def _add_descriptions(router: APIRouter, models: Models, limits: RequestLimits, 
             kind = {"classifier": {"id2label": names, "label2id": {label: index for index, label in enumerate(labels)}}}
         return {
             "model_id": model.name, "model_sha": None, "model_dtype": model.dtype, "model_type": kind,
-            "max_concurrent_requests": limits.texts, "max_input_length": model.model.max_tokens("embed"),
+            "max_concurrent_requests": CONNECTIONS, "max_input_length": model.model.max_tokens("embed"),
             "max_batch_tokens": limits.tokens, "max_batch_requests": None, "max_client_batch_size": limits.texts,
             "auto_truncate": limits.truncate, "tokenization_workers": 1, "version": version, "sha": None, "docker_label": None,
         }  # fmt: skip
@@ -187,6 +189,8 @@ def _scores(model: Served, question: str, answer: Any) -> list[dict[str, Any]]:
 def _tokenized(model: Served, texts: Sequence[str], request: TokenizeRequest, limits: RequestLimits) -> list[list[dict[str, Any]]]:
     """Return the tokens of each text."""
     reader = model.model.tokenizer
+    if not texts:
+        raise Failure(422, "inputs is empty: send at least one text.", "inputs")
     if len(texts) > limits.texts:
         raise Failure(413, f"inputs has {len(texts)} texts, more than the {limits.texts} of a request: send several requests.", "inputs")
     if reader.units:

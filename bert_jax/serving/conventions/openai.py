@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from bert_jax.serving.conventions.fields import Request, Text, answer
 from bert_jax.serving.failures import Failure
@@ -15,13 +15,20 @@ from bert_jax.tasks.question import Answers
 
 
 class EmbeddingsRequest(Request):
-    """A request for embeddings; lists of token ids are refused, since they belong to the vocabulary of another model."""
+    """A request for embeddings."""
 
     input: Text | list[Text]
     model: str | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _of_texts(cls, value: Any) -> Any:
+        if isinstance(value, list) and any(isinstance(one, int | list) for one in value):
+            raise ValueError("token ids belong to the vocabulary of another model: send texts")
+        return value
 
 
 class Embedding(BaseModel):

@@ -132,7 +132,7 @@ function textarea(label, rows, changed) {
 
 // A section about a question; `models` are those that answer it.
 function section(name, models, changed) {
-  const select = make("select", { onchange: changed }, ...models.map((model, index) => make("option", { value: index }, `${model.name} (${model.noun})`)));
+  const select = make("select", { onchange: changed }, ...models.map((model, index) => make("option", { value: index, "data-name": model.name, "data-noun": model.noun }, word("modelOf", model.name, model.noun))));
   const node = make("section", { id: name, "aria-labelledby": `${name}-title` },
     make("h2", { id: `${name}-title`, say: name }), make("p", { class: "help", say: `${name}Help` }));
   if (models.length > 1) node.append(field("model", select));

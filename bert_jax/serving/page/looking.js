@@ -59,7 +59,7 @@ function attentionSection(models) {
     const rows = weights();
     buttons.forEach((button, index) => button.setAttribute("aria-pressed", index === chosen));
     const most = Math.max(...rows.flat());
-    shown.replaceChildren(lines(rows, most), map(rows, most));
+    shown.replaceChildren(lines(rows, chosen < 0 ? most : Math.max(...rows[chosen])), map(rows, most));
     if (chosen < 0) {
       spoken.textContent = "";
       return;
@@ -68,7 +68,7 @@ function attentionSection(models) {
     spoken.textContent = word("looks", found.tokens[chosen], order.map((index) => `${found.tokens[index]} ${percent(rows[chosen][index])}`).join(", "));
   }
 
-  // Everything is drawn relative to the greatest weight, which the caption tells.
+  // Everything is drawn relative to the greatest weight that is drawn, which the caption tells.
   function lines(rows, most) {
     const count = rows.length, step = 22, place = (index) => 16 + step * index;
     const pairs = rows.flatMap((row, from) => row.map((weight, to) => ({ weight, from, to }))).filter(({ from }) => chosen < 0 || from === chosen);

@@ -73,7 +73,8 @@ function similarSection(models) {
     const least = Math.min(...cosines.flat()), digits = least > 0.98 ? 4 : 2;
     const rows = texts.map((text, row) => make("tr", {}, make("th", { scope: "row" }, `${row + 1} `, make("span", { class: "cut", dir: "auto" }, text)),
       ...cosines[row].map((cosine) => make("td", { "--amount": `${(100 * (cosine - least)) / Math.max(1e-9, 1 - least)}%` }, cosine.toFixed(digits)))));
-    return make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": word("cosines") },
+    const width = texts.length > 6 ? "wide alone" : "wide"; // too many columns to stand beside the plane
+    return make("div", { class: width, tabindex: "0", role: "region", "aria-label": word("cosines") },
       make("table", { class: "matrix" }, make("caption", {}, word("cosines")),
         make("thead", {}, make("tr", {}, make("td"), ...texts.map((_, index) => make("th", { scope: "col" }, String(index + 1))))), make("tbody", {}, ...rows)));
   }

@@ -44,6 +44,7 @@ function runSection(modelsChanged) {
 
   const points = (own, curve, kind) => [...(own.series.get(`${curve.metric} ${kind}`) ?? [])].sort(([a], [b]) => a - b);
   const named = (curve) => WORDS[language].curves[curve.metric] ?? curve.title;
+  const level = ({ level: given }) => given && [WORDS[language].levels[given[0]] ?? given[0], given[1]];
   const stageName = (name) => WORDS[language].stages[name] ?? name;
 
   function draw(anew = false) {
@@ -68,7 +69,7 @@ function runSection(modelsChanged) {
     const focused = own.box.contains(document.activeElement) ? document.activeElement.tagName : "";
     own.box.replaceChildren(make("h3", {}, stageName(stage.name), make("small", {}, word("stageState", word(stage.state), step, stage.steps))),
       make("div", { class: "charts" }, ...curves.map((curve) => chart(named(curve),
-        [{ name: word("training"), kind: "train", points: curve.train }, { name: word("heldOut"), kind: "held", points: curve.held }], curve.percent, curve.level))),
+        [{ name: word("training"), kind: "train", points: curve.train }, { name: word("heldOut"), kind: "held", points: curve.held }], curve.percent, level(curve)))),
       ...(curves.length ? [make("details", open ? { open: true } : {}, make("summary", {}, word("numbers")), table(curves, stageName(stage.name)))] : []));
     const wide = own.box.querySelector(".wide");
     if (wide) wide.scrollTop = scroll;
