@@ -84,6 +84,11 @@ def test_tables_by_column_and_vectors_as_npy(tiny_pretrained, tiny_classifier, t
     ok("classify", tiny_classifier, tmp_path / "pairs.jsonl", "--text-pair", "text_pair", "--json")
     first = json_lines(capsys.readouterr().out)[0]
     assert first["probabilities"] == pytest.approx(bert_jax.load(tiny_classifier).classify(*rows[0]).probabilities, abs=1e-5)
+    ok("classify", tiny_classifier, *rows[0], "--pair", "--json")
+    assert json_lines(capsys.readouterr().out) == [{name: value for name, value in first.items() if name != "line"}]
+    assert "with --pair" in failure(capsys, "classify", tiny_classifier, rows[0][0], "--text-pair", rows[0][1])
+    assert "two texts, A and B (or two paths), not 1 argument." in failure(capsys, "classify", tiny_classifier, "好", "--pair")
+    assert "second text with --text-pair" in failure(capsys, "classify", tiny_classifier, tmp_path / "pairs.tsv", "--pair")
 
 
 def test_a_file_is_known_by_its_ending_or_named_with_input(tiny_classifier, tmp_path, capsys):
