@@ -73,6 +73,8 @@ def answer(group: Sequence[Question], flags: argparse.Namespace) -> None:
     model |= {name: value for name, value in (("engine", flags.engine), ("dtype", flags.dtype)) if value not in ("jax", None)}
     keep_programs()
     bert = load(directory, engine=flags.engine, dtype=flags.dtype)
+    for text in () if texts.source or bert.tokenizer.units else filter(_is_file, flags.texts):
+        print(as_typed(f"{text} is a file, but it is read as a text: to read its lines, name it with --input."), file=sys.stderr)
     # No progress line if the answers are printed to the terminal: they would overwrite each other.
     show_progress = bool(texts.source) and (bool(flags.output) or not sys.stdout.isatty())
     files = {name: on_disk(options[name], "The path") for name in question.files}
