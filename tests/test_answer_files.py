@@ -84,6 +84,11 @@ def test_tables_by_column_and_vectors_as_npy(tiny_pretrained, tiny_classifier, t
     ok("classify", tiny_classifier, tmp_path / "pairs.jsonl", "--text-pair", "text_pair", "--json")
     first = json_lines(capsys.readouterr().out)[0]
     assert first["probabilities"] == pytest.approx(bert_jax.load(tiny_classifier).classify(*rows[0]).probabilities, abs=1e-5)
+    ok("classify", tiny_classifier, *rows[0], "--pair", "--json")
+    assert json_lines(capsys.readouterr().out) == [{name: value for name, value in first.items() if name != "line"}]
+    assert "with --pair" in failure(capsys, "classify", tiny_classifier, rows[0][0], "--text-pair", rows[0][1])
+    assert "two texts, A and B (or two paths), not 1 argument." in failure(capsys, "classify", tiny_classifier, "好", "--pair")
+    assert "second text with --text-pair" in failure(capsys, "classify", tiny_classifier, tmp_path / "pairs.tsv", "--pair")
 
 
 def test_a_file_is_known_by_its_ending_or_named_with_input(tiny_classifier, tmp_path, capsys):
@@ -96,7 +101,9 @@ def test_a_file_is_known_by_its_ending_or_named_with_input(tiny_classifier, tmp_
     assert found[0] == found[1] == found[2] and (found[0]["line"], found[0]["text"]) == (1, "很好")
     for texts in (["不是文件.txt"], [str(tmp_path / "a.log"), "很" * 300 + ".txt", "no file.txt"]):
         ok("classify", tiny_classifier, *texts, "--json")
-        assert [answer["text"] for answer in json_lines(capsys.readouterr().out)] == texts
+        told = capsys.readouterr()
+        assert [answer["text"] for answer in json_lines(told.out)] == texts
+        assert ("a.log is a file, but it is read as a text" in told.err) == (str(tmp_path / "a.log") in texts)
     assert "reviws.tsv does not exist" in failure(capsys, "classify", tiny_classifier, "reviws.tsv")
     assert "Give a single file" in failure(capsys, "classify", tiny_classifier, tmp_path / "a.txt", "很好")
     assert "but not both" in failure(capsys, "classify", tiny_classifier, tmp_path / "a.txt", "--input", tmp_path / "a.txt")

@@ -23,7 +23,7 @@ from bert_jax.model.bert import EmbeddingModel
 from bert_jax.model.dropout import row_keys
 from bert_jax.tasks.contrastive.objective import ContrastiveObjective
 from bert_jax.tasks.contrastive.pairs import single_texts
-from bert_jax.tasks.contrastive.scores import pair_cosines, retrieval_scores, retrieved, spearman
+from bert_jax.tasks.contrastive.scores import VectorScorer, pair_cosines, retrieval_scores, retrieved, spearman
 
 BATCH, PER_ROW = 8, 3
 ON_MESHES = [((2, 1, 1), "pairs"), ((1, 2, 2), "pairs"), ((2, 2, 1), "in microbatches")]
@@ -227,7 +227,7 @@ def test_processes_share_the_batches_and_go_on_where_they_stopped() -> None:
     np.testing.assert_array_equal(next(restored)["labels"], whole[2]["labels"])
 
 
-@pytest.mark.parametrize(("count", "rows", "message"), [(1, 8, "a split has only one: add"), (9, 1, "a batch of 1 rows holds only one")])
+@pytest.mark.parametrize(("count", "rows", "message"), [(1, 8, "a split has only one: add"), (9, 1, "a batch of 1 row holds only one")])
 def test_a_batch_of_one_pair_is_refused(count: int, rows: int, message: str) -> None:
     with pytest.raises(InputError, match=f"compared with the others in its batch, but {message}"):
         stream(count, batch_size=rows)
@@ -272,6 +272,23 @@ def test_other_positives_do_not_count_against_a_text() -> None:
     found = [*retrieved(vectors, single_texts(pairs)[0].targets, 2)]
     assert [one.rank for one in found] == [1, 1, 1]
     assert found[0].correct == [True, True]
+
+
+def test_vectors_of_several_models_are_not_compared() -> None:
+    texts, _ = single_texts(examples(9))
+    vectors = np.random.default_rng(0).standard_normal((18, 4)).astype(np.float32)
+    scorer = VectorScorer(texts.texts, texts.targets, None)
+    parts = [np.concatenate([2 * pairs, 2 * pairs + 1]) for pairs in (np.array([1, 4, 7, 8]), np.array([0, 2, 3, 5, 6]))]
+    for slots in parts:
+        scorer.add(slots, vectors[slots])
+    ranks = []
+    for slots in map(np.sort, parts):
+        of_one = VectorScorer([texts.texts[slot] for slot in slots], texts.targets[slots], None)
+        of_one.add(np.arange(len(slots)), vectors[slots])
+        lines = [of_one.line(index) for index in range(len(slots) // 2)]
+        assert lines == [scorer.line(pair) for pair in (slots[::2] // 2).tolist()]
+        ranks += [line["rank"] for line in lines]
+    assert scorer.result()["mrr"] == pytest.approx(np.mean(1 / np.array(ranks)))
 
 
 def test_spearman_is_that_of_scipy() -> None:

@@ -53,7 +53,11 @@ def model(workdir: Path) -> Bert:
 
 
 def predictions(workdir: Path) -> list[dict[str, Any]]:
-    return json_lines((workdir / "finetune" / "predictions.jsonl").read_text(encoding="utf-8"))
+    return predictions_of(workdir / "finetune")
+
+
+def predictions_of(directory: Path) -> list[dict[str, Any]]:
+    return json_lines((directory / "predictions.jsonl").read_text(encoding="utf-8"))
 
 
 def test_it_learns_and_its_scores_are_those_of_its_vectors(workdir: Path, model: Bert) -> None:
@@ -245,6 +249,21 @@ def test_scored_pairs_from_a_trained_model(workdir: Path, tmp_path: Path) -> Non
     assert EmbeddingConfig(**description["embedding"]) == EmbeddingConfig("cls", False, 32)
 
 
+def test_cross_validation_ranks_every_pair_among_those_of_its_fold(workdir: Path, tmp_path: Path) -> None:
+    rows = (workdir.parent / "triples.tsv").read_text(encoding="utf-8").splitlines()[1:25]
+    write(tmp_path / "triples.tsv", "a\tb\tc", rows)
+    overrides = ["pretrain=none", "finetune.task=embed", "finetune.task.negative=c", f"finetune.data.train={tmp_path / 'triples.tsv'}"]
+    overrides += ["finetune.data.text=a", "finetune.data.text_pair=b", "finetune.data.dev_fraction=0.2", "finetune.epochs=1"]
+    overrides += ["finetune.data.folds=2", f"finetune.checkpoint={workdir / 'finetune'}", "finetune.length=24"]
+    run(configured(str(workdir.parent / "config.py"), overrides), tmp_path / "run")
+    lines = predictions_of(tmp_path / "run")
+    assert [(line["text"], line["text_pair"]) for line in lines] == [tuple(row.split("\t")[:2]) for row in rows]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())["finetune"]
+    assert summary["mrr"] == pytest.approx(np.mean([1 / line["rank"] for line in lines])) and summary["test_examples"] == 24
+    folds = [predictions_of(tmp_path / "run" / f"finetune_fold_{number}") for number in (1, 2)]
+    assert sorted(map(str, itertools.chain(*folds))) == sorted(map(str, lines))
+
+
 # Bad input.
 
 FAULTS: list[tuple[str, list[str], dict[str, str], str]] = [
@@ -255,6 +274,7 @@ FAULTS: list[tuple[str, list[str], dict[str, str], str]] = [
     ("a\tb", ["x\ty", "v\tw"], {"data.text_pair": ""}, "trained on pairs: set finetune.data.text_pair"),
     ("a\tb\tc", ["x\ty\t3", "v\tw\tnan"], {"task.target": "c"}, "line 3 has 'nan' in the column 'c', which must be a finite number"),
     ("a\tb\tc", ["x\ty\t3", "v\tw\t3"], {"task.target": "c"}, "has the number 3: there is nothing to learn"),
+    ("a\tb", ["x\tx", "y\ty"], {"task.equal_sides": "leave_out"}, "No row of .* can be used: all were left out.*finetune.data.train"),
     ("a\tb", ["x\ty", "v\tw"], {"task.negative": "n"}, "no column 'n'.*finetune.task.negative"),
     ("a\tb", ["x\ty", "v\tw"], {"task.negative": "b"}, "task.negative='b' is invalid: it must not be one of the text columns"),
     ("a\tb\tc", ["x\ty\t3"], {"task.target": "c", "task.negative": "d"}, "scored pairs (task.target) have no negatives"),
@@ -296,7 +316,7 @@ def test_microbatches_that_do_not_divide_the_batch_are_refused(workdir: Path, tm
     assert "finetune.batch_size=8 cannot be divided into finetune.task.microbatches=3" in failure(capsys, *command)
     shutil.rmtree(tmp_path / "run")
     command[-3] = "--config.finetune.batch_size=1"
-    assert "a batch of 1 rows holds only one" in failure(capsys, *command, "--config.finetune.examples_per_row=2")
+    assert "a batch of 1 row holds only one" in failure(capsys, *command, "--config.finetune.examples_per_row=2")
 
 
 def test_options_reach_the_objective() -> None:

@@ -88,6 +88,7 @@ def test_transformers_computes_the_same_probabilities(workdir: Path, tmp_path: P
     assert export_model(workdir / "finetune", tmp_path / "out") == "BertForSequenceClassification"
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
     assert model.config.problem_type == "multi_label_classification"
+    assert '"text-classification", "PATH TO THIS DIRECTORY", top_k=None)' in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     texts = [line["text"] for line in predictions(workdir)[:8]]
     tokens = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")(texts, return_tensors="pt", padding=True)
     with torch.no_grad():

@@ -236,6 +236,9 @@ def test_a_task_is_chosen_and_its_options_set_in_any_order():
         ("finetune.task.poling=mean", ["Did you mean --config.finetune.task.pooling"]),
         ("finetune.task.pooling=max", ["finetune.task.pooling=max", "cls, mean"]),
         ("finetune.task.label=text", ["task.label", "text columns"]),
+        ("finetune.task.scheme=bio", ["task.scheme belongs to --config.finetune.task=tag, but this configuration has classify"]),
+        ("finetune.task.target=a", ["--config.finetune.task=regress or tag or embed"]),
+        ("finetune.task.schemes=bio", ["There is no configuration value", "Did you mean --config.finetune.task.name or"]),
     ):
         with pytest.raises(InputError) as caught:
             apply_overrides(BOTH, [override], choices())

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import toy
 
-from bert_jax.config import LoopConfig
+from bert_jax.config import FinetuneConfig, LoopConfig
+from bert_jax.stages.finetune import remarks
 from bert_jax.training.evaluation import Patience
 from bert_jax.training.loop import train
 
@@ -59,6 +60,13 @@ def test_an_evaluation_counts_once_and_nan_is_never_better() -> None:
     assert not again.exhausted
     again.add(8, 1.0)
     assert again.exhausted
+
+
+def test_a_patience_that_cannot_end_training_is_remarked_on() -> None:
+    stage = FinetuneConfig(patience=3, loop=LoopConfig(evaluate_every=100))
+    (remark,) = remarks(stage, 400, 0)
+    assert "patience=3 cannot end these 400 steps early, with an evaluation every 100" in remark
+    assert not [*remarks(stage, 401, 0)] and not [*remarks(FinetuneConfig(), 400, 0)]
 
 
 @pytest.mark.parametrize("limit", [0, 3])

@@ -16,7 +16,7 @@ from bert_jax.errors import InputError
 from bert_jax.stages.run import run
 from bert_jax.tasks import configured
 from bert_jax.tasks.numbers import Numbers
-from bert_jax.tasks.regression import correlations
+from bert_jax.tasks.regression import REGRESSION, correlations
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,19 @@ def test_it_learns_and_its_scores_are_those_of_scipy(workdir: Path) -> None:
     assert -1 <= summary["linear_spearman"] <= 1
     report = (workdir / "report.html").read_text(encoding="utf-8")
     assert "Test Spearman correlation" in report and report.count('class="point"') == len(lines)
+
+
+def test_the_loss_is_that_of_torch_whose_targets_have_the_shape_of_the_outputs() -> None:
+    """Outputs [B, E, 1] and targets [B, E] would broadcast to [B, E, E]."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    outputs, targets = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 8, 1), (2, 8)))
+    weights = (rng.random((2, 8)) < 0.7).astype(np.float32)
+    found = REGRESSION.measure(outputs, {"labels": targets, "example_weights": weights})
+    kept = weights > 0
+    expected = torch.nn.functional.mse_loss(torch.tensor(outputs[kept][:, 0]), torch.tensor(targets[kept]))
+    assert float(found["loss"].total / found["loss"].count) == pytest.approx(float(expected), rel=1e-6)
+    assert float(found["mae"].total / found["mae"].count) == pytest.approx(np.abs(outputs[..., 0] - targets)[kept].mean(), rel=1e-6)
 
 
 def test_a_loaded_model_gives_the_stored_predictions(workdir: Path) -> None:

@@ -180,7 +180,7 @@ def test_every_example_is_predicted_by_a_model_that_was_not_trained_on_it(folds:
         )
     names = ("negative", "positive")
     classes = [np.array([names.index(line[name]) for line in predicted]) for name in ("label", "predicted")]
-    assert {name: found[name] for name in ("accuracy", "macro_f1", "confusion")} == {
+    assert {name: found[name] for name in ("accuracy", "macro_f1", "confusion", "classes")} == {
         name: value for name, value in score_classes(*classes, names).items() if name != "labels"
     }
     values = [sum(line["label"] == line["predicted"] for line in fold) / len(fold) for fold in by_fold]

@@ -70,6 +70,7 @@ def workdir(tmp_path):
             "finetune": {
                 "train_examples": 1000, "test_examples": 1741, "accuracy": 0.791, "from_scratch_accuracy": 0.751, "macro_f1": 0.79,
                 "confusion": [[712, 158], [206, 665]], "labels": ["negative", "positive"],
+                "classes": [{"class": "negative", "precision": 0.776, "recall": 0.818, "f1": 0.797, "examples": 870}],
             },
         },
     )  # fmt: skip
@@ -97,6 +98,7 @@ def test_the_whole_run_is_shown(workdir):
     shown = page(workdir)
     for text in ["27.0 %", "5.0 % by always predicting the most frequent token", "68.0 %", "9.8M", "2\u202f000 steps"]:
         assert text in shown.text
+    assert "F1 of each class" in shown.text and "negative77.6 %81.8 %79.7 %870" in shown.text
     for text in ["79.1 %", "+4.0 points", "75.1 %", "1\u202f741", "712", "81.8 %", "encoder.layers"]:
         assert text in shown.text
     for text in ["服务很", "好", "61.0 %", "屋里没有人。", "does not follow", "80.0 %", "再也不来了", "negative"]:
@@ -113,7 +115,7 @@ def test_the_whole_run_is_shown(workdir):
 
 def test_bars_are_as_long_as_the_probabilities(workdir):
     html = write_report(workdir).read_text(encoding="utf-8")
-    assert re.findall(r'class="bar"><i style="width:([\d.]+)%', html) == ["61.0", "15.0", "80.0", "90.0"]
+    assert re.findall(r'class="bar"><i style="width:([\d.]+)%', html) == ["61.0", "15.0", "80.0", "90.0", "79.7"]
 
 
 def test_verdicts_hold_predictions_against_what_was_expected(workdir):
@@ -180,6 +182,7 @@ def test_of_many_classes_the_largest_confusions(workdir, stored_by):
     assert "Largest confusions of 300 classes" in shown.text
     table = shown.text[shown.text.index("Largest confusions") :]
     assert "class 7class 9850.0 %" in table, "8 times, half of the class"
+    assert ("The 40 classes with the most examples" in table) == (stored_by == "this version")
     assert table.index("class 7class 9") < table.index("class 9class 7") < table.index("class 3class 4")
     assert len((workdir / "report.html").read_text()) < 100_000, "a matrix of 300 classes takes megabytes"
 

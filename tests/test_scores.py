@@ -38,6 +38,11 @@ def test_figures_beside_scikit_learn(count: int) -> None:
     report = metrics.classification_report(labels, predicted, output_dict=True, zero_division=0)
     assert figures["accuracy"] == pytest.approx(report["accuracy"])
     assert figures["macro_f1"] == pytest.approx(report["macro avg"]["f1-score"])
+    assert [row["class"] for row in figures["classes"]] == [f"class {i}" for i in range(count) if str(i) in report]
+    for row in figures["classes"]:
+        expected = report[row["class"].removeprefix("class ")]
+        found = [row[name] for name in ("precision", "recall", "f1", "examples")]
+        assert found == pytest.approx([expected[name] for name in ("precision", "recall", "f1-score", "support")])
     whole = metrics.confusion_matrix(labels, predicted, labels=range(count))
     if count <= FEW_CLASSES:
         assert figures["confusion"] == whole.tolist()
@@ -59,6 +64,7 @@ def test_a_hundred_thousand_classes() -> None:
     figures = score_classes(labels, predicted, [str(i) for i in labels])
     assert figures["accuracy"] == pytest.approx(0.99997)
     assert figures["largest_confusions"] == [{"label": str(i), "predicted": "99999", "count": 1, "of": 1} for i in range(3)]
+    assert len(figures["classes"]) == 1000
 
 
 def test_the_classes_worth_keeping() -> None:

@@ -139,6 +139,7 @@ def test_transformers_finds_the_same_spans(workdir: Path, tmp_path: Path) -> Non
     for found, spans in zip(tag(texts), model.tag(texts), strict=True):
         assert [(one["entity_group"], one["start"], one["end"]) for one in found] == [(s.label, s.start, s.end) for s in spans]
         assert [float(one["score"]) for one in found] == pytest.approx([s.probability for s in spans], abs=1e-5)
+    assert 'aggregation_strategy="simple")' in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert export_model(workdir / "finetune", tmp_path / "bare", architecture="BertModel") == "BertModel"
     imported = import_model(tmp_path / "out", tmp_path / "again")
     assert imported.description.kind == "tagging" and imported.description.labels == model.labels
@@ -166,6 +167,9 @@ def test_words_of_several_pieces_and_offsets_of_the_text_as_given(tmp_path: Path
     theirs = transformers.BertForTokenClassification(config).eval()
     theirs.save_pretrained(tmp_path / "theirs")
     tokenizer.save_pretrained(tmp_path / "theirs")
+    import_model(tmp_path / "theirs", tmp_path / "ours")
+    export_model(tmp_path / "ours", tmp_path / "out")
+    assert 'aggregation_strategy="first")' in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     model = bert_jax.load(tmp_path / "theirs")
     texts = ["Anna Keller in Été, Bern.", "  ANNA  kéller\u200b in Oslo", "E\u0301te\u0301 in Bern, Anna.", "Bern"]
     pipeline = transformers.pipeline("token-classification", model=theirs, tokenizer=tokenizer, aggregation_strategy="first")
@@ -238,6 +242,7 @@ def test_schemes_are_found_out_and_converted(tags: list[str], scheme: schemes.Sc
 def test_types_alone_and_tags_without_entities() -> None:
     assert schemes.detect(["A", "A", "O", "B"]) == "io"
     assert schemes.to_bio(["A", "A", "O", "B", "A"], "io") == (["B-A", "I-A", "O", "B-B", "B-A"], [])
+    assert schemes.to_bio(["I-A", "I-A", "O", "I-B", "I-A"], "io") == (["B-A", "I-A", "O", "B-B", "B-A"], [])
     assert schemes.detect(["NOUN", "X-Y", "VERB"]) == "plain"
     assert schemes.to_bio(["NOUN", "VERB"], "plain") == (["NOUN", "VERB"], [])
 
@@ -293,9 +298,11 @@ def test_files_of_words_and_tags(tmp_path: Path) -> None:
     (
         ("a.conll", "好 O\n京\n", "a.conll line 2 has 1 column"),
         ("a.conll", "", "contains no words"),
-        ("a.conll", "好 O\n京 I-LOC\n", r"a.conll line 1 \(word 2, '京', line 2\) has the tag 'I-LOC' after 'O'.*impossible=repair"),
-        ("a.conll", "好\tO\n京\t\n", r"word 2, '京', line 2\) has no tag"),
+        ("a.conll", "好 O\n京 I-LOC\n", r"a.conll line 2 \(word 2, '京'\) has the tag 'I-LOC' after 'O'.*impossible=repair"),
+        ("a.conll", "好\tO\n京\t\n", r"a.conll line 2 \(word 2, '京'\) has no tag"),
         ("a.conll", "好 O\n京 O\n", "nothing to learn"),
+        ("a.conll", "好 O\n京 B-LOC\n王 PER\n", r"line 3 \(word 3, '王'\) has the tag 'PER', .* not one of the scheme bio.*scheme=plain"),
+        ("a.conll", "-DOCSTART- -X- O\n\n", "No row of .*a.conll can be used"),
         ("a.jsonl", '{"words": ["好"], "tags": ["O", "O"]}\n', "line 1 has 1 words but 2 tags"),
         ("a.jsonl", '{"words": ["好"], "tags": {"a": 1}}\n', "line 1 has an object in column 'tags'"),
         ("a.jsonl", '{"words": ["好"]}\n', "no column 'tags'"),
@@ -316,12 +323,18 @@ def assert_fails(capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: 
     assert re.search(message, found), found
 
 
+def test_pairs_are_refused(tmp_path: Path, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train.conll").write_text("好 O\n京 B-LOC\n", encoding="utf-8")
+    arguments = [f"--config.finetune.checkpoint={workdir / 'finetune'}", f"--config.finetune.data.train={tmp_path / 'train.conll'}"]
+    assert_fails(capsys, tmp_path, [*arguments, "--config.finetune.data.text_pair=b"], "single texts, not pairs: leave .*text_pair empty")
+
+
 def test_a_dev_tag_that_train_lacks_is_refused(tmp_path: Path, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "train.conll").write_text("好 O\n京 B-LOC\n", encoding="utf-8")
     (tmp_path / "dev.conll").write_text("好 O\n\n王 B-PER\n", encoding="utf-8")
     arguments = [f"--config.finetune.checkpoint={workdir / 'finetune'}"]
     arguments += [f"--config.finetune.data.{split}={tmp_path / split}.conll" for split in ("train", "dev")]
-    message = r"dev.conll line 3 \(word 1, '王', line 3\) has the tag 'B-PER', which .*train.conll does not have"
+    message = r"dev.conll line 3 \(word 1, '王'\) has the tag 'B-PER', which .*train.conll does not have"
     assert_fails(capsys, tmp_path, arguments, message)
 
 

@@ -26,9 +26,8 @@ def _add_inputs(command: argparse.ArgumentParser, question: Question) -> None:
     of_pairs = question.pairs == "required"
     tables = ".tsv, .csv or .jsonl (by column names)"
     kinds = tables if of_pairs else f".txt (one text or path per line), {tables}"
-    what = "A and B: two sentences" if of_pairs else "one or more texts"
+    what = question.sides if of_pairs else "one or more texts, or paths of images or recordings, whichever the model reads"
     command.add_argument("model", metavar="MODEL", type=anywhere, help="the directory of a trained stage")
-    what += ", or paths of images or recordings, whichever the model reads"
     command.add_argument("texts", nargs="*", metavar="INPUT", help=f"{what}; or one file of them: {kinds}, optionally .gz or .xz")
     lines = "" if of_pairs else "; if its extension is unrecognized, as one text or path per line"
     command.add_argument("--input", type=disk, metavar="FILE", help=f"read this file instead of INPUT arguments{lines}")
@@ -43,10 +42,11 @@ def _add_inputs(command: argparse.ArgumentParser, question: Question) -> None:
     add_engine(command)
     command.add_argument("--json", action="store_true", help="print JSON, one line per input")
     if of_pairs:
-        second = "the column that holds the second sentence or path (default: %(default)s)"
+        second = "the column that holds the second text or path (default: %(default)s)"
         command.add_argument("--text-pair", default="text_pair", metavar="COLUMN", help=second)
     elif question.pairs == "optional":
         command.add_argument("--text-pair", metavar="COLUMN", help="the column that holds the second text or path, for a model of pairs")
+        command.add_argument("--pair", action="store_true", help="the two INPUTs are one pair, A and B, for a model of pairs")
 
 
 def _ask(group: list[Question]) -> Callable[[argparse.Namespace], None]:

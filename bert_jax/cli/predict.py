@@ -73,6 +73,8 @@ def answer(group: Sequence[Question], flags: argparse.Namespace) -> None:
     model |= {name: value for name, value in (("engine", flags.engine), ("dtype", flags.dtype)) if value not in ("jax", None)}
     keep_programs()
     bert = load(directory, engine=flags.engine, dtype=flags.dtype)
+    for text in () if texts.source or bert.tokenizer.units else filter(_is_file, flags.texts):
+        print(as_typed(f"{text} is a file, but it is read as a text: to read its lines, name it with --input."), file=sys.stderr)
     # No progress line if the answers are printed to the terminal: they would overwrite each other.
     show_progress = bool(texts.source) and (bool(flags.output) or not sys.stdout.isatty())
     files = {name: on_disk(options[name], "The path") for name in question.files}
@@ -95,18 +97,24 @@ def answer(group: Sequence[Question], flags: argparse.Namespace) -> None:
 
 def _texts(flags: argparse.Namespace, question: Question) -> _Texts:
     """Return the texts that the command line gives or names."""
-    of_pairs = question.pairs == "required"
-    columns = {"--text": flags.text} | ({"--text-pair": flags.text_pair} if getattr(flags, "text_pair", None) else {})
+    pair, second = getattr(flags, "pair", False), getattr(flags, "text_pair", None)
+    columns = {"--text": flags.text} | ({"--text-pair": second} if second else {})
     if bool(flags.texts) == bool(flags.input):
         raise InputError("Give either texts or paths (or a file of them) as arguments, or a file with --input, but not both.")
     if source := flags.input or _named_file(flags.texts):
+        if pair:
+            raise InputError(f"--pair is for two texts, but {source} is a file: name the column of the second text with --text-pair.")
         count = count_texts(source, columns)
         return _Texts(source, columns, [], count, _identity(source))
+    of_pairs = pair or question.pairs == "required"
+    if second and not of_pairs:
+        raise InputError("--text-pair names a column of a file. For a pair of texts, give both as arguments, with --pair.")
     if of_pairs and len(flags.texts) != 2:
         command = flags.parser.prog.split()[-1]
-        raise InputError(f"{command} takes two texts, A and B (or two paths), not {len(flags.texts)}. Quote each one.")
+        given = f"{len(flags.texts)} argument{'s' * (len(flags.texts) != 1)}"
+        raise InputError(f"{command} takes {question.sides}, not {given}. Quote each one.")
     rows = [Row(0, tuple(flags.texts))] if of_pairs else [Row(0, (text,)) for text in flags.texts]
-    return _Texts(None, columns, rows, len(rows), flags.texts)
+    return _Texts(None, columns, rows, len(rows), [flags.texts] if pair else flags.texts)
 
 
 def _identity(source: Path) -> dict[str, Any]:

@@ -134,7 +134,7 @@ class _Parser:
             path = (*at, name)
             group = _group(hints.get(name))
             if name not in hints or (group is None and set(texts) != {()}):
-                raise self.unknown_key((*path, *max(texts)))
+                raise self.unknown_key((*path, *max(texts)), type(config), name)
             value = getattr(config, name)
             if group is None:
                 values[name] = _checked(_from_text(texts[()], hints[name]), hints[name], path, self.prefix)
@@ -187,7 +187,7 @@ class _Parser:
         hints = get_type_hints(cls)
         unknown = [name for name in values if name not in hints or get_origin(hints[name]) is ClassVar]
         if unknown:
-            raise self.unknown_key((*at, str(unknown[0])))
+            raise self.unknown_key((*at, str(unknown[0])), cls, str(unknown[0]))
         arguments: dict[str, Any] = {}
         for name, value in values.items():
             group = _group(hints[name])
@@ -206,9 +206,23 @@ class _Parser:
         except InputError as error:
             raise InputError(f"{self.prefix}{'.'.join(at)}: {error}" if at else str(error)) from error
 
-    def unknown_key(self, path: Key) -> InputError:
-        key = ".".join(path)
-        near = _did_you_mean(_nearest(key, self.root, self.choices), self.prefix)
+    def unknown_key(self, path: Key, owner: type, name: str) -> InputError:
+        """Return the error for a key with a component `name` that the class `owner` does not have."""
+        key, choices = ".".join(path), dict(self.choices)
+        for group, classes in self.choices.items():
+            if owner in classes.values():
+                choices[group] = {"": owner}  # what the other choices have cannot be set
+                names: dict[type, str] = {}
+                for choice, one in classes.items():
+                    names.setdefault(one, choice)
+                having = [choice for one, choice in names.items() if name in get_type_hints(one)]
+                if having:
+                    at = f"{self.prefix}{'.'.join(path[: path.index(name)])}"
+                    return InputError(
+                        f"{self.prefix}{key} belongs to {at}={' or '.join(having)}, but this configuration has {names[owner]}. "
+                        f"Drop it, or set {at} too."
+                    )
+        near = _did_you_mean(_nearest(key, self.root, choices), self.prefix)
         return InputError(f"There is no configuration value {self.prefix}{key}.{near}")
 
 

@@ -36,7 +36,7 @@ def model_card(
     if not license_name:
         lines += ["", "**No license was given at export. Fill in `license` above before publishing this model.**"]
     lines += ["", "## Origin", "", "\n\n".join(_origin(directory))]
-    use = _SENTENCE_TRANSFORMERS if embeds else _use(architecture, published.pipeline_tag)
+    use = _SENTENCE_TRANSFORMERS if embeds else _use(architecture, published.pipeline_tag, published.arguments(tokenizer.kind))
     lines += ["", "## Scores", "", *_scores(directory), "", "## Use", "", *use]
     if "next_sentence" in published.parts:
         lines += ["", "The next-sentence classes follow transformers: class 0 means that B follows A."]
@@ -81,10 +81,11 @@ def _shown(name: str) -> bool:
     return name.endswith(("loss", "accuracy", "bits_per_character"))
 
 
-def _use(architecture: str, pipeline_tag: str) -> Iterator[str]:
+def _use(architecture: str, pipeline_tag: str, arguments: str) -> Iterator[str]:
     yield "```python"
     if pipeline_tag:
-        yield f'from transformers import pipeline\n\npipe = pipeline("{pipeline_tag}", "PATH TO THIS DIRECTORY")'
+        given = f'"{pipeline_tag}", "PATH TO THIS DIRECTORY"' + f", {arguments}" * bool(arguments)
+        yield f"from transformers import pipeline\n\npipe = pipeline({given})"
     else:
         yield f'from transformers import AutoTokenizer, {architecture}\n\nmodel = {architecture}.from_pretrained("PATH TO THIS DIRECTORY")'
     yield "```"

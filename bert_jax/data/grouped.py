@@ -35,7 +35,8 @@ def fewest_batches(lengths: np.ndarray, together: int, length: int, per_row: int
     if groups < 2:
         what = "a split has only one: add examples, or raise finetune.data.dev_fraction if dev is held out"
     else:
-        what = f"a batch of {batch_size} rows holds only one: raise finetune.batch_size, or for short texts finetune.examples_per_row"
+        rows = f"{batch_size} row{'s' * (batch_size != 1)}"
+        what = f"a batch of {rows} holds only one: raise finetune.batch_size, or for short texts finetune.examples_per_row"
     raise InputError(f"Each example is compared with the others in its batch, but {what}.")
 
 

@@ -262,6 +262,8 @@ def _read(source: str, role: str, config: LabelledConfig, labels: LabelReader, t
         raw.lines.append(line)
         if raw.pairs is not None:
             raw.pairs.append(values[1])
+    if not raw.texts:
+        raise InputError(f"No row of {source} can be used: all were left out. Correct them, or name another file in finetune.data.{role}.")
     return raw
 
 

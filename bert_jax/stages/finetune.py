@@ -88,11 +88,9 @@ def finetune(
         train_examples, tokenizer, stage.length, stage.examples_per_row, stage.packing, stage.batch_size, config.seed, stage.epochs,
         task.kind, jax.process_index(), jax.process_count(), task.encode, together,
     )  # fmt: skip
-    if batches.filling_examples and jax.process_index() == 0:
-        print(
-            f"Rows are {stage.examples_per_row / batches.filling_examples:.0%} full, since a row holds at most {stage.examples_per_row} "
-            f"examples. --config.finetune.examples_per_row={batches.filling_examples} fills them."
-        )
+    if jax.process_index() == 0:
+        for remark in remarks(stage, batches.steps, batches.filling_examples):
+            print(remark)
     start = partial(_warm_start, pretrained, encoder, tokenizer, tasks) if pretrained else None
     job = _job(config, stage, task, directory, labelled, tokenizer, description, model, mesh, start, batches)
     # Before training, so that an input that cannot be read is found now.
@@ -111,6 +109,21 @@ def finetune(
     if jax.process_index() == 0:
         model_directory.finish(directory, result)
     return result
+
+
+def remarks(stage: FinetuneConfig, steps: int, filling_examples: int) -> Iterator[str]:
+    """Yield what may be worth changing in the configuration of a stage of so many steps; see `LabelledBatches` for the last argument."""
+    if filling_examples:
+        yield (
+            f"Rows are {stage.examples_per_row / filling_examples:.0%} full, since a row holds at most {stage.examples_per_row} examples. "
+            f"--config.finetune.examples_per_row={filling_examples} fills them."
+        )
+    # The first evaluation is the best one so far, and the last step needs no early end.
+    if stage.patience and (stage.patience + 1) * stage.loop.evaluate_every >= steps:
+        yield (
+            f"finetune.patience={stage.patience} cannot end these {steps:,} steps early, with an evaluation every "
+            f"{stage.loop.evaluate_every:,}: lower --config.finetune.loop.evaluate_every."
+        )
 
 
 def _check(

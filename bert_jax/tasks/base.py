@@ -210,8 +210,8 @@ class FinetuningTask(Task, Generic[O]):
         return held_out[self.metric]
 
     def item_counts(self, examples: LabelledExamples) -> Sequence[int]:
-        """Return how many predictions each example has in `Scorer.add`, such as one per word; by default, one."""
-        return [1] * len(examples)
+        """Return how many predictions each example has in `Scorer.add`, such as one per word; by default, one per input."""
+        return [self.inputs(examples)[1]] * len(examples)
 
     @abstractmethod
     def scorer(self, labelled: Labelled, options: O) -> Scorer:

@@ -149,6 +149,24 @@ def integer(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
+def rates(title: str, name: str, unit: str, rows: Any) -> list[Shown]:
+    """Return the F1 of classes, types or the like as bars, and a table with their precision and recall; nothing without rows.
+
+    Args:
+        title: the title of the table.
+        name: what a row is about, and its key in the row.
+        unit: what its precision and recall are of, in the plural, and the key of their number.
+        rows: mappings with these keys and `precision`, `recall` and `f1`; anything else is left out.
+    """
+    rows = [row for row in rows or () if isinstance(row, Mapping)]
+    if not rows:
+        return []
+    numbers = ("precision", "recall", "f1")
+    cells = [(str(row[name]), *(percent(number(row, rate)) for rate in numbers), integer(number(row, unit))) for row in rows]
+    bars = sorted(((str(row[name]), probability(row["f1"])) for row in rows), key=lambda bar: -bar[1])
+    return [Bars(f"F1 of each {name}", bars), Table(title, (name, "precision", "recall", "F1", f"test {unit}"), cells)]
+
+
 def shortened(text: str, length: int = 60) -> str:
     """Truncate a text to at most `length` characters, for a line of the terminal."""
     text = text.replace("\u200b", "")

@@ -15,7 +15,7 @@ from bert_jax.runtime.ahead import Finish
 from bert_jax.runtime.terminal import percent
 from bert_jax.tasks import display
 from bert_jax.tasks.base import MeasuredTask
-from bert_jax.tasks.display import Bars, Curve, Example, Guess, Json, Panel, Shown, Table
+from bert_jax.tasks.display import Curve, Example, Guess, Json, Panel, Shown
 from bert_jax.tasks.influence import Influence
 from bert_jax.tasks.pooled import PARTS, PooledOptions, PooledTask, published, text_of
 from bert_jax.tasks.question import Loaded, Question
@@ -281,7 +281,7 @@ class MultilabelTask(PooledTask[MultilabelOptions], MeasuredTask[MultilabelOptio
         "subset_accuracy": "Test subset accuracy",
     }
     questions = (ClassifyMany(), Influence())
-    published = (published("multi_label_classification"),)
+    published = (published("multi_label_classification", arguments="top_k=None"),)
 
     def labels(self, options: MultilabelOptions) -> LabelSets:
         """Return the reader that extracts sets of labels."""
@@ -333,15 +333,7 @@ class MultilabelTask(PooledTask[MultilabelOptions], MeasuredTask[MultilabelOptio
 
     def tables(self, result: Json) -> list[Shown]:
         """Return the F1 of each label as bars, and its precision and recall."""
-        rows = [row for row in result.get("labels") or [] if isinstance(row, Mapping)]
-        if not rows:
-            return []
-        cells = [
-            (str(row["label"]), *(display.percent(row[name]) for name in ("precision", "recall", "f1")), display.integer(row["examples"]))
-            for row in rows
-        ]
-        bars = [(str(row["label"]), float(row["f1"])) for row in sorted(rows, key=lambda row: -row["f1"])]
-        return [Bars("F1 of each label", bars), Table("Labels", ("label", "precision", "recall", "F1", "test examples"), cells)]
+        return display.rates("Labels", "label", "examples", result.get("labels"))
 
     def panels(self, examples: Mapping[str, Sequence[Json]]) -> list[Panel]:
         """Return texts with their labels."""

@@ -73,10 +73,11 @@ class PooledTask(FinetuningTask[O]):
         )
 
 
-def published(problem_type: str, labeled: bool = True) -> Published:
+def published(problem_type: str, labeled: bool = True, arguments: str = "") -> Published:
     """Return the published class of such tasks, which uses [CLS]."""
     path = ("classifier", "dense", "kernel")
-    return Published("ForSequenceClassification", (*ENCODER, *PARTS), "text-classification", path, labeled, problem_type)
+    parts = (*ENCODER, *PARTS)
+    return Published("ForSequenceClassification", parts, "text-classification", path, labeled, problem_type, lambda kind: arguments)
 
 
 def text_of(record: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 A class name is a family's prefix followed by the suffix defined here: `Bert` + `ForMaskedLM`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -17,6 +18,7 @@ class Published:
         outputs: the path of the parameter whose last axis has one entry per output; empty if their number is fixed.
         labeled: whether the outputs have names, the labels of the model.
         problem_type: the value in the configuration that distinguishes tasks with the same class; empty if no other task has it.
+        arguments: the kind of a vocabulary -> keyword arguments with which the pipeline gives the answers of the model, as code.
     """
 
     suffix: str
@@ -25,6 +27,7 @@ class Published:
     outputs: tuple[str, ...] = ()
     labeled: bool = False
     problem_type: str = ""
+    arguments: Callable[[str], str] = lambda kind: ""
 
 
 ENCODER = ("embeddings", "encoder")

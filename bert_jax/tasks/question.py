@@ -98,6 +98,7 @@ class Question(ABC):
         examples: example arguments, for the command's help.
         parts: the heads that the question needs, by the top-level names of their parameters.
         pairs: whether each text is paired with a second one.
+        sides: what a pair consists of, in messages.
         masked: whether the question is about the [MASK] tokens of a text; long texts are then truncated around them.
         windowed: whether a long text is read in overlapping windows instead of being truncated.
         options: names of the question's own keyword arguments, which `add_options` adds to the command.
@@ -111,6 +112,7 @@ class Question(ABC):
     examples: ClassVar[tuple[str, ...]]
     parts: ClassVar[tuple[str, ...]] = ()
     pairs: ClassVar[Literal["none", "optional", "required"]] = "none"
+    sides: ClassVar[str] = "two texts, A and B (or two paths)"
     masked: ClassVar[bool] = False
     windowed: ClassVar[bool] = False
     options: ClassVar[tuple[str, ...]] = ()

@@ -46,7 +46,7 @@ class Regress(Question):
     name = "regress"
     help = "predict a number for texts or pairs of texts"
     examples = (
-        "runs/similarity/finetune similar.tsv --text a --text-pair b",
+        "runs/similarity/finetune '房间很干净' '房间很整洁' --pair",
         "runs/similarity/finetune similar.tsv --text a --text-pair b --output similarity.jsonl",
     )
     parts = PARTS

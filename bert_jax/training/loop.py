@@ -360,7 +360,8 @@ def _drive(run: _Training, stop: Stop, progress: TrainingProgress) -> None:
             stopped = stop.requested()
     run.checkpoints.verified()
     if run.patience.exhausted and not stopped:
-        progress.message(f"{job.name}  ended at step {run.step}: {job.patience} evaluations without a better score")
+        count = f"{job.patience} evaluation{'s' * (job.patience != 1)}"
+        progress.message(f"{job.name}  ended at step {run.step}: {count} without a better score")
     if stopped:
         run.checkpoints.wait()
         raise Interrupted(

@@ -50,6 +50,7 @@ class AnswerQuestion(Question):
     )
     parts = (HEAD,)
     pairs = "required"
+    sides = "a question and a passage"
     options = ("threshold", "max_answer_tokens")
 
     def add_options(self, command: argparse.ArgumentParser) -> None:

@@ -199,18 +199,22 @@ class ClassificationTask(PooledTask[ClassificationOptions]):
         return [Curve("Accuracy", "accuracy", percent=True), Curve("Loss", "loss")]
 
     def tables(self, result: Json) -> list[Shown]:
-        """Return the confusion matrix or, if there are many classes, the largest confusions."""
+        """Return the scores of each class and the confusion matrix or, if there are many classes, the largest confusions."""
         from bert_jax.tasks.classification.scores import FEW_CLASSES, confusions_of_matrix
 
+        scored = [one for one in result.get("classes") or () if isinstance(one, Mapping)]
+        most = sorted(scored, key=lambda one: -(display.number(one, "examples") or 0))[:FEW_CLASSES]
+        title = "Classes" if len(scored) == len(most) else f"The {len(most)} classes with the most examples"
+        each = display.rates(title, "class", "examples", most)
         rows = result.get("confusion") or []
         labels = [str(label) for label in result.get("labels") or range(len(rows))]
         if rows and len(rows) <= FEW_CLASSES:
-            return [Matrix("Confusion matrix", "Rows: true classes. Columns: predicted classes.", labels, rows)]
+            return [Matrix("Confusion matrix", "Rows: true classes. Columns: predicted classes.", labels, rows), *each]
         # Earlier versions stored the matrix even for many classes.
         largest = confusions_of_matrix(rows, labels) if rows else result.get("largest_confusions") or []
         title = f"Largest confusions of {display.integer(len(labels))} classes"
         columns = ("true class", "predicted class", f"{display.nouns(result).input}s", "share of true class")
-        return [Table(title, columns, list(map(_confusion, largest)))] if largest else []
+        return [*([Table(title, columns, list(map(_confusion, largest)))] if largest else []), *each]
 
     def example(self, line: Json) -> dict[str, Any]:
         """Return an example with the predicted class, its probability and the true class."""

@@ -1,4 +1,4 @@
-"""The test scores of a classifier: accuracy, macro F1 and confusions."""
+"""The test scores of a classifier: accuracy, macro F1, the scores of each class, and confusions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +9,8 @@ FEW_CLASSES = 40
 """With more classes than this, only the largest confusions and the most probable classes of each text are kept."""
 KEPT_CLASSES = 10
 _MAX_CONFUSIONS = 50
+_MAX_SCORED = 1000
+"""Classes whose own scores are kept."""
 
 
 def score_classes(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
@@ -20,8 +22,9 @@ def score_classes(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str
         names: the names of all C classes.
 
     Returns:
-        `accuracy`; `macro_f1`, the mean over the classes that occur in `labels` or `predicted`; `labels`, the names; and either
-        `confusion` [C, C], whose rows are the true classes, or, with more than 40 classes, the result of `largest_confusions`.
+        `accuracy`; `macro_f1`, the mean over the classes that occur in `labels` or `predicted`; `labels`, the names; `classes`, the result
+        of `class_scores`; and either `confusion` [C, C], whose rows are the true classes, or, with more than 40 classes, the result of
+        `largest_confusions`.
     """
     # Importing it takes a second, and most commands compute no scores.
     from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
@@ -30,10 +33,29 @@ def score_classes(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str
         "accuracy": float(accuracy_score(labels, predicted)),
         "macro_f1": float(f1_score(labels, predicted, average="macro")),
         "labels": list(names),
+        "classes": class_scores(labels, predicted, names),
     }
     if len(names) > FEW_CLASSES:
         return scores | {"largest_confusions": largest_confusions(labels, predicted, names)}
     return scores | {"confusion": confusion_matrix(labels, predicted, labels=np.arange(len(names))).tolist()}
+
+
+def class_scores(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the `class`, `precision`, `recall`, `f1` and number of true `examples` of each class that occurs in either array.
+
+    Of more than 1000 classes, those with the most examples are kept. They are in class order.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    counts = np.bincount(labels, minlength=len(names))
+    found = np.union1d(labels, predicted)
+    found = np.sort(found[np.argsort(-counts[found], kind="stable")][:_MAX_SCORED])
+    each = precision_recall_fscore_support(labels, predicted, labels=found, average=None, zero_division=0)
+    rows = zip(found.tolist(), *(values.tolist() for values in each), strict=True)
+    return [
+        {"class": names[kind], "precision": precision, "recall": recall, "f1": f1, "examples": count}
+        for kind, precision, recall, f1, count in rows
+    ]
 
 
 def largest_confusions(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -105,7 +105,7 @@ def held_out_scores(vectors: np.ndarray, targets: np.ndarray, scored: bool) -> d
 
 
 class VectorScorer:
-    """Collects the vectors of the test texts, and scores them.
+    """Collects the vectors of the test texts, and scores them. Texts are compared with those whose vectors are of the same model.
 
     Args:
         texts: the texts, k per pair, as `bert_jax.tasks.contrastive.pairs.single_texts` returns them.
@@ -116,16 +116,25 @@ class VectorScorer:
     def __init__(self, texts: Sequence[Any], targets: np.ndarray, scores: np.ndarray | None) -> None:
         self._texts, self._targets, self._scores = texts, targets, scores
         self._vectors = np.zeros((len(texts), 0), np.float32)
+        self._models = np.zeros(len(texts), np.int64)
 
     def add(self, examples: np.ndarray, found: np.ndarray) -> None:
-        """Add the vectors `found`, float32 [k, D], of the texts with indices `examples`, int64 [k]."""
+        """Add the vectors `found`, float32 [k, D], that a model has for the texts with indices `examples`, int64 [k]."""
         if not self._vectors.size:
             self._vectors = np.zeros((len(self._texts), found.shape[1]), np.float32)
-        self._vectors[examples] = found
+        self._vectors[examples], self._models[examples] = found, self._models.max() + 1
 
     @cached_property
     def _found(self) -> list[Found]:
-        return [*retrieved(self._vectors, self._targets, _NEIGHBORS)]
+        """What is retrieved for each pair, in the order of the pairs."""
+        found = {}
+        for model in np.unique(self._models):
+            slots = np.flatnonzero(self._models == model)
+            own = self._targets[slots]
+            pairs = np.sort(own[own[:, 1] == ANCHOR, 0]).tolist()
+            for pair, one in zip(pairs, retrieved(self._vectors[slots], own, _NEIGHBORS), strict=True):
+                found[pair] = one._replace(nearest=slots[one.nearest].tolist())
+        return [found[pair] for pair in sorted(found)]
 
     @cached_property
     def _cosines(self) -> np.ndarray:

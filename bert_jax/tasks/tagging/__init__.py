@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bert_jax.tasks import display
 from bert_jax.tasks.base import FinetuningTask
-from bert_jax.tasks.display import Bars, Curve, Example, Json, Mark, Marked, Panel, Shown, Table
+from bert_jax.tasks.display import Curve, Example, Json, Mark, Marked, Panel, Shown
 from bert_jax.tasks.published import ENCODER, Published
 from bert_jax.tasks.tagging import schemes
 from bert_jax.tasks.tagging.options import TaggingOptions
@@ -36,7 +36,13 @@ class TaggingTask(FinetuningTask[TaggingOptions]):
     metric, scores = "tag_f1", ("f1", "accuracy")
     titles: ClassVar[Mapping[str, str]] = {"f1": "Test F1 of entities", "accuracy": "Test accuracy of tags"}
     questions = (Tag(),)
-    published = (Published("ForTokenClassification", (*ENCODER, HEAD), "token-classification", (HEAD, "dense", "kernel"), labeled=True),)
+    published = (
+        Published(
+            "ForTokenClassification", (*ENCODER, HEAD), "token-classification", (HEAD, "dense", "kernel"), labeled=True,
+            # Without word pieces, the strategies for words would take the text between two spaces for one.
+            arguments=lambda kind: f'aggregation_strategy="{"first" if kind == "wordpiece" else "simple"}"',
+        ),
+    )  # fmt: skip
 
     def model(self, description: ModelDescription, vocab_size: int, compute: ComputeConfig, head_dropout: float = 0.0) -> TokenModel:
         """Return the Flax module."""
@@ -113,16 +119,8 @@ class TaggingTask(FinetuningTask[TaggingOptions]):
 
     def tables(self, result: Json) -> list[Shown]:
         """Return the F1 of each type of entity, or of each tag, as bars, and its precision and recall."""
-        name, unit = ("type", "entities") if result.get("types") else ("tag", "words")
-        rows = [row for row in result.get("types") or result.get("tags") or [] if isinstance(row, Mapping)]
-        if not rows:
-            return []
-        cells = [
-            (str(row[name]), *(display.percent(row[rate]) for rate in ("precision", "recall", "f1")), display.integer(row[unit]))
-            for row in rows
-        ]
-        bars = [(str(row[name]), float(row["f1"])) for row in sorted(rows, key=lambda row: -row["f1"])]
-        return [Bars(f"F1 of each {name}", bars), Table(f"{name.title()}s", (name, "precision", "recall", "F1", f"test {unit}"), cells)]
+        types = result.get("types")
+        return display.rates("Types", "type", "entities", types) if types else display.rates("Tags", "tag", "words", result.get("tags"))
 
     def panels(self, examples: Mapping[str, Sequence[Json]]) -> list[Panel]:
         """Return texts with their predicted spans in color and, where some are wrong, with the true ones."""

@@ -18,16 +18,16 @@ _UNIVERSAL = (2, 4)
 
 
 class Tagged(NamedTuple):
-    """The words of a text with their tags, and the line of each word, or none if all are in one line."""
+    """The words of a text with their tags, and the file and the line of each word."""
 
     words: Sequence[str]
     tags: Sequence[str]
+    source: str
     lines: Sequence[int]
 
-    def place(self, where: str, index: int) -> str:
-        """Return where a word is, given where its text is."""
-        line = f", line {self.lines[index]}" if self.lines else ""
-        return f"{where} (word {index + 1}, {self.words[index]!r}{line})"
+    def place(self, index: int) -> str:
+        """Return where a word is, for messages."""
+        return f"{self.source} line {self.lines[index]} (word {index + 1}, {self.words[index]!r})"
 
 
 def read_tagged(source: str, columns: Mapping[str, str], split: str, numbers: tuple[int, ...] = ()) -> Iterator[Row]:
@@ -42,8 +42,11 @@ def read_tagged(source: str, columns: Mapping[str, str], split: str, numbers: tu
             UPOS in a .conllu file.
 
     Raises:
-        InputError: a line has too few columns, a list is malformed, or a text has more tags than words or fewer; see also `read_rows`.
+        InputError: a second text is configured, a line has too few columns, a list is malformed, or a text has more tags than words or
+            fewer; see also `read_rows`.
     """
+    if len(columns) > 2:
+        raise InputError("The task tag reads single texts, not pairs: leave finetune.data.text_pair empty.")
     if is_data_set(source) or file_format(Path(source)) in TABLES:
         yield from _lists(source, columns, split)
     else:
@@ -57,7 +60,7 @@ def _lists(source: str, columns: Mapping[str, str], split: str) -> Iterator[Row]
         words, tags = (_list(value, column, where) for value, column in zip(values, columns.values(), strict=True))
         if len(words) != len(tags):
             raise InputError(f"{where} has {len(words)} words but {len(tags)} tags: give each word one tag.")
-        yield Row(line, (Words(tuple(words)), Tagged(words, tags, ())))
+        yield Row(line, (Words(tuple(words)), Tagged(words, tags, source, [line] * len(words))))
 
 
 def _list(text: str, column: str, where: str) -> list[str]:
@@ -80,7 +83,7 @@ def _columns(source: str, numbers: tuple[int, ...]) -> Iterator[Row]:
     for line, (content,) in read_lines(path, blank=True):
         if not content.strip(" \t"):
             found |= bool(text)
-            yield from _text(text)
+            yield from _text(source, text)
             text = []
             continue
         if universal and content.startswith("#"):
@@ -97,14 +100,14 @@ def _columns(source: str, numbers: tuple[int, ...]) -> Iterator[Row]:
                 "columns with --config.finetune.task.conll_columns=WORD,TAG."
             )
         text.append((line, fields[word_column - 1], fields[tag_column - 1].strip()))
-    yield from _text(text)
+    yield from _text(source, text)
     if not found and not text:
         raise InputError(f"{source} contains no words with tags: it is empty.")
 
 
-def _text(text: Sequence[tuple[int, str, str]]) -> Iterator[Row]:
+def _text(source: str, text: Sequence[tuple[int, str, str]]) -> Iterator[Row]:
     if text:
         lines, words, tags = zip(*text, strict=True)
         if words != (_DOCUMENT,):
-            yield Row(lines[0], (Words(words), Tagged(words, tags, lines)))
+            yield Row(lines[0], (Words(words), Tagged(words, tags, source, lines)))
 

@@ -30,8 +30,8 @@ class TagReader:
         """Return the column of the tags, by the option that names it."""
         return {"finetune.task.target": self._options.target}
 
-    def parse(self, values: Sequence[Any], where: str) -> tuple[Tagged, str]:
-        """Return the tags of a row, and its place.
+    def parse(self, values: Sequence[Any], where: str) -> Tagged:
+        """Return the tags of a row.
 
         Raises:
             InputError: the row has no tagged words, or one of the tags is empty.
@@ -41,8 +41,8 @@ class TagReader:
             raise InputError(f"{where} has no tagged words: name a file of them in finetune.data.train, such as train.conll.")
         for index, tag in enumerate(tagged.tags):
             if not tag:
-                raise InputError(f"{tagged.place(where, index)} has no tag: fill it in, or remove the word.")
-        return tagged, where
+                raise InputError(f"{tagged.place(index)} has no tag: fill it in, or remove the word.")
+        return tagged
 
     def targets(self, parsed: Mapping[str, Parsed]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
         """Return the indices of the tags of each example, an array of tuples, and the names of the tags.
@@ -54,8 +54,8 @@ class TagReader:
         train = parsed["train"]
         scheme = self._options.scheme
         if scheme == "auto":
-            scheme = schemes.detect(chain.from_iterable(tagged.tags for tagged, _ in train.values))
-        converted = {role: [self._convert(tagged, where, scheme) for tagged, where in part.values] for role, part in parsed.items()}
+            scheme = schemes.detect(chain.from_iterable(tagged.tags for tagged in train.values))
+        converted = {role: [self._convert(tagged, scheme) for tagged in part.values] for role, part in parsed.items()}
         names = _names(converted["train"], scheme)
         if len(names) < 2:
             raise InputError(
@@ -66,22 +66,22 @@ class TagReader:
         targets = {}
         for role, part in parsed.items():
             found = np.empty(len(part.values), object)
-            for row, (tags, (tagged, where)) in enumerate(zip(converted[role], part.values, strict=True)):
+            for row, (tags, tagged) in enumerate(zip(converted[role], part.values, strict=True)):
                 for word, tag in enumerate(tags):
                     if tag not in index:
                         raise InputError(
-                            f"{tagged.place(where, word)} has the tag {tagged.tags[word]!r}, which {train.source} does not have, so it "
+                            f"{tagged.place(word)} has the tag {tagged.tags[word]!r}, which {train.source} does not have, so it "
                             "cannot be learned. Correct it, or add examples of it to the training file."
                         )
                 found[row] = tuple(index[tag] for tag in tags)
             targets[role] = found
         return targets, names
 
-    def _convert(self, tagged: Tagged, where: str, scheme: schemes.Scheme) -> list[str]:
+    def _convert(self, tagged: Tagged, scheme: schemes.Scheme) -> list[str]:
         for index, tag in enumerate(tagged.tags):
             if not schemes.allowed(tag, scheme):
                 raise InputError(
-                    f"{tagged.place(where, index)} has the tag {tag!r}, which is not one of the scheme {scheme}. Correct it, or set "
+                    f"{tagged.place(index)} has the tag {tag!r}, which is not one of the scheme {scheme}. Correct it, or set "
                     "--config.finetune.task.scheme=plain if tags have no prefixes such as B- and I-."
                 )
         tags, impossible = schemes.to_bio(tagged.tags, scheme)
@@ -89,8 +89,9 @@ class TagReader:
             word = impossible[0]
             before = repr(tagged.tags[word - 1]) if word else "the beginning of the text"
             raise InputError(
-                f"{tagged.place(where, word)} has the tag {tagged.tags[word]!r} after {before}, which is impossible in the scheme "
-                f"{scheme}. Correct it, or set --config.finetune.task.impossible=repair to begin an entity where tags continue none."
+                f"{tagged.place(word)} has the tag {tagged.tags[word]!r} after {before}, which is impossible in the scheme "
+                f"{scheme}. Correct it, set --config.finetune.task.impossible=repair to begin an entity where tags continue none, or "
+                "--config.finetune.task.scheme=io if I- marks every word of an entity."
             )
         self._repaired += len(impossible)
         return tags

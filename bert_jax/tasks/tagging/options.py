@@ -19,7 +19,7 @@ class TaggingOptions(TaskOptions):
     """In a file with a word per line, the columns of the word and of its tag, counted from 1; by default the first and the last, or FORM
     and UPOS in a .conllu file."""
     scheme: Literal["auto", "bio", "bioes", "io", "plain"] = "auto"
-    """How tags mark entities: BIO, BIOES or BILOU, the type alone, or not at all, as for parts of speech; `auto` finds out."""
+    """How tags mark entities: BIO, BIOES or BILOU, the type alone (or I-TYPE), or not at all, as for parts of speech; `auto` finds out."""
     impossible: Literal["refuse", "repair"] = "refuse"
     """What to do about a tag that cannot follow the one before it, such as I-LOC after O: raise an error, or begin an entity there."""
 

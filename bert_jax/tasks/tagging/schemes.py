@@ -31,13 +31,13 @@ def parts(tag: str) -> tuple[str, str]:
 
 
 def detect(tags: Iterable[str]) -> Scheme:
-    """Return the scheme of all tags of a file."""
+    """Return the scheme of all tags of a file; one in which they are not `allowed` if some have prefixes and others do not."""
     found = set(tags)
     prefixes = {parts(tag)[0] for tag in found if tag != OUTSIDE}
-    if "" in prefixes or not prefixes:
-        # A file may have both O and tags of another kind; only then is there something to be outside of.
-        return "io" if OUTSIDE in found and prefixes <= {""} else "plain"
-    return "bio" if prefixes <= set(_PREFIXES["bio"]) else "bioes"
+    if begins := prefixes - {""}:
+        return "bio" if begins <= set(_PREFIXES["bio"]) else "bioes"
+    # A file may have both O and tags of another kind; only then is there something to be outside of.
+    return "io" if OUTSIDE in found else "plain"
 
 
 def to_bio(tags: Sequence[str], scheme: Scheme) -> tuple[list[str], list[int]]:
@@ -56,7 +56,8 @@ def to_bio(tags: Sequence[str], scheme: Scheme) -> tuple[list[str], list[int]]:
             impossible, now = scheme == "bioes" and former != "", ""
             converted.append(OUTSIDE)
         else:
-            prefix, kind = parts(tag) if scheme != "io" else ("I", tag)
+            # Types alone are also written as I-TYPE.
+            prefix, kind = parts(tag) if scheme != "io" else ("I", tag.removeprefix("I-"))
             continues = prefix not in _BEGINS and kind == former
             impossible = scheme != "io" and not continues and (prefix not in _BEGINS or (scheme == "bioes" and former != ""))
             converted.append(f"{'I' if continues else 'B'}-{kind}")
