@@ -125,7 +125,7 @@ class AdaptConfig(PretrainConfig):
     ADDABLE: ClassVar[bool] = True
     """Setting one of the values adds the stage to a configuration without it (`bert_jax.config.overrides`)."""
     checkpoint: str = ""
-    """Not set: the stage continues from the model that fine-tuning would start from."""
+    """Leave it empty: the stage continues from the model that fine-tuning would otherwise start from."""
     steps: int = 1000
     batch_size: int = 16
     rows: RowsConfig = field(default_factory=lambda: RowsConfig(next_sentence="none"))
