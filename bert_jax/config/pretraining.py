@@ -128,4 +128,6 @@ class AdaptConfig(PretrainConfig):
     """Leave it empty: the stage continues from the model that fine-tuning would otherwise start from."""
     steps: int = 1000
     batch_size: int = 16
+    blanks: tuple[str, ...] = ()
+    """Leave it empty: the blanks that a run fills in are those of `pretrain`."""
     rows: RowsConfig = field(default_factory=lambda: RowsConfig(next_sentence="none"))

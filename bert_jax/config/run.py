@@ -92,6 +92,7 @@ class RunConfig:
             adapt.checkpoint,
             "the stage continues from the pretrain stage of this run, or from finetune.checkpoint; set that one instead.",
         )
+        require(not adapt.blanks, "adapt.blanks", adapt.blanks, "a run fills in those of pretrain; set pretrain.blanks instead.")
         require(
             not finetune.from_scratch,
             "finetune.from_scratch",
