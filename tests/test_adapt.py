@@ -23,10 +23,12 @@ from bert_jax.stages.skipped import describe_skipped
 from bert_jax.storage.files import SEAL
 from bert_jax.tasks import checked, configured
 from bert_jax.tasks.classification import CLASSIFICATION, ClassificationOptions
+from bert_jax.tasks.pretraining import ADAPTATION
 
 TINY = (
     "encoder.layers=1", "encoder.width=16", "encoder.heads=2", "encoder.feed_forward=32", "encoder.max_positions=32",
-    "vocabulary.size=300", "compute.cpu_devices=1", "pretrain.steps=2", "pretrain.batch_size=4", "pretrain.rows.length=32",
+    "vocabulary.kind=characters", "vocabulary.size=1500", "corpus.valid_fraction=0.2", "compute.cpu_devices=1",
+    "pretrain.steps=2", "pretrain.batch_size=4", "pretrain.rows.length=32", "pretrain.blanks=房间很[MASK]。",
     "adapt.steps=3", "adapt.batch_size=4", "adapt.rows.length=32", "adapt.loop.log_every=1", "finetune.length=32",
     "finetune.batch_size=4", "finetune.epochs=1", "finetune.compare_from_scratch=false",
     # The classifier's encoder stays that of the model that it starts from.
@@ -134,6 +136,12 @@ def test_it_is_shown(workdir: Path, config: RunConfig, capsys: pytest.CaptureFix
     run(config, workdir)
     shown = capsys.readouterr().out
     assert "is done" in shown and "Adaptation          3 steps" in shown and f"{workdir / 'adapt' / 'checkpoints'}" in shown
+
+
+def test_held_out_texts_without_a_token_to_predict_are_no_error() -> None:
+    unmeasured = {"mlm_accuracy": None, "mlm_accuracy_floor": 0.0, "nsp_accuracy": None}
+    result = {"steps": 1, "real_tokens": 9, "real_tokens_per_second": 3.0, **unmeasured}
+    assert ADAPTATION.summary_lines(result)[1] == "Masked tokens       not measured: there is no token to predict in the held-out texts"
 
 
 def test_it_trained_on_the_training_texts(workdir: Path, config: RunConfig) -> None:

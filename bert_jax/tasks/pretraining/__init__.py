@@ -119,7 +119,9 @@ class PretrainingTask(Task):
             f"{self.title:20}{result['steps']:,} steps, {result['real_tokens']:,} real {nouns.token}s, "
             f"{result['real_tokens_per_second']:,.0f} {nouns.token}s/s"
             + (f"; {result['skipped_updates']:,} skipped updates" if result.get("skipped_updates") else ""),
-            f"{f'Masked {nouns.token}s':20}{result['mlm_accuracy']:.1%} accuracy "
+            f"{f'Masked {nouns.token}s':20}not measured: there is no {nouns.token} to predict in the held-out {nouns.input}s"
+            if result["mlm_accuracy"] is None
+            else f"{f'Masked {nouns.token}s':20}{result['mlm_accuracy']:.1%} accuracy "
             f"(always predicting the most frequent {nouns.answer}: {result['mlm_accuracy_floor']:.1%})",
         ]
         if "mlm_bits_per_character" in result:
