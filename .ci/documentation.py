@@ -59,6 +59,7 @@ SHORTENED = {
     "finetune_images": "finetune.epochs=1",
     "finetune_audio": "finetune.epochs=1",
 }
+SHORTENED_ADAPTATION = "adapt.steps=5 adapt.evaluation_batches=1"
 
 _BLOCK = re.compile(r"(?P<before>[^\n]*)\n(?:[ ]*\n)?(?P<indent> *)```(?P<language>[^\n]*)\n(?P<code>.*?)\n *```", re.DOTALL)
 _MARK = re.compile(r"<!-- not run: (?P<reason>[^>]*?) -->")
@@ -225,6 +226,8 @@ def run_shell(code: str, output: TextIO | None = None) -> int:
     shorten = f"""python() {{
         case " $* " in *" train.py "* | *" bert_jax train "*)
             case " $* " in {cases}
+            esac
+            case " $* " in *" --config.adapt."*) set -- "$@" {" ".join(f"--config.{value}" for value in SHORTENED_ADAPTATION.split())} ;;
             esac ;;
         esac
         # In the background, the shell's own process becomes the program, so that kill ends it.

@@ -41,6 +41,9 @@ TINY = {
     "pretrain": (
         *TINY_ENCODER, "pretrain.rows.length=32", "pretrain.batch_size=4", "pretrain.evaluation_batches=1",
     ),
+    "adapt": (
+        "adapt.steps=4", "adapt.rows.length=32", "adapt.batch_size=4", "adapt.evaluation_batches=1",
+    ),
     "finetune": (
         "finetune.length=32", "finetune.batch_size=4", "finetune.epochs=1", "finetune.data.max_train_examples=40",
     ),

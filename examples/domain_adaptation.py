@@ -2,7 +2,8 @@
 
     python -m examples.domain_adaptation runs/demo/pretrain corpus/ reviews.tsv --workdir=runs/adaptation
 
-Gururangan et al. (2020) call this domain-adaptive pre-training.
+Gururangan et al. (2020) call this domain-adaptive pre-training. To adapt an encoder to the texts of the table itself (task-adaptive
+pre-training), train.py needs only one more value, such as --config.adapt.steps=1000; see docs/own_labels.md.
 """
 
 import argparse

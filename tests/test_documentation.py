@@ -70,9 +70,11 @@ def test_training_is_shortened_and_nothing_else(documentation: ModuleType, tmp_p
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     tuned = "python train.py --config=configs/finetune_tsv.py \\\n  --workdir=runs/x"
     assert documentation.run_shell(f"{tuned}\npython -m bert_jax prepare --config=configs/demo.py --workdir=x") == 0
+    assert documentation.run_shell("python train.py --config=x.py --config.adapt.steps=1000") == 0
     assert (tmp_path / "typed").read_text().splitlines() == [
         "train.py --config=configs/finetune_tsv.py --workdir=runs/x --config.finetune.epochs=1",
         "-m bert_jax prepare --config=configs/demo.py --workdir=x",
+        "train.py --config=x.py --config.adapt.steps=1000 --config.adapt.steps=5 --config.adapt.evaluation_batches=1",
     ]
     assert documentation.run_shell("false; python train.py") == 1 and documentation.run_shell("true | false") == 1
 

@@ -199,7 +199,7 @@ def test_a_file_gives_its_configuration_with_types_put_right(tmp_path):
 @pytest.mark.parametrize(
     ("body", "parts"),
     [
-        ("return RunConfig(pretrain=PretrainConfig(stepz=10))", ["line 4", "stepz", "Did you mean pretrain.steps"]),
+        ("return RunConfig(pretrain=PretrainConfig(stepz=10))", ["line 4", "stepz", "Did you mean", "pretrain.steps"]),
         ("return RunConfig(seed=-1)", ["line 4", "seed=-1"]),
         ("return RunConfig(pretrain=PretrainConfig(steps=10.5))", ["pretrain.steps=10.5", "an integer"]),
         ("return RunConfig(", ["SyntaxError"]),

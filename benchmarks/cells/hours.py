@@ -6,7 +6,7 @@ from cells.cell import LANGUAGES, SEEDS, SINGLE_TEXTS, Cell, Training
 
 
 def hour(language: str) -> Training:
-    """The whole run of the configuration on the data of a language; three seeds of its fine-tuning, and the linear model."""
+    """The whole run of the configuration on the data of a language, with three seeds of its fine-tuning."""
     name = SINGLE_TEXTS[language]
     options = (
         f"corpus.source={{corpora}}/{language}.train.txt",
@@ -15,7 +15,6 @@ def hour(language: str) -> Training:
         f"finetune.data.test={{sets}}/{name}/test.tsv",
         "finetune.data.text=text",
         SEEDS,
-        "finetune.compare_linear=true",
     )
     return Training(f"hour, {language}", f"hour_{language}", options, seconds=5400)
 

@@ -145,7 +145,7 @@ class FinetuneConfig:
     """The task, such as `classification`, and its options."""
     data: LabelledConfig = field(default_factory=LabelledConfig)
     checkpoint: str = ""
-    """A pre-training workdir to start from; empty uses the pre-training stage of this run."""
+    """A pre-training workdir to start from; empty uses the pre-training stage of this run. The adapt stage continues from it first."""
     from_scratch: bool = False
     """Start from random parameters instead of a checkpoint."""
     compare_from_scratch: bool = False

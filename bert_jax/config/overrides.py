@@ -75,7 +75,8 @@ def apply_overrides(config: C, overrides: Sequence[str], choices: Choices = NO_C
 
     Booleans are `true` or `false`, tuple elements are separated by commas, and `finetune=none` drops a stage. `encoder=small`
     sets the sizes and initializers of a preset and leaves dropout, positions and segments unchanged; more specific overrides
-    such as `encoder.heads=8` take precedence in any order. `finetune.task=NAME` selects a task. The last value of a key wins.
+    such as `encoder.heads=8` take precedence in any order. `finetune.task=NAME` selects a task. Any value of `adapt` adds that stage.
+    The last value of a key wins.
 
     Raises:
         InputError: a key is unknown (the message suggests the closest ones) or belongs to a stage that the configuration does
@@ -143,6 +144,8 @@ class _Parser:
                 value = self.built(group, to_dict(value), path)
             if () in texts:
                 value = self.group_value(texts.pop(()), value, group, hints[name], path)
+            if texts and value is None and getattr(group, "ADDABLE", False):
+                value = group()
             if texts and value is None:
                 raise InputError(
                     f"--config.{'.'.join((*path, *next(iter(texts))))}: this configuration has no {'.'.join(path)} stage. "

@@ -1,7 +1,7 @@
 """Configuration of the pre-training stage."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from bert_jax.config.checks import fraction, positive, require
 from bert_jax.config.renamed import renamed
@@ -86,6 +86,8 @@ class LongRowsConfig:
 class PretrainConfig:
     """The pre-training stage."""
 
+    NAME: ClassVar[str] = "pretrain"
+    """Name of the stage, and of its directory in a workdir."""
     checkpoint: str = ""
     """A trained or imported model directory whose encoder and vocabulary to continue from."""
     steps: int = 100_000
@@ -112,3 +114,20 @@ class PretrainConfig:
             self.gradient_accumulation_steps,
             f"it must divide the batch size, {self.batch_size}.",
         )
+
+
+@dataclass(frozen=True)
+class AdaptConfig(PretrainConfig):
+    """Task-adaptive pre-training (Gururangan et al. 2020, section 4): between the other two stages, the pre-training of the encoder goes
+    on with the texts of the training examples, without their labels. Setting one of these values adds the stage to a run."""
+
+    NAME: ClassVar[str] = "adapt"
+    ADDABLE: ClassVar[bool] = True
+    """Setting one of the values adds the stage to a configuration without it (`bert_jax.config.overrides`)."""
+    checkpoint: str = ""
+    """Leave it empty: the stage continues from the model that fine-tuning would otherwise start from."""
+    steps: int = 1000
+    batch_size: int = 16
+    blanks: tuple[str, ...] = ()
+    """Leave it empty: the blanks that a run fills in are those of `pretrain`."""
+    rows: RowsConfig = field(default_factory=lambda: RowsConfig(next_sentence="none"))

@@ -9,8 +9,11 @@ from bert_jax.config.compute import ComputeConfig, MeshConfig
 from bert_jax.config.corpus import CorpusOptions, VocabularyOptions
 from bert_jax.config.encoder import EncoderConfig
 from bert_jax.config.finetuning import FinetuneConfig, UncheckedOptions
-from bert_jax.config.pretraining import PretrainConfig
+from bert_jax.config.pretraining import AdaptConfig, PretrainConfig
 from bert_jax.config.text import CorpusConfig, VocabularyConfig
+
+_LEFT_OUT = "left out"
+"""Key of a field's metadata: the value that is not stored, so that the files of runs that do not use the field stay as they were."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class RunConfig:
     vocabulary: VocabularyConfig | VocabularyOptions = field(default_factory=VocabularyConfig)
     corpus: CorpusConfig | CorpusOptions = field(default_factory=CorpusConfig)
     pretrain: PretrainConfig | None = None
+    adapt: AdaptConfig | None = field(default=None, metadata={_LEFT_OUT: None})
     finetune: FinetuneConfig | None = None
 
     def __post_init__(self) -> None:
@@ -37,11 +41,13 @@ class RunConfig:
             "fused kernels do not support attention dropout; set encoder.attention_dropout=0.",
         )
         self._check_pairs()
-        lengths = {
-            "pretrain.rows.length": self.pretrain and self.pretrain.rows.length,
-            "pretrain.long_rows.length": self.pretrain and self.pretrain.long_rows.share and self.pretrain.long_rows.length,
-            "finetune.length": self.finetune and self.finetune.length,
-        }
+        if self.adapt:
+            self._check_adapt(self.adapt, self.finetune)
+        lengths: dict[str, Any] = {}
+        for stage in filter(None, (self.pretrain, self.adapt)):
+            lengths[f"{stage.NAME}.rows.length"] = stage.rows.length
+            lengths[f"{stage.NAME}.long_rows.length"] = stage.long_rows.share and stage.long_rows.length
+        lengths["finetune.length"] = self.finetune and self.finetune.length
         for name, length in lengths.items():
             require(
                 not length or self.compute.attention != "splash" or length % 128 == 0,
@@ -61,14 +67,44 @@ class RunConfig:
         if self.encoder.segment_types > 1:
             return
         why = "an encoder with encoder.segment_types=1 cannot tell the second text of a pair from the first;"
-        if self.pretrain:
-            task = self.pretrain.rows.next_sentence
-            require(task == "none", "pretrain.rows.next_sentence", task, f"{why} set it to none, or encoder.segment_types=2.")
+        for stage in filter(None, (self.pretrain, self.adapt)):
+            task = stage.rows.next_sentence
+            require(task == "none", f"{stage.NAME}.rows.next_sentence", task, f"{why} set it to none, or encoder.segment_types=2.")
         # A model fine-tuned from another checkpoint uses the encoder of that checkpoint.
         joined = self.finetune and not self.finetune.task.SEPARATE_TEXTS
         if self.finetune and joined and not self.finetune.checkpoint and (self.pretrain or self.finetune.from_scratch):
             column = self.finetune.data.text_pair
             require(not column, "finetune.data.text_pair", column, f"{why} set encoder.segment_types=2, or put both texts in one column.")
+
+    @staticmethod
+    def _check_adapt(adapt: AdaptConfig, finetune: FinetuneConfig | None) -> None:
+        without = "or leave the adapt stage out (adapt=none)."
+        require(
+            finetune is not None,
+            "adapt.steps",
+            adapt.steps,
+            f"the stage trains on the texts of the finetune stage, which this run does not have; add that stage, {without}",
+        )
+        assert finetune is not None
+        require(
+            not adapt.checkpoint,
+            "adapt.checkpoint",
+            adapt.checkpoint,
+            "the stage continues from the pretrain stage of this run, or from finetune.checkpoint; set that one instead.",
+        )
+        require(not adapt.blanks, "adapt.blanks", adapt.blanks, "a run fills in those of pretrain; set pretrain.blanks instead.")
+        require(
+            not finetune.from_scratch,
+            "finetune.from_scratch",
+            finetune.from_scratch,
+            f"the adapt stage needs a pre-trained encoder; set finetune.compare_from_scratch instead, {without}",
+        )
+        require(
+            not finetune.data.folds,
+            "finetune.data.folds",
+            finetune.data.folds,
+            f"the adapt stage would train on the texts of every fold, also of the one to test on; drop the folds, {without}",
+        )
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -77,5 +113,6 @@ def to_dict(config: Any) -> dict[str, Any]:
         f.name: to_dict(value) if dataclasses.is_dataclass(value) else list(value) if isinstance(value, tuple) else value
         for f in dataclasses.fields(config)
         for value in (getattr(config, f.name),)
+        if not (_LEFT_OUT in f.metadata and value == f.metadata[_LEFT_OUT])
     }
     return {"name": config.name, **config.values} if isinstance(config, UncheckedOptions) else values

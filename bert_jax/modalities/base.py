@@ -16,7 +16,7 @@ from bert_jax.data.reader import Grid, Reader, Units
 from bert_jax.data.records import corpora
 from bert_jax.data.records.corpora import Prepared
 from bert_jax.data.records.encoding import Encoder
-from bert_jax.data.records.source import Source
+from bert_jax.data.records.source import Raw, Source
 from bert_jax.data.tables import Row, Table, read_rows
 from bert_jax.errors import InputError
 from bert_jax.modalities.inspection import Asked, Report
@@ -123,6 +123,17 @@ class Modality(ABC, Generic[D, O]):
     def queries(self, document: D, config: O) -> list[Any]:
         """Return the sentences of a raw document, or other parts that follow each other, as a user would give them in a query."""
 
+    def as_document(self, labelled: Any) -> D:
+        """Return a labeled input as a raw document, to continue pre-training on it.
+
+        Raises:
+            InputError: the modality does not support it.
+        """
+        raise InputError(
+            f"The adapt stage continues pre-training on the labeled texts, and the corpus is of the modality {self.name}: set "
+            "--config.adapt=none. To pre-train further on unlabeled data, set --config.pretrain.checkpoint and --config.corpus.source."
+        )
+
     @abstractmethod
     def with_mask(self, reader: Reader, query: Any) -> Any:
         """Return the query with a token, or several, replaced by [MASK]; the query has at least one token."""
@@ -147,7 +158,16 @@ class Modality(ABC, Generic[D, O]):
         return ""
 
     def prepare(
-        self, config: O, reader: Reader, data_dir: Path, show_progress: bool = True, beam: Sequence[str] | None = None
+        self,
+        config: O,
+        reader: Reader,
+        data_dir: Path,
+        show_progress: bool = True,
+        beam: Sequence[str] | None = None,
+        raw: Raw[D, O] | None = None,
     ) -> Prepared:
-        """Return the tokenized records of a corpus, preparing them if necessary; see `bert_jax.data.records.corpora.prepare`."""
-        return corpora.prepare(config, self, self.encoder(reader, config), data_dir, show_progress, beam)
+        """Return the tokenized records of a corpus, preparing them if necessary; see `bert_jax.data.records.corpora.prepare`.
+
+        `raw` opens the raw data, if it is not the modality itself that does.
+        """
+        return corpora.prepare(config, raw or self, self.encoder(reader, config), data_dir, show_progress, beam)

@@ -16,14 +16,14 @@ from bert_jax.storage.files import resolve_path, write_whole
 from bert_jax.tasks import finetuning, spread
 from bert_jax.tasks.base import FinetuningTask, Task
 from bert_jax.tasks.display import Json, nouns
-from bert_jax.tasks.pretraining import PRETRAINING
+from bert_jax.tasks.pretraining import ADAPTATION, PRETRAINING
 
 
 def write_report(workdir: str | Path, tasks: Sequence[Task] = ()) -> Path:
     """Write `workdir/report.html` from the files of a run and return its path.
 
-    The report is based on `config.json`, `summary.json`, `examples.json`, and the `metrics.jsonl` of `pretrain`, `finetune` and
-    `finetune_from_scratch`. Sections whose files are missing are omitted.
+    The report is based on `config.json`, `summary.json`, `examples.json`, and the `metrics.jsonl` of `pretrain`, `adapt`,
+    `finetune` and `finetune_from_scratch`. Sections whose files are missing are omitted.
 
     Args:
         workdir: the workdir of the run.
@@ -34,7 +34,8 @@ def write_report(workdir: str | Path, tasks: Sequence[Task] = ()) -> Path:
     """
     workdir = resolve_path(workdir)
     config, summary, examples = (_read(workdir / f"{name}.json") for name in ("config", "summary", "examples"))
-    shown = [(task, summary.get(task.stage) or {}, read_metrics(workdir / task.stage)) for task in (PRETRAINING, _finetuned(config, tasks))]
+    stages = (PRETRAINING, ADAPTATION, _finetuned(config, tasks))
+    shown = [(task, summary.get(task.stage) or {}, read_metrics(workdir / task.stage)) for task in stages]
     scratch = read_metrics(workdir / "finetune_from_scratch")
     sections = {
         "Results": "".join(
@@ -42,7 +43,7 @@ def write_report(workdir: str | Path, tasks: Sequence[Task] = ()) -> Path:
         ),
         "Examples": "".join(draw.panel(panel) for task, _, _ in shown for panel in task.panels(examples)),
     }
-    for title, (task, result, lines) in zip(("Pre-training", "Fine-tuning"), shown, strict=True):
+    for title, (task, result, lines) in zip((PRETRAINING.title, ADAPTATION.title, "Fine-tuning"), shown, strict=True):
         curves = draw.charts(task.curves(result), lines, scratch if task.stage == "finetune" else (), nouns(result))
         sections[title] = curves + "".join(draw.table(table) for table in task.tables(result))
     sections["Configuration"] = _configuration(config)

@@ -22,6 +22,7 @@ from bert_jax.storage.files import LOCK, SEAL, has_writer
 from bert_jax.tasks import TASKS, find
 from bert_jax.tasks.base import Task
 from bert_jax.tasks.display import Curve, Example, Json, Marked, nouns
+from bert_jax.tasks.pretraining import ADAPTATION, PRETRAINING
 
 CONFIG, EXAMPLES, SKIPPED = "config.json", "examples.json", "skipped.json"
 
@@ -75,8 +76,8 @@ class Run:
         return found._asdict() | {"lines": [{key: line[key] for key in shown & line.keys()} for line in found.lines]}
 
     def _stages(self) -> list[Path]:
-        """Return the directories with metrics: pre-training first, then by name."""
-        kinds = [*dict.fromkeys(task.stage for task in TASKS)]
+        """Return the directories with metrics: pre-training first, then its adaptation, then the others by name."""
+        kinds = [*dict.fromkeys(task.stage for task in (PRETRAINING, ADAPTATION, *TASKS))]
 
         def order(stage: Path) -> tuple[int, list[str]]:
             kind = next((index for index, kind in enumerate(kinds) if stage.name.startswith(kind)), len(kinds))

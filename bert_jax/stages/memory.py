@@ -13,13 +13,14 @@ _RESUMES = "Then run the same command again: it resumes in the same workdir."
 def pretraining_advice(parts: Sequence[PretrainConfig], compute: ComputeConfig, mesh: Mesh) -> str:
     """Return the advice for pre-training, whose `parts` are the steps on short rows and, if there are any, those on long rows."""
     devices, settings = mesh.shape["data"] * mesh.shape["fsdp"], list[str]()
-    for part, prefix, whose in zip(parts, ("pretrain", "pretrain.long_rows"), ("", "for the long rows, "), strict=False):
+    name = parts[0].NAME
+    for part, prefix, whose in zip(parts, (name, f"{name}.long_rows"), ("", "for the long rows, "), strict=False):
         if steps := _next_steps(part.batch_size, part.gradient_accumulation_steps, devices):
             rows = f"the {part.batch_size:,} rows of a step in microbatches of {part.batch_size // steps:,} rows"
             settings.append(f"{whose}set --config.{prefix}.gradient_accumulation_steps={steps}, which computes {rows} and learns the same")
     if compute.remat != "full":
         settings.append(f"or {_REMAT}" if settings else _REMAT)
-    last = "lower --config.pretrain.batch_size or --config.pretrain.rows.length in a new workdir"
+    last = f"lower --config.{name}.batch_size or --config.{name}.rows.length in a new workdir"
     if not settings:
         return _sentence(last)
     return f"{' '.join(map(_sentence, settings))} {_RESUMES} If it still does not fit, {last}."

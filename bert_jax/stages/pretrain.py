@@ -74,7 +74,7 @@ def pretrain(
     flops = [step_flops(part, model.vocab_size, config.encoder, input_description.units) for part in parts]
     batches = [pretraining_batches(prepared.train, reader, part.rows, part.batch_size, config.seed, **_processes()) for part in parts]
     job = Job(
-        name="pretrain",
+        name=stage.NAME,
         directory=directory,
         objective=objective,
         init=lambda: model.init(jax.random.key(config.seed), zero_row(input_description.units))["params"],
@@ -171,19 +171,19 @@ def pretrained_description(checkpoint: Path, stage: PretrainConfig, modality: Mo
     description, _ = model_directory.read(checkpoint, [modality])
     model_directory.check_modality(checkpoint, description, modality)
     if description.kind != PRETRAINING.kind:
-        raise InputError(f"The model in {checkpoint} is a {description.kind} model, but pretrain.checkpoint needs a pre-trained one.")
+        raise InputError(f"The model in {checkpoint} is a {description.kind} model, but the {stage.NAME} stage needs a pre-trained one.")
     untrained = ("pooler", "next_sentence") if stage.rows.next_sentence == "none" else ()
     missing = [part for part in description.absent if part not in untrained]
     if missing:
         raise InputError(
             f"The model in {checkpoint} has no {' and no '.join(missing)}, which this configuration trains. Import it with "
             "--initialize-missing, which initializes them randomly"
-            + ("." if "masked_token" in missing else ", or set --config.pretrain.rows.next_sentence=none.")
+            + ("." if "masked_token" in missing else f", or set --config.{stage.NAME}.rows.next_sentence=none.")
         )
     if stage.rows.next_sentence != "none" and description.encoder.segment_types == 1:
         raise InputError(
             f"The model in {checkpoint} has one segment type (encoder.segment_types=1), so it cannot distinguish sentence B from A, as "
-            f"pretrain.rows.next_sentence={stage.rows.next_sentence!r} requires. Set --config.pretrain.rows.next_sentence=none."
+            f"{stage.NAME}.rows.next_sentence={stage.rows.next_sentence!r} requires. Set --config.{stage.NAME}.rows.next_sentence=none."
         )
     return description
 

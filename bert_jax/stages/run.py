@@ -19,6 +19,7 @@ from bert_jax.data.labelled import Labelled, load_labelled
 from bert_jax.data.reader import Reader
 from bert_jax.data.records.corpora import Prepared
 from bert_jax.data.records.held_out import documents
+from bert_jax.data.records.source import Raw
 from bert_jax.errors import InputError, as_typed
 from bert_jax.modalities import find
 from bert_jax.modalities.base import Modality
@@ -26,6 +27,7 @@ from bert_jax.model import directory as model_directory
 from bert_jax.model.directory import InputDescription, ModelDescription, read_json, write_json
 from bert_jax.report import write_report
 from bert_jax.runtime.processes import on_first_process, wait_for_all
+from bert_jax.stages.adapt import TrainingTexts, adaptation
 from bert_jax.stages.finetune import finetune
 from bert_jax.stages.pretrain import pretrain, pretrained_description
 from bert_jax.stages.repeated import Repeated, compared_with_scratch
@@ -42,7 +44,7 @@ CONFIG, COMMAND, SUMMARY, EXAMPLES = "config.json", "command.txt", "summary.json
 # Options that may change when a run is resumed: they affect how it is computed or monitored, not what is learned.
 _FREE_TO_CHANGE = (
     "compute.", "mesh.", "pretrain.loop.", "pretrain.gradient_accumulation_steps", "pretrain.long_rows.gradient_accumulation_steps",
-    "finetune.loop.", "corpus.data_dir",
+    "adapt.loop.", "adapt.gradient_accumulation_steps", "adapt.long_rows.gradient_accumulation_steps", "finetune.loop.", "corpus.data_dir",
 )  # fmt: skip
 
 
@@ -91,9 +93,13 @@ def _run_stages(config: RunConfig, workdir: Path, tasks: Sequence[Task], modalit
         checkpoint = resolve_path(config.finetune.checkpoint)
         model_directory.check_modality(checkpoint, model_directory.read(checkpoint, [modality])[0], modality)
     labelled, folds = _labelled(config, tasks, modality) if config.finetune else (None, None)
+    texts = TrainingTexts(labelled.train, modality) if config.adapt and labelled else None
     if config.pretrain:
         reader, prepared = prepare_data(config, workdir, modality)
         summary["pretrain"] = pretrain(config, workdir / "pretrain", modality, reader, prepared)
+    if texts:
+        adapting, reader, prepared = prepare_adaptation(config, workdir, modality, texts)
+        summary["adapt"] = pretrain(adapting, workdir / "adapt", modality, reader, prepared)
     if config.finetune and labelled:
         summary["finetune"] = _finetune(config, workdir, labelled, folds, tasks, modality)
     if jax.process_index() == 0:
@@ -104,12 +110,17 @@ def _run_stages(config: RunConfig, workdir: Path, tasks: Sequence[Task], modalit
     wait_for_all("run done")
 
 
+def _pretrained(config: RunConfig, workdir: Path) -> Path:
+    """Return the directory of the pre-trained model."""
+    return resolve_path(config.finetune.checkpoint) if config.finetune and config.finetune.checkpoint else workdir / "pretrain"
+
+
 def _finetune(
     config: RunConfig, workdir: Path, labelled: Labelled, folds: Folds | None, tasks: Sequence[Task], modality: Modality[Any, Any]
 ) -> dict[str, Any]:
     stage = config.finetune
     assert stage is not None
-    pretrained = resolve_path(stage.checkpoint) if stage.checkpoint else workdir / "pretrain"
+    pretrained = workdir / "adapt" if config.adapt else _pretrained(config, workdir)
     reader: Any
     if stage.from_scratch and not config.pretrain:
         reader = make_vocabulary(config, workdir, modality)
@@ -208,10 +219,22 @@ def claim_workdir(
     wait_for_all("workdir claimed")
 
 
+def prepare_adaptation(
+    config: RunConfig, workdir: Path, modality: Modality[Any, Any], texts: TrainingTexts
+) -> tuple[RunConfig, Reader, Prepared]:
+    """Return the adapt stage as a run of its own, its vocabulary, and its texts as records, creating them if they do not exist."""
+    adapting = _with_pretrained_encoder(adaptation(config, _pretrained(config, workdir)), modality)
+    return adapting, *prepare_data(adapting, workdir, modality, raw=texts)
+
+
 def prepare_data(
-    config: RunConfig, workdir: Path, modality: Modality[Any, Any], beam: Sequence[str] | None = None
+    config: RunConfig,
+    workdir: Path,
+    modality: Modality[Any, Any],
+    beam: Sequence[str] | None = None,
+    raw: Raw[Any, Any] | None = None,
 ) -> tuple[Reader, Prepared]:
-    """Return the vocabulary and the prepared records of a run, creating them if they do not exist; `beam` as in `Modality.prepare`."""
+    """Return the vocabulary and the records of a run, creating them if they do not exist; `beam` and `raw` as in `Modality.prepare`."""
     reader = make_vocabulary(config, workdir, modality)
     given = config.corpus.data_dir
     # ArrayRecord reads only from disks, so if the workdir is in a bucket, every host creates its own records.
@@ -220,8 +243,8 @@ def prepare_data(
         notice = f"Each host stores the records in its own {data_dir}; set --config.corpus.data_dir to store them elsewhere."
         print(as_typed(notice), file=sys.stderr)
     prepared: list[Prepared] = []
-    on_first_process(lambda: prepared.append(modality.prepare(config.corpus, reader, data_dir, beam=beam)))
-    return reader, prepared[0] if prepared else modality.prepare(config.corpus, reader, data_dir, show_progress=False)
+    on_first_process(lambda: prepared.append(modality.prepare(config.corpus, reader, data_dir, beam=beam, raw=raw)))
+    return reader, prepared[0] if prepared else modality.prepare(config.corpus, reader, data_dir, show_progress=False, raw=raw)
 
 
 def make_vocabulary(config: RunConfig, workdir: Path, modality: Modality[Any, Any]) -> Reader:

@@ -18,7 +18,7 @@ from bert_jax.stages.finetune import PREDICTIONS
 from bert_jax.tasks import finetuning, spread
 from bert_jax.tasks.base import Task
 from bert_jax.tasks.display import nouns
-from bert_jax.tasks.pretraining import PRETRAINING
+from bert_jax.tasks.pretraining import ADAPTATION, PRETRAINING
 
 _SHOWN = 6
 
@@ -81,7 +81,7 @@ def summary_text(
     config: RunConfig, workdir: Path, summary: Mapping[str, Any], examples: Mapping[str, Any], tasks: Sequence[Task] = ()
 ) -> str:
     """Return the summary that is printed after a run: examples, results with their baselines, and file locations."""
-    stages: list[Task] = [PRETRAINING] if "pretrain" in summary else []
+    stages: list[Task] = [task for task in (PRETRAINING, ADAPTATION) if task.stage in summary]
     stages += [finetuning(config.finetune.task, tasks)] if config.finetune and "finetune" in summary else []
     lines = [""]
     for task in stages:

@@ -89,6 +89,10 @@ class Text(Modality[list[str], CorpusConfig]):
         """Return the sentences of a document."""
         return document_sentences(document, config.sentence_ends)
 
+    def as_document(self, labelled: Any) -> list[str]:
+        """Return the lines of a text as paragraphs."""
+        return sources.paragraphs(str(labelled))
+
     def features(self, reader: Reader, train: Sequence[str], test: Sequence[str]) -> tuple[Any, Any]:
         """Return TF-IDF weights of n-grams of one to three characters."""
         from sklearn.feature_extraction.text import TfidfVectorizer

@@ -101,9 +101,14 @@ class DataSetSource:
 
     def _documents(self) -> Iterator[list[str]]:
         for example in self.data.examples(self.data.text_columns()):
-            paragraphs = [line.strip() for text in example.values() for line in (text or "").splitlines() if line.strip()]
-            if paragraphs:
-                yield paragraphs
+            document = [paragraph for text in example.values() for paragraph in paragraphs(text or "")]
+            if document:
+                yield document
+
+
+def paragraphs(text: str) -> list[str]:
+    """Return the lines of a text as the paragraphs of a document."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _measured(documents: Iterator[list[str]], on_read: Callable[[int], None] | None) -> Iterator[list[str]]:

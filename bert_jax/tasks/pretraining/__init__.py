@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bert_jax.runtime.terminal import count
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
     from bert_jax.model.bert import PretrainingModel
     from bert_jax.model.directory import ModelDescription
 
-__all__ = ["PRETRAINING", "Prediction", "PretrainingTask", "ScoredToken"]
+__all__ = ["ADAPTATION", "PRETRAINING", "AdaptationTask", "Prediction", "PretrainingTask", "ScoredToken"]
 
 
 class PretrainingTask(Task):
     """Masked language modeling and next-sentence prediction (Devlin et al. 2019, section 3.1)."""
 
     kind, noun, stage = "pretraining", "a pre-trained model", "pretrain"
+    title = "Pre-training"
     best = False
     questions = (FillMask(), Score(), NextSentence())
     published = (
@@ -114,10 +116,12 @@ class PretrainingTask(Task):
         """Return training length, throughput and the accuracy of both heads."""
         nouns = display.nouns(result)
         lines = [
-            f"Pre-training        {result['steps']:,} steps, {result['real_tokens']:,} real {nouns.token}s, "
+            f"{self.title:20}{result['steps']:,} steps, {result['real_tokens']:,} real {nouns.token}s, "
             f"{result['real_tokens_per_second']:,.0f} {nouns.token}s/s"
             + (f"; {result['skipped_updates']:,} skipped updates" if result.get("skipped_updates") else ""),
-            f"{f'Masked {nouns.token}s':20}{result['mlm_accuracy']:.1%} accuracy "
+            f"{f'Masked {nouns.token}s':20}not measured: there is no {nouns.token} to predict in the held-out {nouns.input}s"
+            if result["mlm_accuracy"] is None
+            else f"{f'Masked {nouns.token}s':20}{result['mlm_accuracy']:.1%} accuracy "
             f"(always predicting the most frequent {nouns.answer}: {result['mlm_accuracy_floor']:.1%})",
         ]
         if "mlm_bits_per_character" in result:
@@ -131,4 +135,24 @@ def _pictures(values: Json) -> tuple[list[str], list[str]]:
     return [*map(str, values.get("pictures") or ())], [*map(str, values.get("captions") or ())]
 
 
-PRETRAINING = PretrainingTask()
+class AdaptationTask(PretrainingTask):
+    """The same on the texts of the training examples (Gururangan et al. 2020, section 4); a run shows the examples of pre-training."""
+
+    stage, title = "adapt", "Adaptation"
+
+    def figures(self, result: Json) -> list[Figure]:
+        """Return the figures of pre-training, named after this stage."""
+        return [replace(figure, name=f"{figure.name}, {self.title.lower()}") for figure in super().figures(result)]
+
+    def panels(self, examples: Json) -> list[Panel]:
+        """Return no panel."""
+        del examples
+        return []
+
+    def example_lines(self, examples: Json) -> list[str]:
+        """Return no line."""
+        del examples
+        return []
+
+
+PRETRAINING, ADAPTATION = PretrainingTask(), AdaptationTask()
