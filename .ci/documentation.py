@@ -41,7 +41,7 @@ REASONS = {
     "contributors": "needs a Git checkout, or packages that .ci/run installs later",
 }
 SHORTENED = {
-    "demo": "pretrain.steps=60 pretrain.loop.evaluate_every=30 pretrain.loop.save_every=30 finetune.epochs=1",
+    "demo": "pretrain.steps=60 pretrain.evaluation_batches=4 pretrain.loop.evaluate_every=30 pretrain.loop.save_every=30 finetune.epochs=1",
     "pretrain_folder": "pretrain.steps=20 pretrain.loop.evaluate_every=10 pretrain.loop.save_every=10",
     "finetune_tsv": "finetune.epochs=1",
     "finetune_pairs": "finetune.epochs=1",
@@ -50,10 +50,10 @@ SHORTENED = {
     "finetune_answer": "finetune.epochs=1",
     "finetune_embed": "finetune.epochs=1",
     "finetune_tag": "finetune.epochs=1",
-    "demo_images": "pretrain.steps=20 pretrain.loop.evaluate_every=20 pretrain.loop.save_every=20 finetune.epochs=1 "
-    "finetune.compare_from_scratch=false",
-    "demo_audio": "pretrain.steps=20 pretrain.loop.evaluate_every=20 pretrain.loop.save_every=20 finetune.epochs=1 "
-    "finetune.compare_from_scratch=false",
+    "demo_images": "pretrain.steps=20 pretrain.evaluation_batches=2 pretrain.loop.evaluate_every=20 pretrain.loop.save_every=20 "
+    "finetune.epochs=1 finetune.compare_from_scratch=false",
+    "demo_audio": "pretrain.steps=20 pretrain.evaluation_batches=2 pretrain.loop.evaluate_every=20 pretrain.loop.save_every=20 "
+    "finetune.epochs=1 finetune.compare_from_scratch=false",
     "pretrain_images": "pretrain.steps=4 pretrain.loop.evaluate_every=4 pretrain.loop.save_every=4 vocabulary.size=64",
     "pretrain_audio": "pretrain.steps=4 pretrain.loop.evaluate_every=4 pretrain.loop.save_every=4 vocabulary.size=64",
     "finetune_images": "finetune.epochs=1",

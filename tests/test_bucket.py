@@ -124,6 +124,7 @@ def test_a_run_in_a_bucket_is_killed_and_ends_as_one_on_a_disk(bucket: Any, file
     assert json.loads(bucket.read("run/finetune/result.json")) == json.loads((tmp_path / "finetune" / "result.json").read_text())
 
 
+@tiny.long
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_what_is_in_a_bucket_is_used_and_verified(bucket: Any, files: Path, killed_once: str, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import children
 import numpy as np
 import pytest
+import tiny
 from command_line import failure
 from small_run import write_files
 
@@ -206,6 +207,7 @@ def test_shipped_configurations_are_found_from_anywhere(here: Path) -> None:
         load_config("elsewhere/demo.py")
 
 
+@tiny.long
 @pytest.mark.slow
 def test_a_run_from_an_unkind_shell(tmp_path: Path) -> None:
     """No home, the C locale, a strict umask, no assertions, a checkout behind a link, relative paths below an odd name."""

@@ -8,6 +8,7 @@ from typing import Any
 import children
 import numpy as np
 import pytest
+import tiny
 
 from bert_jax.runtime.metrics import TIMINGS, read_metrics
 from bert_jax.storage.files import only_writer
@@ -141,6 +142,7 @@ def test_two_processes_resume_to_the_result_of_an_unbroken_run(unbroken_and_stop
     assert (tokens(unbroken, 30).shape, tokens(unbroken, 31).shape) == ((8, 32), (4, 40)), "long rows at the end"
 
 
+@tiny.long
 def test_one_process_resumes_what_two_began(unbroken_and_stopped: tuple[Path, Path, list[str]], tmp_path: Path) -> None:
     unbroken, stopped, _ = unbroken_and_stopped
     resumed = Path(shutil.copytree(stopped, tmp_path / "resumed"))
