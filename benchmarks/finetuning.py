@@ -62,7 +62,7 @@ SETS = {
     "rte": Set("finetune_pairs", (*CLS, *PAIRS, "finetune.epochs=4", "finetune.length=256"), ("accuracy",)),
     "stsb": Set("finetune_regress", (*CLS, *PAIRS, "finetune.epochs=4"), ("spearman", "pearson"), similar),
     "wnut17": Set("finetune_tag", ("finetune.epochs=4",), ("f1", "accuracy")),
-    "goemotions": Set("finetune_multilabel", (*CLS, "finetune.epochs=1"), ("micro_f1", "macro_f1")),
+    "goemotions": Set("finetune_multilabel", (*CLS, "finetune.epochs=3"), ("micro_f1", "macro_f1")),
     "squad": Set("finetune_answer", (*PASSAGES, "finetune.data.max_train_examples=3600"), ("exact_match", "f1"), clauses),
     "ocnli": Set("finetune_pairs", (*CLS, *PAIRS, "finetune.epochs=3"), ("accuracy",)),
     "stsb_zh": Set("finetune_regress", (*CLS, *PAIRS, "finetune.epochs=4"), ("spearman", "pearson"), similar),

@@ -9,8 +9,8 @@ def linear_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Multiply vectors by a kernel: [..., D], [D, E] -> [..., E].
 
     As `jnp.dot`, but the gradient of the kernel is one product of matrices, written with the result in the kernel's own layout. JAX
-    derives the transpose of it, for which XLA transposes the gradient of every layer's output in memory; on CPUs, that takes 10 to 20% of
-    a training step.
+    derives the transpose of it, for which XLA transposes the gradient of every layer's output in memory. What that costs on CPUs is in
+    docs/performance.md.
     """
     return jnp.dot(x, kernel)
 
