@@ -56,16 +56,17 @@ class Set(NamedTuple):
 PAIRS = ("finetune.data.text_pair=text_pair",)
 CLS = ("finetune.task.pooling=cls",)
 PASSAGES = ("finetune.length=384", "finetune.epochs=2")
+MOST = "finetune.data.max_train_examples"
 SETS = {
-    "sst2": Set("finetune_tsv", (*CLS, "finetune.epochs=2"), ("accuracy",)),
-    "mrpc": Set("finetune_pairs", (*CLS, *PAIRS, "finetune.epochs=4"), ("accuracy", "macro_f1")),
+    "sst2": Set("finetune_tsv", (*CLS, "finetune.epochs=1"), ("accuracy",)),
+    "mrpc": Set("finetune_pairs", (*CLS, *PAIRS, "finetune.epochs=3"), ("accuracy", "macro_f1")),
     "rte": Set("finetune_pairs", (*CLS, *PAIRS, "finetune.epochs=4", "finetune.length=256"), ("accuracy",)),
-    "stsb": Set("finetune_regress", (*CLS, *PAIRS, "finetune.epochs=4"), ("spearman", "pearson"), similar),
-    "wnut17": Set("finetune_tag", ("finetune.epochs=4",), ("f1", "accuracy")),
-    "goemotions": Set("finetune_multilabel", (*CLS, "finetune.epochs=3"), ("micro_f1", "macro_f1")),
-    "squad": Set("finetune_answer", (*PASSAGES, "finetune.data.max_train_examples=3600"), ("exact_match", "f1"), clauses),
+    "stsb": Set("finetune_regress", (*CLS, *PAIRS, "finetune.epochs=3"), ("spearman", "pearson"), similar),
+    "wnut17": Set("finetune_tag", ("finetune.epochs=3",), ("f1", "accuracy")),
+    "goemotions": Set("finetune_multilabel", (*CLS, "finetune.epochs=3", f"{MOST}=10000"), ("micro_f1", "macro_f1")),
+    "squad": Set("finetune_answer", (*PASSAGES, f"{MOST}=2400"), ("exact_match", "f1"), clauses),
     "ocnli": Set("finetune_pairs", (*CLS, *PAIRS, "finetune.epochs=3"), ("accuracy",)),
-    "stsb_zh": Set("finetune_regress", (*CLS, *PAIRS, "finetune.epochs=4"), ("spearman", "pearson"), similar),
+    "stsb_zh": Set("finetune_regress", (*CLS, *PAIRS, "finetune.epochs=3"), ("spearman", "pearson"), similar),
     "drcd": Set("finetune_answer", PASSAGES, ("exact_match", "f1"), clauses),
     "msra": Set("finetune_tag", ("finetune.epochs=1", "finetune.task.impossible=repair"), ("f1", "accuracy")),
 }
@@ -120,7 +121,7 @@ def main() -> None:
             for library in missing:
                 begun = time.time()
                 found = LIBRARIES[library](cell)
-                line = {"set": name, "seed": seed, "library": library, **found, "seconds": round(time.time() - begun)}
+                line = {"set": name, "seed": seed, "library": library, **found, "seconds": round(time.time() - begun), "machine": machine()}
                 known[name, seed, library] = line
                 measured.add(line)
     lines = [known[name, seed, library] for name in names for seed in flags.seeds for library in flags.libraries]
@@ -147,7 +148,7 @@ def configuration(name: str, data: Path, seed: int, examples: int) -> RunConfig:
     files = {path.stem: path for path in sorted(folder.iterdir())}
     sources = [f"finetune.data.{split}={files[split]}" for split in ("train", "dev", "test") if split in files]
     loop = [f"finetune.loop.evaluate_every={FOREVER}", f"finetune.loop.save_every={FOREVER}"]
-    run = ["compute.cpu_devices=1", f"seed={seed}", *([f"finetune.data.max_train_examples={examples}"] if examples else [])]
+    run = ["compute.cpu_devices=1", f"seed={seed}", *([f"{MOST}={examples}"] if examples else [])]
     return configured(f"configs/{own.config}.py", [*SETTINGS, *own.options, *sources, *loop, *run])
 
 
