@@ -176,6 +176,18 @@ def test_the_command_answers_single_questions_and_files(workdir: Path, tmp_path:
     *found, last = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     assert [line["answer"] for line in found] == [line["predicted"] for line in lines]
     assert last["line"] == 6 and "empty" in last["error"]
+    content = json.loads((workdir.parent / "test.json").read_text())
+    content["data"][0]["paragraphs"] = content["data"][0]["paragraphs"][:2]
+    content["data"][0]["paragraphs"][1]["qas"].append({"id": "none", "question": " ", "answers": []})
+    (tmp_path / "questions.json").write_text(json.dumps(content))
+    assert main(["answer", model, str(tmp_path / "questions.json"), "--output", str(out)]) == 0
+    *found, last = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    expected = lines_of(workdir)[: len(found)]
+    assert [(one["text"], one["answer"]) for one in found] == [(one["text"], one["predicted"]) for one in expected]
+    assert last["line"] == len(found) + 1 and "empty" in last["error"]
+    (tmp_path / "questions.json").write_text("[]")
+    assert main(["answer", model, str(tmp_path / "questions.json")]) == 2
+    assert "layout of SQuAD" in capsys.readouterr().err
 
 
 def test_transformers_computes_the_same_logits_and_the_model_comes_back(workdir: Path, tmp_path: Path) -> None:

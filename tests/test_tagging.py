@@ -122,6 +122,13 @@ def test_the_command_tags_a_file_and_texts(workdir: Path, tmp_path: Path, capsys
     answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     for answer, spans in zip(answers, model.tag(texts), strict=True):
         assert [(one["label"], one["text"], one["start"]) for one in answer["spans"]] == [(s.label, s.text, s.start) for s in spans]
+    files = {"words.conll": "\n\n".join("\n".join(text) for text in texts), "tagged.conll": conll([[(c, "O") for c in t] for t in texts])}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        assert main(["tag", str(workdir / "finetune"), str(tmp_path / name), "--output", str(tmp_path / "words.jsonl")]) == 0
+        found = [json.loads(line) for line in (tmp_path / "words.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert [(line["text"], line["spans"]) for line in found] == [(line["text"], line["spans"]) for line in answers]
+        assert [line["line"] for line in found][:2] == [1, len(texts[0]) + 2]
     capsys.readouterr()
     assert main(["tag", str(workdir / "finetune"), "在房的"]) == 0
     assert capsys.readouterr().out == "在[房 LOC]的\n"

@@ -25,7 +25,8 @@ def add_model_commands(add: Add) -> None:
 def _add_inputs(command: argparse.ArgumentParser, question: Question) -> None:
     of_pairs = question.pairs == "required"
     tables = ".tsv, .csv or .jsonl (by column names)"
-    kinds = tables if of_pairs else f".txt (one text or path per line), {tables}"
+    kinds = ", ".join(f"{suffix} ({what})" for suffix, what in question.formats.items())
+    kinds = " or ".join(filter(None, [tables if of_pairs else f".txt (one text or path per line), {tables}", kinds]))
     what = question.sides if of_pairs else "one or more texts, or paths of images or recordings, whichever the model reads"
     command.add_argument("model", metavar="MODEL", type=anywhere, help="the directory of a trained stage")
     command.add_argument("texts", nargs="*", metavar="INPUT", help=f"{what}; or one file of them: {kinds}, optionally .gz or .xz")

@@ -5,7 +5,7 @@ import itertools
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,17 @@ from bert_jax.data.nouns import Nouns
 from bert_jax.data.tables import TABLES, BadRow, Row, file_format
 from bert_jax.errors import InputError, Interrupted, as_typed
 from bert_jax.inference import CHUNK, Bert, TextError, TruncationWarning, load
-from bert_jax.inference.answer_files import Answer, AnswerFile, Output, Terminal, check_output, count_texts, json_line, read_texts
+from bert_jax.inference.answer_files import (
+    Answer,
+    AnswerFile,
+    Output,
+    OwnRows,
+    Terminal,
+    check_output,
+    count_texts,
+    json_line,
+    read_texts,
+)
 from bert_jax.model import directory as model_directory
 from bert_jax.runtime.programs import keep_programs
 from bert_jax.runtime.progress import WorkProgress
@@ -47,10 +57,12 @@ class _Texts:
     count: int
     identity: Any
     """Identifies the input, as JSON values."""
+    own: OwnRows | None = None
+    """Reads the file, if its layout is that of the task."""
 
     def rows(self, noun: str) -> Iterator[Row | BadRow]:
         """Yield every row; `noun` is what a row has one or two of."""
-        return read_texts(self.source, self.columns, noun) if self.source else iter(self.given)
+        return read_texts(self.source, self.columns, noun, self.own) if self.source else iter(self.given)
 
 
 def answer(group: Sequence[Question], flags: argparse.Namespace) -> None:
@@ -101,11 +113,12 @@ def _texts(flags: argparse.Namespace, question: Question) -> _Texts:
     columns = {"--text": flags.text} | ({"--text-pair": second} if second else {})
     if bool(flags.texts) == bool(flags.input):
         raise InputError("Give either texts or paths (or a file of them) as arguments, or a file with --input, but not both.")
-    if source := flags.input or _named_file(flags.texts):
+    if source := flags.input or _named_file(flags.texts, question.formats):
         if pair:
             raise InputError(f"--pair is for two texts, but {source} is a file: name the column of the second text with --text-pair.")
-        count = count_texts(source, columns)
-        return _Texts(source, columns, [], count, _identity(source))
+        own = question.rows if file_format(source) in question.formats else None
+        columns = {} if own else columns
+        return _Texts(source, columns, [], count_texts(source, columns, own), _identity(source), own)
     of_pairs = pair or question.pairs == "required"
     if second and not of_pairs:
         raise InputError("--text-pair names a column of a file. For a pair of texts, give both as arguments, with --pair.")
@@ -149,9 +162,9 @@ def _all_texts(source: Path, column: str, bert: Bert) -> list[Any]:
     return texts
 
 
-def _named_file(texts: list[str]) -> Path | None:
-    """Return the path of the input file if `texts` is the name of one, otherwise None."""
-    named = [text for text in texts if file_format(Path(text)) in (".txt", *TABLES)]
+def _named_file(texts: list[str], formats: Iterable[str]) -> Path | None:
+    """Return the path of the input file if `texts` is the name of one, otherwise None; `formats` are further suffixes of such files."""
+    named = [text for text in texts if file_format(Path(text)) in (".txt", *TABLES, *formats)]
     files = [text for text in named if _is_file(text)]
     if files and len(texts) > 1:
         raise InputError(f"{files[0]} is a file, but it is not the only argument. Give a single file, or only texts or paths.")
@@ -221,7 +234,7 @@ def _answer_rows(request: _Request, source: Path | None, rows: list[Row | BadRow
             continue
         for (index, own), record in zip(values.items(), found, strict=True):
             line = {"line": rows[index].line} if source else {}
-            records[index] = line | dict(zip(("text", "text_pair"), own, strict=False)) | record
+            records[index] = line | dict(zip(("text", "text_pair"), map(str, own), strict=False)) | record
     return [records[index] for index in range(len(rows))]
 
 

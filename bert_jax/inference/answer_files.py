@@ -22,24 +22,29 @@ Answer: TypeAlias = dict[str, Any]
 """The record of a text, as JSON values, except that `embedding` is an array. The record of a line without an answer has `error`."""
 
 
-def read_texts(path: Path, columns: Mapping[str, str], noun: str = "text") -> Iterator[Row | BadRow]:
-    """Yield the texts of a file: the named columns of a table, or every non-blank line of any other file.
+OwnRows: TypeAlias = Callable[[Path], Iterator[Row]]
+"""Reads the texts of a file with a layout of its own."""
+
+
+def read_texts(path: Path, columns: Mapping[str, str], noun: str = "text", own: OwnRows | None = None) -> Iterator[Row | BadRow]:
+    """Yield the texts of a file: what `own` reads, the named columns of a table, or every non-blank line of any other file.
 
     A line that cannot be read or has an empty text yields a `BadRow`; `noun` says in its problem what a text is.
 
     Raises:
         InputError: the file cannot be read, or it is not a table but `columns` has several columns.
     """
-    if file_format(path) not in TABLES and len(columns) > 1:
+    is_table = file_format(path) in TABLES
+    if not own and not is_table and len(columns) > 1:
         raise InputError(f"{path} cannot hold pairs of texts. Put them in two columns of a {', '.join(TABLES)} file.")
-    for row in scan_rows(path, columns) if file_format(path) in TABLES else scan_lines(path):
-        if isinstance(row, Row) and not all(text.strip() for text in row.values):
+    for row in own(path) if own else scan_rows(path, columns) if is_table else scan_lines(path):
+        if isinstance(row, Row) and not all(str(text).strip() for text in row.values):
             yield BadRow(row.line, f"has an empty {noun}: fill it in or remove the line.")
         else:
             yield row
 
 
-def count_texts(path: Path, columns: Mapping[str, str]) -> int:
+def count_texts(path: Path, columns: Mapping[str, str], own: OwnRows | None = None) -> int:
     """Return the number of rows that `read_texts` yields, valid and invalid.
 
     Raises:
@@ -48,9 +53,9 @@ def count_texts(path: Path, columns: Mapping[str, str]) -> int:
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is not a regular file, but the input is read twice. Write the texts to a file and name that file.")
     # Reading one row checks the column names before all rows are counted.
-    if next(read_texts(path, columns), None) is None:
+    if next(read_texts(path, columns, own=own), None) is None:
         raise InputError(f"{path} contains no text: every line is blank.")
-    return count_rows(path)
+    return sum(1 for _ in own(path)) if own else count_rows(path)
 
 
 def check_output(path: Path, vectors: bool) -> None:

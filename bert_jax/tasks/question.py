@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 from bert_jax.runtime.ahead import Finish
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from bert_jax.data.queries import BatchShapes, Queries
     from bert_jax.data.reader import Reader
+    from bert_jax.data.tables import Row
     from bert_jax.model.directory import ModelDescription
 
 Answers: TypeAlias = "Sequence[Any] | np.ndarray"
@@ -104,6 +106,7 @@ class Question(ABC):
         options: names of the question's own keyword arguments, which `add_options` adds to the command.
         vectors: whether the answers are vectors, which can be stored in a .npy file.
         files: those of the options that are texts, for which the command takes a file.
+        formats: suffixes of files that `rows` reads, possibly packed, each with what such a file is, for the command's help.
         quadratic: whether the answers grow with the square of the length of a text, so that few texts are asked about at once.
     """
 
@@ -118,6 +121,7 @@ class Question(ABC):
     options: ClassVar[tuple[str, ...]] = ()
     vectors: ClassVar[bool] = False
     files: ClassVar[tuple[str, ...]] = ()
+    formats: ClassVar[Mapping[str, str]] = {}
     quadratic: ClassVar[bool] = False
 
     def add_options(self, command: argparse.ArgumentParser) -> None:  # noqa: B027  # most have none
@@ -132,6 +136,14 @@ class Question(ABC):
         """Return the options for any number of calls of `ask`, after work that need not be repeated; by default, the options themselves."""
         del model, ask
         return options
+
+    def rows(self, path: Path) -> Iterator[Row]:
+        """Yield the texts or pairs of a file whose suffix is one of `formats`; `str` shows them.
+
+        Raises:
+            InputError: the file cannot be read or is malformed.
+        """
+        raise NotImplementedError(f"{self.name} reads no files of its own.")
 
     @abstractmethod
     def start(self, model: Loaded, **options: Any) -> Callable[[Any], Finish[Answers]]:

@@ -99,7 +99,7 @@ class QuestionFiles:
         """
         is_json = not is_data_set(source) and file_format(Path(source)) == ".json"
         empty = True
-        for one in self._squad(source) if is_json else self._table(source, split):
+        for one in squad_questions(source) if is_json else self._table(source, split):
             empty = False
             asked = self._checked(one)
             nowhere = bool(asked.answers) and all(answer.start < 0 for answer in asked.answers)
@@ -112,7 +112,7 @@ class QuestionFiles:
         if empty:
             raise InputError(f"{source} contains no questions.")
 
-    def _checked(self, one: _Given) -> Asked:
+    def _checked(self, one: Given) -> Asked:
         """Return a question after checking its texts and locating its answers."""
         where, line, question, passage, answers = one
         for text in (question, passage, *(answer.text for answer in answers)):
@@ -142,9 +142,7 @@ class QuestionFiles:
         self.faults.moved += found >= 0 and start is not None
         return TrueAnswer(text, found)
 
-    # --- Tables ---
-
-    def _table(self, source: str, split: str) -> Iterator[_Given]:
+    def _table(self, source: str, split: str) -> Iterator[Given]:
         columns = {
             "finetune.data.text": self.columns.question,
             "finetune.data.text_pair": self.columns.passage,
@@ -152,23 +150,7 @@ class QuestionFiles:
         }
         for line, (question, passage, answers) in read_rows(source, columns, split):
             where = f"{source} line {line}"
-            yield _Given(where, line, question, passage, _answers(_json(answers, where, self.columns.answers), where))
-
-    # --- SQuAD ---
-
-    def _squad(self, source: str) -> Iterator[_Given]:
-        number = 0
-        articles = _list(_content(source), "data", source)
-        for article_number, article in enumerate(articles, 1):
-            title = f" ({article['title']!r})" if isinstance(article, Mapping) and isinstance(article.get("title"), str) else ""
-            where = f"{source} article {article_number}{title}"
-            for paragraph_number, paragraph in enumerate(_list(article, "paragraphs", where), 1):
-                inside = f"{where}, paragraph {paragraph_number},"
-                questions = _list(paragraph, "qas", inside)
-                passage = _text(paragraph, "context", inside)
-                for question_number, question in enumerate(questions, 1):
-                    number += 1
-                    yield _squad_question(question, passage, inside, question_number, number)
+            yield Given(where, line, question, passage, _answers(_json(answers, where, self.columns.answers), where))
 
 
 class _GivenAnswer(NamedTuple):
@@ -176,7 +158,7 @@ class _GivenAnswer(NamedTuple):
     start: int | None
 
 
-class _Given(NamedTuple):
+class Given(NamedTuple):
     """A question as a file gives it; see `Asked`."""
 
     where: str
@@ -184,6 +166,26 @@ class _Given(NamedTuple):
     question: str
     passage: str
     answers: tuple[_GivenAnswer, ...]
+
+
+def squad_questions(source: str) -> Iterator[Given]:
+    """Yield the questions of a file in the layout of SQuAD, as they are.
+
+    Raises:
+        InputError: the file cannot be read or has another layout.
+    """
+    number = 0
+    articles = _list(_content(source), "data", source)
+    for article_number, article in enumerate(articles, 1):
+        title = f" ({article['title']!r})" if isinstance(article, Mapping) and isinstance(article.get("title"), str) else ""
+        where = f"{source} article {article_number}{title}"
+        for paragraph_number, paragraph in enumerate(_list(article, "paragraphs", where), 1):
+            inside = f"{where}, paragraph {paragraph_number},"
+            questions = _list(paragraph, "qas", inside)
+            passage = _text(paragraph, "context", inside)
+            for question_number, question in enumerate(questions, 1):
+                number += 1
+                yield _squad_question(question, passage, inside, question_number, number)
 
 
 def nearest(text: str, passage: str, start: int) -> int:
@@ -208,7 +210,7 @@ def _content(source: str) -> Any:
         ) from error
 
 
-def _squad_question(question: Any, passage: str, where: str, number: int, line: int) -> _Given:
+def _squad_question(question: Any, passage: str, where: str, number: int, line: int) -> Given:
     if not isinstance(question, Mapping):
         raise InputError(f"{where} question {number} is not an object with the keys question and answers: correct the file.")
     name = question.get("id")
@@ -220,7 +222,7 @@ def _squad_question(question: Any, passage: str, where: str, number: int, line: 
         raise InputError(f"{where} has is_impossible={impossible!r}: use true or false.")
     if impossible and answers:
         raise InputError(f"{where} has answers although is_impossible is true: remove the answers, or set it to false.")
-    return _Given(where, line, _text(question, "question", where), passage, answers)
+    return Given(where, line, _text(question, "question", where), passage, answers)
 
 
 def _list(owner: Any, key: str, where: str) -> Sequence[Any]:

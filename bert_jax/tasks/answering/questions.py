@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bert_jax.data.reader import Reader
+    from bert_jax.data.tables import Row
     from bert_jax.tasks.answering.passages import PassageWindows
     from bert_jax.tasks.answering.spans import Spans
 
@@ -47,11 +49,20 @@ class AnswerQuestion(Question):
     examples = (
         "runs/answers/finetune '房间怎么样？' '服务不错,房间很干净,早餐一般。'",
         "runs/answers/finetune questions.jsonl --text question --text-pair passage --output answers.jsonl",
+        "runs/answers/finetune questions.json --output answers.jsonl",
     )
     parts = (HEAD,)
     pairs = "required"
     sides = "a question and a passage"
     options = ("threshold", "max_answer_tokens")
+    formats: ClassVar[Mapping[str, str]] = {".json": "in the layout of SQuAD"}
+
+    def rows(self, path: Path) -> Iterator[Row]:
+        """Yield the questions of a file in the layout of SQuAD with their passages; the number of a question stands for its line."""
+        from bert_jax.data.tables import Row
+        from bert_jax.tasks.answering.files import squad_questions
+
+        return (Row(one.line, (one.question, one.passage)) for one in squad_questions(str(path)))
 
     def add_options(self, command: argparse.ArgumentParser) -> None:
         """Add --threshold and --max-answer-tokens."""

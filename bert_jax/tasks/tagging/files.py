@@ -73,17 +73,36 @@ def _list(text: str, column: str, where: str) -> list[str]:
     return [str(one) for one in found]
 
 
+def read_words(path: Path) -> Iterator[Row]:
+    """Yield the words of each text (`Words`): those in the first column, or FORM in a .conllu file.
+
+    Raises:
+        InputError: the file cannot be read or has no words, or a line of a .conllu file has one column.
+    """
+    column = _UNIVERSAL[0] if file_format(path) == ".conllu" else 1
+    for text in _texts(str(path), path, column, 0, least=column):
+        yield Row(text[0][0], (Words(tuple(fields[column - 1] for _, fields in text)),))
+
+
 def _columns(source: str, numbers: tuple[int, ...]) -> Iterator[Row]:
     path = on_disk(source, "The file")
+    word_column, tag_column = numbers or (_UNIVERSAL if file_format(path) == ".conllu" else (1, 0))
+    for text in _texts(source, path, word_column, tag_column, least=2):
+        words = tuple(fields[word_column - 1] for _, fields in text)
+        tags, lines = tuple(fields[tag_column - 1].strip() for _, fields in text), tuple(line for line, _ in text)
+        yield Row(lines[0], (Words(words), Tagged(words, tags, source, lines)))
+
+
+def _texts(source: str, path: Path, word_column: int, tag_column: int, least: int) -> Iterator[list[tuple[int, list[str]]]]:
+    """Yield the words of each text: the line and the columns of each, of which there are at least `least`."""
     universal = file_format(path) == ".conllu"
-    word_column, tag_column = numbers or (_UNIVERSAL if universal else (1, 0))
-    # The words of a text: the line, the word and the tag of each.
-    text: list[tuple[int, str, str]] = []
+    text: list[tuple[int, list[str]]] = []
     found = False
     for line, (content,) in read_lines(path, blank=True):
         if not content.strip(" \t"):
             found |= bool(text)
-            yield from _text(source, text)
+            if text and not _is_document(text, word_column):
+                yield text
             text = []
             continue
         if universal and content.startswith("#"):
@@ -93,21 +112,20 @@ def _columns(source: str, numbers: tuple[int, ...]) -> Iterator[Row]:
         # Ranges such as 3-4 and empty nodes such as 8.1 are not words of the sentence.
         if universal and ("-" in fields[0] or "." in fields[0]):
             continue
-        if len(fields) < max(word_column, tag_column, 2):
+        if len(fields) < max(word_column, tag_column, least):
             raise InputError(
                 f"{source} line {line} has {len(fields)} column{'s' * (len(fields) != 1)} ({content[:40]!r}), but the word is in column "
                 f"{word_column} and its tag in {f'column {tag_column}' if tag_column else 'the last one'}: correct the line, or name the "
                 "columns with --config.finetune.task.conll_columns=WORD,TAG."
             )
-        text.append((line, fields[word_column - 1], fields[tag_column - 1].strip()))
-    yield from _text(source, text)
+        text.append((line, fields))
+    if text and not _is_document(text, word_column):
+        yield text
     if not found and not text:
-        raise InputError(f"{source} contains no words with tags: it is empty.")
+        raise InputError(f"{source} contains no words: it is empty.")
 
 
-def _text(source: str, text: Sequence[tuple[int, str, str]]) -> Iterator[Row]:
-    if text:
-        lines, words, tags = zip(*text, strict=True)
-        if words != (_DOCUMENT,):
-            yield Row(lines[0], (Words(words), Tagged(words, tags, source, lines)))
+def _is_document(text: Sequence[tuple[int, list[str]]], word_column: int) -> bool:
+    """Return whether the only word marks the beginning of a document."""
+    return len(text) == 1 and text[0][1][word_column - 1] == _DOCUMENT
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bert_jax.data.reader import Reader
+    from bert_jax.data.tables import Row
     from bert_jax.tasks.tagging.words import WordWindows
 
 
@@ -38,8 +40,16 @@ class Tag(Question):
     examples = (
         "runs/names/finetune 'Anna Keller moved from Bern to Oslo.'",
         "runs/names/finetune texts.txt --output names.jsonl",
+        "runs/names/finetune names.conll --output names.jsonl",
     )
     parts = ("tagger",)
+    formats: ClassVar[Mapping[str, str]] = {".conll": "a word per line", ".conllu": "as Universal Dependencies"}
+
+    def rows(self, path: Path) -> Iterator[Row]:
+        """Yield the words of each text of a file in columns, without its tags if there are any."""
+        from bert_jax.tasks.tagging.files import read_words
+
+        return read_words(path)
 
     def encode(self, texts: Sequence[Any], pairs: Sequence[Any] | None, reader: Reader, positions: int, /) -> WordWindows:
         """Convert strings, or lists of words, to windows, so that no text is truncated.
