@@ -132,7 +132,7 @@ def test_the_key_decides(whole_words: bool) -> None:
     tokens, config = packed_rows(ROWS), MaskingConfig(whole_words=whole_words)
     one, same, other = (mask(tokens, config=config, seed=seed) for seed in (1, 1, 2))
     assert all((a == b).all() for a, b in zip(one, same, strict=True))
-    # Two draws of 15 % meet by chance only.
+    # Two draws of 15% meet by chance only.
     both = (chosen(one) & chosen(other)).sum() / chosen(one).sum()
     assert 0.1 < both < 0.2
 

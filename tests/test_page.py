@@ -216,7 +216,7 @@ def test_every_section_shows_what_the_model_answers(open_page: Open, models: dic
             control.fill(text)
         settled(page, name)
     follows = bert.next_sentence("the cat", "sat on the mat")
-    assert page.locator("#next .share").first.text_content() == f"{100 * follows:.{int(follows < 0.1)}f} %"
+    assert page.locator("#next .share").first.text_content() == f"{100 * follows:.{int(follows < 0.1)}f}%"
     chosen = bert_jax.load(models["moods"]).classify("the cat").label
     assert page.locator("#classify .chosen b").all_text_contents() == [chosen]
     influence = [one.influence for one in bert_jax.load(models["moods"]).influence("the cat")]
@@ -232,9 +232,9 @@ def test_every_section_shows_what_the_model_answers(open_page: Open, models: dic
     page.locator("#attention").get_by_role("button", name="cat", exact=True).click()
     seen = bert.attention("the cat", layer=-1)
     row = seen.weights[0].mean(0)[2]
-    said = f"cat looks at {seen.tokens[row.argmax()]} {100 * row.max():.0f} %"
+    said = f"cat looks at {seen.tokens[row.argmax()]} {100 * row.max():.0f}%"
     assert page.locator("#attention .total").text_content().startswith(said)
-    assert page.locator("#attention figcaption").first.text_content().endswith(f"the strongest is {100 * row.max():.0f} %.")
+    assert page.locator("#attention figcaption").first.text_content().endswith(f"the strongest is {100 * row.max():.0f}%.")
 
 
 def test_images_are_completed_and_compared(open_page: Open, models: dict[str, Path], tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_the_plane_holds_the_distances(open_page: Open, bert: Bert) -> None:
     # Three points lie on a plane, so no distance is lost.
     drawn, true = (np.linalg.norm(np.asarray(of)[[0, 0, 1]] - np.asarray(of)[[1, 2, 2]], axis=1) for of in (centers, vectors))
     np.testing.assert_allclose(drawn / drawn.max(), true / true.max(), atol=1e-3)
-    assert "100 %" in page.locator("#similar figcaption").text_content()
+    assert "100%" in page.locator("#similar figcaption").text_content()
 
 
 def test_a_mistake_is_explained_and_a_text_without_tokens_asks_nothing(open_page: Open, browser: Any, url: str) -> None:

@@ -50,9 +50,9 @@ def in_a_log(script: str) -> str:
 def test_a_log_gets_few_plain_lines_and_the_last_state():
     lines = in_a_log(TRAINING).splitlines()
     assert len(lines) == 3
-    assert lines[0] == "pretrain  1001/5000  loss 3.214  mlm 25.1 %  nsp 81.0 %  21.3k tok/s  pad 3.1 %"
+    assert lines[0] == "pretrain  1001/5000  loss 3.214  mlm 25.1%  nsp 81.0%  21.3k tok/s  pad 3.1%"
     assert lines[1] == "held out: loss 3.3"
-    assert re.fullmatch(r"pretrain  1200/5000  loss 3\.214 .* pad 3\.1 %  left \d+:\d\d", lines[2])
+    assert re.fullmatch(r"pretrain  1200/5000  loss 3\.214 .* pad 3\.1%  left \d+:\d\d", lines[2])
 
 
 def test_a_terminal_gets_one_line_redrawn_and_messages_apart():
@@ -61,7 +61,7 @@ def test_a_terminal_gets_one_line_redrawn_and_messages_apart():
     # The message stands alone on its line, and the last state is what is left on the screen.
     screen = [line.split("\r")[-1].rstrip() for line in output.replace("\r\n", "\n").split("\n")]
     assert "held out: loss 3.3" in screen
-    assert any(line.startswith("pretrain  1200/5000  loss 3.214  mlm 25.1 %") for line in screen)
+    assert any(line.startswith("pretrain  1200/5000  loss 3.214  mlm 25.1%") for line in screen)
     assert len([line for line in screen if line.startswith("pretrain")]) == 1
 
 

@@ -96,12 +96,12 @@ def workdir(tmp_path):
 
 def test_the_whole_run_is_shown(workdir):
     shown = page(workdir)
-    for text in ["27.0 %", "5.0 % by always predicting the most frequent token", "68.0 %", "9.8M", "2\u202f000 steps"]:
+    for text in ["27.0%", "5.0% by always predicting the most frequent token", "68.0%", "9.8M", "2,000 steps"]:
         assert text in shown.text
-    assert "F1 of each class" in shown.text and "negative77.6 %81.8 %79.7 %870" in shown.text
-    for text in ["79.1 %", "+4.0 points", "75.1 %", "1\u202f741", "712", "81.8 %", "encoder.layers"]:
+    assert "F1 of each class" in shown.text and "negative77.6%81.8%79.7%870" in shown.text
+    for text in ["79.1%", "+4.0 points", "75.1%", "1,741", "712", "81.8%", "encoder.layers"]:
         assert text in shown.text
-    for text in ["服务很", "好", "61.0 %", "屋里没有人。", "does not follow", "80.0 %", "再也不来了", "negative"]:
+    for text in ["服务很", "好", "61.0%", "屋里没有人。", "does not follow", "80.0%", "再也不来了", "negative"]:
         assert text in shown.text
     titles = re.findall(r'aria-label="([^;"]+);', (workdir / "report.html").read_text(encoding="utf-8"))
     how_it_ran = ["Learning rate", "Padding"]
@@ -181,7 +181,7 @@ def test_of_many_classes_the_largest_confusions(workdir, stored_by):
     shown = page(workdir)
     assert "Largest confusions of 300 classes" in shown.text
     table = shown.text[shown.text.index("Largest confusions") :]
-    assert "class 7class 9850.0 %" in table, "8 times, half of the class"
+    assert "class 7class 9850.0%" in table, "8 times, half of the class"
     assert ("The 40 classes with the most examples" in table) == (stored_by == "this version")
     assert table.index("class 7class 9") < table.index("class 9class 7") < table.index("class 3class 4")
     assert len((workdir / "report.html").read_text()) < 100_000, "a matrix of 300 classes takes megabytes"
@@ -192,7 +192,7 @@ def test_numbers_that_are_not_there(workdir):
     dump(workdir, "summary", {"pretrain": pretrain, "finetune": {"accuracy": 0.5, "confusion": [[0, 0], [1, 0]]}})
     dump(workdir, "examples", {"classify": [{"text": "a"}], "fill_mask": [{}], "next_sentence": [{"a": "x", "probability": None}]})
     shown = page(workdir)
-    assert "50.0 %" in shown.text and "nan" not in shown.text.lower() and "None" not in shown.text
+    assert "50.0%" in shown.text and "nan" not in shown.text.lower() and "None" not in shown.text
 
 
 def test_a_damaged_file_is_named(workdir):

@@ -67,7 +67,7 @@ def _pictures(example: Example) -> str:
 def _guess(guess: Guess) -> str:
     share = f"{100 * guess.probability:.1f}"
     name = escape(guess.name + guess.note) + _verdict(guess.correct)
-    value = escape(guess.value) or f"{share} %"
+    value = escape(guess.value) or f"{share}%"
     return f'<li><b>{name}</b><span class="bar"><i style="width:{share}%"></i></span><span class="share">{value}</span></li>'
 
 
@@ -126,7 +126,7 @@ def _matrix(shown: Matrix) -> str:
     def cell(value: float, total: float, diagonal: bool) -> str:
         share = value / total if total else 0.0
         kind = "hit" if diagonal else "miss"
-        return f'<td class="{kind}" style="--share:{100 * share:.1f}%">{integer(value)}<small>{100 * share:.1f} %</small></td>'
+        return f'<td class="{kind}" style="--share:{100 * share:.1f}%">{integer(value)}<small>{100 * share:.1f}%</small></td>'
 
     head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in shown.names)
     body = "".join(

@@ -10,7 +10,7 @@ function show(chart, event) {
   const x = ((event.clientX - box.left) / box.width) * svg.viewBox.baseVal.width;
   const series = JSON.parse(chart.dataset.series);
   const at = nearest(series.map(([, , points]) => nearest(points, x)), x);
-  const format = (value) => (chart.dataset.percent === "true" ? (100 * value).toFixed(1) + " %" : String(Number(value.toPrecision(4))));
+  const format = (value) => (chart.dataset.percent === "true" ? (100 * value).toFixed(1) + "%" : String(Number(value.toPrecision(4))));
   cursor.setAttribute("x1", at[0]);
   cursor.setAttribute("x2", at[0]);
   cursor.style.visibility = "visible";

@@ -235,7 +235,7 @@ def _legend(chart: Chart) -> str:
 
 def _labels(values: Sequence[float], percent: bool) -> list[str]:
     """Format tick values, all with the same unit and as many decimals as their spacing needs."""
-    scale, unit = (0.01, " %") if percent else _unit(max(abs(value) for value in values))
+    scale, unit = (0.01, "%") if percent else _unit(max(abs(value) for value in values))
     step = min((b - a for a, b in itertools.pairwise(values)), default=1.0) / scale
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return [f"{value / scale:.{decimals}f}{unit}" if value or percent else "0" for value in values]
@@ -252,4 +252,4 @@ def _unit(largest: float) -> tuple[float, str]:
 
 
 def _label(value: float, percent: bool) -> str:
-    return f"{100 * value:.1f} %" if percent else f"{value:.4g}"
+    return f"{100 * value:.1f}%" if percent else f"{value:.4g}"

@@ -77,18 +77,18 @@ class _Progress:
 # Metric -> how it is displayed. All other metrics go to the files only.
 _TRAINING_FIELDS: dict[str, Callable[[float], str]] = {
     "loss": lambda value: f"loss {value:.3f}",
-    "mlm_accuracy": lambda value: f"mlm {100 * value:.1f} %",
-    "nsp_accuracy": lambda value: f"nsp {100 * value:.1f} %",
-    "accuracy": lambda value: f"accuracy {100 * value:.1f} %",
+    "mlm_accuracy": lambda value: f"mlm {100 * value:.1f}%",
+    "nsp_accuracy": lambda value: f"nsp {100 * value:.1f}%",
+    "accuracy": lambda value: f"accuracy {100 * value:.1f}%",
     "real_tokens_per_second": lambda value: f"{count(value)} tok/s",
-    "mfu": lambda value: f"mfu {100 * value:.0f} %",
-    "padding": lambda value: f"pad {100 * value:.1f} %",
+    "mfu": lambda value: f"mfu {100 * value:.0f}%",
+    "padding": lambda value: f"pad {100 * value:.1f}%",
     "skipped_updates": lambda value: f"skipped {value:.0f}" if value else "",
 }
 
 
 class TrainingProgress(_Progress):
-    """`pretrain  1200/5000  loss 3.214  mlm 25.1 %  nsp 81.0 %  21.3k tok/s  mfu 41 %  pad 3.1 %  left 3:10`."""
+    """`pretrain  1200/5000  loss 3.214  mlm 25.1%  nsp 81.0%  21.3k tok/s  mfu 41%  pad 3.1%  left 3:10`."""
 
     def __init__(self, total: int, initial: int, name: str, show: bool = True) -> None:
         super().__init__(name, total, initial, show)

@@ -14,8 +14,8 @@ def padded(text: str, columns: int) -> str:
 
 
 def percent(probability: float) -> str:
-    """Format a probability as a percentage in seven columns: `  5.3 %`."""
-    return f"{100 * probability:5.1f} %"
+    """Format a probability as a percentage in six columns: `  5.3%`."""
+    return f"{100 * probability:5.1f}%"
 
 
 def count(number: float) -> str:

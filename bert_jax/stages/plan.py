@@ -129,7 +129,7 @@ class LaunchPlan:
                 *((f"  {c.kind}", f"{c.count}, {_size(c.sent_bytes)} sent per chip") for c in self.collectives),
                 ("step time", f"at least {1e3 * self.step_seconds:.1f} ms"),
                 ("tokens/s", f"at most {self.tokens_per_second:,.0f}"),
-                ("MFU", f"at most {100 * self.utilization:.0f} %"),
+                ("MFU", f"at most {100 * self.utilization:.0f}%"),
             ]
         width = max(len(name) for name, _ in lines)
         return "\n".join(f"{name:{width}}  {value}" for name, value in lines)

@@ -140,13 +140,13 @@ def probability(value: Any) -> float:
 
 
 def percent(value: float | None) -> str:
-    """Format a fraction as `79.8 %`; None becomes an empty string."""
-    return "" if value is None else f"{100 * value:.1f} %"
+    """Format a fraction as `79.8%`; None becomes an empty string."""
+    return "" if value is None else f"{100 * value:.1f}%"
 
 
 def integer(value: float | None) -> str:
-    """Format a number as `1 200`, with a narrow no-break space; None becomes an empty string."""
-    return "" if value is None else f"{value:,.0f}".replace(",", "\u202f")
+    """Format a number as `1,200`; None becomes an empty string."""
+    return "" if value is None else f"{value:,.0f}"
 
 
 def rates(title: str, name: str, unit: str, rows: Any) -> list[Shown]:

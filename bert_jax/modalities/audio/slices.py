@@ -133,7 +133,7 @@ class Slices(Extractor):
 
         Args:
             units: the units; a row of NaN is drawn in a flat gray.
-            tint: how far to blend each unit with blue, from 0 to 1 for 60 %, float [n].
+            tint: how far to blend each unit with blue, from 0 to 1 for 60%, float [n].
         """
         features = np.asarray(units, np.float32).reshape(len(units) * self.frames, self.bands).T[::-1]
         lowest, highest = _SHOWN

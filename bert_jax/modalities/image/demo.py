@@ -22,7 +22,7 @@ def digits() -> list[tuple[str, NDArray[np.uint8], str]]:
 
 
 def split_of(index: int) -> str:
-    """Return the split of the image at `index`: the last 20 % are the test set, as is customary, and the 10 % before it the dev set.
+    """Return the split of the image at `index`: the last 20% are the test set, as is customary, and the 10% before it the dev set.
 
     The images are sorted by writer, about 130 each. Splitting at two places leaves at most two writers in more than one split; a
     random split would show the model every writer of the test set.

@@ -127,7 +127,7 @@ class Patches(Extractor):
 
         Args:
             units: patches [n, U] as from `extract`, of any type; values are rounded and clipped, and a row of NaN is drawn gray.
-            tint: how strongly to blend each patch with blue, from 0 to 1 (60 % blue), float [n].
+            tint: how strongly to blend each patch with blue, from 0 to 1 (60% blue), float [n].
         """
         blocks, block, patch, _ = self._shape
         pixels = self._colored(units)

@@ -31,7 +31,7 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _ROWS_AT_ONCE = 1 << 14
 _SMALLEST_DEVIATION = 1e-6
 _LLOYD_STEPS = 3
-"""They reduce the mean squared distance to the nearest centroid by 1 % on CIFAR-10, in a quarter of the time of the mini-batches."""
+"""They reduce the mean squared distance to the nearest centroid by 1% on CIFAR-10, in a quarter of the time of the mini-batches."""
 _LARGEST = 1e12
 """Larger numbers in a file are refused: their squares could overflow."""
 

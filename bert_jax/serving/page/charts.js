@@ -51,7 +51,7 @@ function chart(title, series, share, level) {
     make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": word("chart", title, now) },
       ...marks.flatMap((mark) => [
         make("line", { class: "axis", x1: left, x2: width - right, y1: y(mark), y2: y(mark) }),
-        make("text", { class: "tick", x: left - 7, y: y(mark) + 4, "text-anchor": "end" }, share ? `${Number((100 * mark).toPrecision(6))} %` : shortNumber(mark)),
+        make("text", { class: "tick", x: left - 7, y: y(mark) + 4, "text-anchor": "end" }, share ? `${Number((100 * mark).toPrecision(6))}%` : shortNumber(mark)),
       ]),
       ...steps.map((step) => make("text", { class: "tick", x: x(step), y: height - bottom + 17, "text-anchor": "middle" }, shortNumber(step))),
       make("text", { class: "tick", x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, word("step")),

@@ -93,7 +93,7 @@ function moved(place, before, after) {
   return place < head ? place : place >= before.length - tail ? place + after.length - before.length : -1;
 }
 
-const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`;
 
 // Bars of [name, share, class, what to say of the share if it is no percentage], greatest first.
 function bars(rows) {

@@ -51,7 +51,7 @@ class PretrainingTask(Task):
         perplexity += "" if bits is None else f", {bits:.3g} bits per character"
         return [
             Figure(f"Masked-{nouns.token} accuracy", display.percent(display.number(result, "mlm_accuracy")), baseline),
-            Figure(f"Next-{nouns.sentence} accuracy", display.percent(display.number(result, "nsp_accuracy")), "50 % by chance"),
+            Figure(f"Next-{nouns.sentence} accuracy", display.percent(display.number(result, "nsp_accuracy")), "50% by chance"),
             Figure(f"Masked-{nouns.token} loss", "" if loss is None else f"{loss:.3f}", perplexity),
             Figure(
                 f"Training {nouns.token}s",
