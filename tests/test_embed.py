@@ -1,5 +1,6 @@
 """Embedding models: from files of pairs to vectors, neighbors, scores, the report, and sentence-transformers."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -305,6 +306,17 @@ def test_several_negatives_of_a_pair_are_kept_and_stay_together(tmp_path: Path) 
     labelled = load_labelled(config, EMBEDDING.labels(EmbeddingOptions(negative="c")), 0)
     assert labelled.duplicates == 1 and labelled.overlaps == {"dev": 0, "test": 0}
     assert len(labelled.dev) == 8 and 20 < len(labelled.train) <= 32
+
+
+def test_what_an_embedding_model_loses_is_said(model: Bert) -> None:
+    options = EmbeddingOptions(pooling="cls")
+    (remark,) = EMBEDDING.encoder_remarks(options, model.description)
+    assert "pools by mean, the fine-tuned one by cls. To keep it, set --config.finetune.task.pooling=mean." in remark
+    prompted = dataclasses.replace(model.description, embedding=EmbeddingConfig("cls", prompts={"query": "query: "}))
+    (remark,) = EMBEDDING.encoder_remarks(options, prompted)
+    assert "prompts ('query: ')" in remark
+    plain = dataclasses.replace(model.description, embedding=EmbeddingConfig())
+    assert not EMBEDDING.encoder_remarks(options, plain), "a pre-trained BERT has no pooling of its own"
 
 
 def test_microbatches_that_do_not_divide_the_batch_are_refused(workdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,7 +89,8 @@ def finetune(
         task.kind, jax.process_index(), jax.process_count(), task.encode, together,
     )  # fmt: skip
     if jax.process_index() == 0:
-        for remark in remarks(stage, batches.steps, batches.filling_examples):
+        about_encoder = task.encoder_remarks(stage.task, encoder) if pretrained else ()
+        for remark in (*about_encoder, *remarks(stage, batches.steps, batches.filling_examples)):
             print(remark)
     start = partial(_warm_start, pretrained, encoder, tokenizer, tasks) if pretrained else None
     job = _job(config, stage, task, directory, labelled, tokenizer, description, model, mesh, start, batches)

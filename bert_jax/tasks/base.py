@@ -248,6 +248,11 @@ class FinetuningTask(Task, Generic[O]):
         del labelled
         return ()
 
+    def encoder_remarks(self, options: O, encoder: ModelDescription) -> tuple[str, ...]:
+        """Return remarks about the pre-trained model, as sentences, to report before training."""
+        del options, encoder
+        return ()
+
     def data_fields(self, labelled: Labelled) -> dict[str, Any]:
         """Return fields about the labels to add to the scores in `result.json`."""
         del labelled

@@ -100,6 +100,20 @@ class EmbeddingTask(FinetuningTask[EmbeddingOptions]):
 
         return {"embedding": EmbeddingConfig(options.pooling, options.normalize), "absent": ("pooler",)}
 
+    def encoder_remarks(self, options: EmbeddingOptions, encoder: ModelDescription) -> tuple[str, ...]:
+        """Return what the vectors of an embedding model lose: its pooling and its prompts."""
+        from bert_jax.model.directory import EmbeddingConfig
+
+        before = encoder.embedding
+        found = []
+        if before != EmbeddingConfig() and before.pooling != options.pooling:
+            keep = "" if "+" in before.pooling else f" To keep it, set --config.finetune.task.pooling={before.pooling}."
+            found.append(f"The pre-trained model pools by {before.pooling}, the fine-tuned one by {options.pooling}.{keep}")
+        if before.prompts:
+            names = ", ".join(map(repr, before.prompts.values()))
+            found.append(f"The pre-trained model has prompts ({names}). Training adds none to your texts.")
+        return tuple(found)
+
     def description(self, stage: FinetuneConfig, encoder: ModelDescription, labels: Sequence[str]) -> ModelDescription:
         """Return the description, with the length to which texts were truncated.
 
