@@ -10,7 +10,7 @@ determines the new parameters, the dropout and the order of the examples. The la
 batch to its longest input; its batches have as many inputs as ours have on average. The number of tokens per second does not count
 padding, compilation and scoring. From scratch, only the architecture and the vocabulary of the encoder are used.
 
-An interrupted benchmark goes on where it was: finished measurements are in WORKDIR/measured.jsonl. Writes OUTPUT.json.
+An interrupted benchmark goes on where it was: finished measurements are in WORKDIR/measured.jsonl. Writes all of them to OUTPUT.json.
 """
 
 import argparse
@@ -124,12 +124,12 @@ def main() -> None:
                 line = {"set": name, "seed": seed, "library": library, **found, "seconds": round(time.time() - begun), "machine": machine()}
                 known[name, seed, library] = line
                 measured.add(line)
-    lines = [known[name, seed, library] for name in names for seed in flags.seeds for library in flags.libraries]
+    lines = sorted(known.values(), key=lambda line: ([*SETS].index(line["set"]), line["library"], line["seed"]))
     for row in table(lines):
         print(row)
     flags.output.parent.mkdir(parents=True, exist_ok=True)
     packages = ("torch", "transformers")
-    write_json(flags.output.with_suffix(".json"), {"machine": machine(), "versions": versions(packages), "runs": lines})
+    write_json(flags.output.with_suffix(".json"), {"versions": versions(packages), "runs": lines})
 
 
 def converted(given: Path, workdir: Path) -> tuple[Path, Path]:
