@@ -70,7 +70,7 @@ def write(
             save_file({name: tensors[name] for name in members}, directory / file)
         index = {"metadata": {}, "weight_map": {name: file for file, members in parts.items() for name in members}}
         (directory / "model.safetensors.index.json").write_text(json.dumps(index))
-    values = {"architectures": [architecture], **config_values(BERT, ENCODER, vocabulary.vocab_size, 0)}
+    values = {"architectures": [architecture], **config_values(BERT, ENCODER, vocabulary.vocab_size, 0), "dtype": "float32"}
     if "classifier" in params:
         values["id2label"] = {str(i): label for i, label in enumerate(LABELS)}
     (directory / "config.json").write_text(json.dumps({name: value for name, value in (values | config).items() if value is not None}))

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import write_model
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from test_imports import assert_same
 
 import bert_jax
@@ -51,6 +51,33 @@ def test_a_trained_model_survives_the_way_there_and_back(tiny_pretrained: Path, 
     assert "choose one of BertForPreTraining, BertForMaskedLM" in capsys.readouterr().err
     assert main(["export", str(tiny_pretrained.parent), str(tmp_path / "other")]) == 2
     assert str(tiny_pretrained) in capsys.readouterr().err and not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_weights_of_two_bytes(tiny_pretrained: Path, tmp_path: Path, dtype: str) -> None:
+    sizes = {}
+    for name in ("float32", dtype):
+        assert main(["export", str(tiny_pretrained), str(tmp_path / name), "--dtype", name]) == 0
+        assert json.loads((tmp_path / name / "config.json").read_text())["dtype"] == name
+        sizes[name] = (tmp_path / name / "model.safetensors").stat().st_size
+    assert sizes[dtype] < 0.6 * sizes["float32"]
+    given, found = (jax.tree.leaves(read_source(tmp_path / name).params) for name in ("float32", dtype))
+    for one, other in zip(given, found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=2**-8 if dtype == "bfloat16" else 2**-11, atol=2**-25)
+    transformers = pytest.importorskip("transformers")
+    assert str(transformers.AutoModelForPreTraining.from_pretrained(tmp_path / dtype).dtype) == f"torch.{dtype}"
+
+
+def test_a_weight_beyond_float16_is_refused(tmp_path: Path) -> None:
+    foreign.write(tmp_path / "hf", "BertForMaskedLM")
+    tensors = load_file(tmp_path / "hf" / "model.safetensors")
+    name = "bert.encoder.layer.0.output.dense.weight"
+    save_file(tensors | {name: tensors[name] + np.float32(1e5)}, tmp_path / "hf" / "model.safetensors", {"format": "pt"})
+    model = tmp_path / "model"
+    import_model(tmp_path / "hf", model)
+    with pytest.raises(InputError, match=r"layer.0.output.dense.weight has values up to 1e\+05, too large for float16"):
+        export_model(model, tmp_path / "out", dtype="float16")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_was_not_trained_is_not_exported(tmp_path: Path, tiny_classifier: Path) -> None:

@@ -3,6 +3,7 @@
 import argparse
 
 from bert_jax.cli.arguments import Add, anywhere, disk, say
+from bert_jax.errors import InputError
 
 
 def add_conversion_commands(add: Add) -> None:
@@ -31,6 +32,9 @@ def add_conversion_commands(add: Add) -> None:
     command.add_argument(
         "--architecture", default="", metavar="CLASS", help="write only the heads of this transformers class, such as BertForMaskedLM"
     )
+    command.add_argument(
+        "--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="of the weights in OUT (default: %(default)s)"
+    )
     command.add_argument("--license", default="", metavar="NAME", help="license for the model card, such as apache-2.0 or cc-by-sa-4.0")
 
 
@@ -42,6 +46,8 @@ def _import(flags: argparse.Namespace) -> None:
 
 def _export(flags: argparse.Namespace) -> None:
     if flags.out.suffix == ".onnx":
+        if flags.dtype != "float32":
+            raise InputError(f"--dtype {flags.dtype} is for a Hugging Face directory; the weights of an ONNX file are float32.")
         from bert_jax.convert.onnx import export_model_to_onnx
 
         export_model_to_onnx(flags.workdir, flags.out)
@@ -49,4 +55,5 @@ def _export(flags: argparse.Namespace) -> None:
         return
     from bert_jax.convert.exports import export_model
 
-    say(f"Wrote a {export_model(flags.workdir, flags.out, flags.license, flags.architecture)} and its model card to {flags.out}")
+    architecture = export_model(flags.workdir, flags.out, flags.license, flags.architecture, dtype=flags.dtype)
+    say(f"Wrote a {architecture} and its model card to {flags.out}")

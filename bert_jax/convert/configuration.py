@@ -111,4 +111,4 @@ def class_names(values: Mapping[str, Any], classes: int, file: object, tensors: 
 def config_values(family: Family, config: EncoderConfig, vocab_size: int, pad_id: int) -> dict[str, Any]:
     """Return the fields of a `config.json` for this architecture."""
     sizes = {theirs: getattr(config, ours) for theirs, ours in family.fields.items()}
-    return {"model_type": family.name, "vocab_size": vocab_size, **sizes, **family.written, "pad_token_id": pad_id, "dtype": "float32"}
+    return {"model_type": family.name, "vocab_size": vocab_size, **sizes, **family.written, "pad_token_id": pad_id}

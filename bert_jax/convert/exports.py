@@ -2,8 +2,10 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -23,22 +25,30 @@ from bert_jax.tasks import TASKS, find
 from bert_jax.tasks.published import BARE, ENCODER, Published
 from bert_jax.tasks.stored import stored_parameters
 
+DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+
 
 def export_model(
-    directory: str | Path, out: str | Path, license_name: str = "", architecture: str = "", family: Family = FAMILIES[0]
+    directory: str | Path,
+    out: str | Path,
+    license_name: str = "",
+    architecture: str = "",
+    family: Family = FAMILIES[0],
+    dtype: str = "float32",
 ) -> str:
     """Write the model in `directory` (its newest checkpoint, or its best one for a classifier) to the new directory `out`.
 
     Args:
         architecture: one of the family's classes, to write only the parts that it has; if empty, all parts of the model are written.
         family: the family whose naming the files use; the default is BERT, the first of `FAMILIES`.
+        dtype: of the weights, one of `DTYPES`; those of two bytes are rounded and take half the space.
 
     Returns:
         The name of the `transformers` class that the weights belong to.
 
     Raises:
-        InputError: `directory` has no model, `out` is not empty, the architecture is unknown, or `transformers` has no such model or
-            no tokenizer for its vocabulary.
+        InputError: `directory` has no model, `out` is not empty, the architecture is unknown, `transformers` has no such model or no
+            tokenizer for its vocabulary, or a weight is too large for the dtype.
     """
     directory, out = resolve_path(directory), on_disk(out, "OUT")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -56,15 +66,8 @@ def export_model(
     tensors = to_tensors(jax.tree.map(np.asarray, params), family.entries(description.encoder, parts))
     if published is BARE:
         tensors = {name.removeprefix(family.base): tensor for name, tensor in tensors.items()}
-    rows = tokenizer.vocab_size + description.spare_rows
-    values = {"architectures": [architecture], **config_values(family, description.encoder, rows, tokenizer.pad_id)}
-    if published.problem_type not in ("", COMMON_PROBLEM_TYPE):
-        values["problem_type"] = published.problem_type
-    if published.outputs and not published.labeled:
-        values["num_labels"] = 1
-    if description.labels:
-        values["id2label"] = {str(index): label for index, label in enumerate(description.labels)}
-        values["label2id"] = {label: index for index, label in enumerate(description.labels)}
+    tensors = {name: _rounded(name, tensor, dtype) for name, tensor in tensors.items()}
+    values = _configuration(description, tokenizer, family, published) | {"dtype": dtype}
     # Write to a temporary directory and rename it, so that `out` is either complete or absent.
     unfinished = out.with_name(out.name + ".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -79,6 +82,29 @@ def export_model(
         out.rmdir()
     unfinished.rename(out)
     return architecture
+
+
+def _configuration(description: ModelDescription, tokenizer: Tokenizer, family: Family, published: Published) -> dict[str, Any]:
+    """Return the content of config.json."""
+    rows = tokenizer.vocab_size + description.spare_rows
+    sizes = config_values(family, description.encoder, rows, tokenizer.pad_id)
+    values: dict[str, Any] = {"architectures": [family.prefix + published.suffix], **sizes}
+    if published.problem_type not in ("", COMMON_PROBLEM_TYPE):
+        values["problem_type"] = published.problem_type
+    if published.outputs and not published.labeled:
+        values["num_labels"] = 1
+    if description.labels:
+        values["id2label"] = {str(index): label for index, label in enumerate(description.labels)}
+        values["label2id"] = {label: index for index, label in enumerate(description.labels)}
+    return values
+
+
+def _rounded(name: str, tensor: np.ndarray, dtype: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        found = tensor.astype(DTYPES[dtype])
+    if not np.isfinite(found).all():
+        raise InputError(f"The tensor {name} has values up to {np.abs(tensor).max():.3g}, too large for {dtype}: export it as float32.")
+    return found
 
 
 def _check_segmenter(tokenizer: Tokenizer, directory: Path) -> None:
