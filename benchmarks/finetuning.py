@@ -17,7 +17,6 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,28 +219,23 @@ def scores(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def table(lines: Sequence[dict[str, Any]]) -> list[str]:
-    """Rows of a table: the mean and the standard deviation of each score, and tokens per second."""
-    groups: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-    for line in lines:
-        groups[line["set"]][line["library"]].append(line)
-    rows = []
-    for name, by_library in groups.items():
+    """A Markdown table: the mean and the standard deviation of each score with the number of seeds, and tokens per second."""
+    libraries = [name for name in LIBRARIES if any(line["library"] == name for line in lines)]
+    rows = [["set", "", *libraries], ["---"] * (2 + len(libraries))]
+    for name in dict.fromkeys(line["set"] for line in lines):
+        own = [[line for line in lines if (line["set"], line["library"]) == (name, library)] for library in libraries]
         for score in SETS[name].scores:
-            found = {library: [100 * line[score] for line in own if score in line] for library, own in by_library.items()}
-            shown = (f"{library} {statistics.mean(own):.1f} ± {spread(own):.1f} ({len(own)})" for library, own in found.items() if own)
-            rows.append(f"{name}, {score}: {', '.join(shown)}")
-        rates = {
-            library: statistics.median(rates)
-            for library, own in by_library.items()
-            if (rates := [line["tokens_per_second"] for line in own if "tokens_per_second" in line])
-        }
-        rows.append(f"{name}, tokens/s: {', '.join(f'{library} {rate:,.0f}' for library, rate in rates.items())}")
-    return rows
+            rows.append([name, score, *(_shown([100 * line[score] for line in found if score in line]) for found in own)])
+        rates = [[line["tokens_per_second"] for line in found if "tokens_per_second" in line] for found in own]
+        rows.append([name, "tokens/s", *(f"{statistics.median(found):,.0f}" if found else "" for found in rates)])
+    return [f"| {' | '.join(row)} |" for row in rows]
 
 
-def spread(values: Sequence[float]) -> float:
-    """The standard deviation, 0 for a single value."""
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+def _shown(values: Sequence[float]) -> str:
+    """A mean with the standard deviation and the number of values, if there are several."""
+    if len(values) < 2:
+        return "".join(f"{value:.1f}" for value in values)
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} ({len(values)})"
 
 
 if __name__ == "__main__":
