@@ -1,4 +1,4 @@
-"""Continue the pre-training of an encoder on your own text, and measure what it is worth on labeled texts of the same kind.
+"""Continue the pre-training of an encoder on your own text, and measure what that gains on labeled texts of the same kind.
 
     python -m examples.domain_adaptation runs/demo/pretrain corpus/ reviews.tsv --workdir=runs/adaptation
 
@@ -17,9 +17,9 @@ flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.Ra
 flags.add_argument("encoder", help="the directory of a pre-trained model")
 flags.add_argument("corpus", help="a folder of .txt files")
 flags.add_argument("table", help="a table with the columns text and label")
-flags.add_argument("--workdir", type=Path, required=True)
-flags.add_argument("--steps", type=int, default=1000, help="of pre-training (default: %(default)s)")
-flags.add_argument("--epochs", type=int, default=3, help="of fine-tuning (default: %(default)s)")
+flags.add_argument("--workdir", type=Path, required=True, help="the directory to keep all runs in")
+flags.add_argument("--steps", type=int, default=1000, help="pre-training steps (default: %(default)s)")
+flags.add_argument("--epochs", type=int, default=3, help="fine-tuning epochs (default: %(default)s)")
 
 if __name__ == "__main__":
     given = flags.parse_args()

@@ -13,10 +13,10 @@ import bert_jax
 
 flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 flags.add_argument("model", help="the directory of a model")
-flags.add_argument("texts", type=Path, help="a file with a text per line")
+flags.add_argument("texts", type=Path, help="a file with one text per line")
 flags.add_argument("query", help="what to search for")
 flags.add_argument("--vectors", type=Path, required=True, help="where to keep the vectors; computed if the file does not exist")
-flags.add_argument("--top-k", type=int, default=3)
+flags.add_argument("--top-k", type=int, default=3, help="number of texts to print (default: %(default)s)")
 
 if __name__ == "__main__":
     given = flags.parse_args()

@@ -15,10 +15,10 @@ from bert_jax.stages.run import run
 from bert_jax.tasks import configured
 
 flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-flags.add_argument("source", help="a BERT")
-flags.add_argument("table", help="a .tsv, .csv or .jsonl file")
-flags.add_argument("--workdir", type=Path, required=True)
-flags.add_argument("--epochs", type=int, default=3)
+flags.add_argument("source", help="the directory of a BERT in the format of transformers, or its name on the Hugging Face Hub")
+flags.add_argument("table", help="a .tsv, .csv or .jsonl file with the columns text and label")
+flags.add_argument("--workdir", type=Path, required=True, help="the directory to keep the imported encoder and the run in")
+flags.add_argument("--epochs", type=int, default=3, help="fine-tuning epochs (default: %(default)s)")
 
 if __name__ == "__main__":
     given = flags.parse_args()

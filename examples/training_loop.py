@@ -19,9 +19,9 @@ import bert_jax
 
 flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 flags.add_argument("model", help="the directory of a pre-trained model")
-flags.add_argument("texts", type=Path, help="a file with a text per line")
-flags.add_argument("--steps", type=int, default=200)
-flags.add_argument("--length", type=int, default=64)
+flags.add_argument("texts", type=Path, help="a file with one text per line")
+flags.add_argument("--steps", type=int, default=200, help="training steps (default: %(default)s)")
+flags.add_argument("--length", type=int, default=64, help="tokens per text, at which longer ones are truncated (default: %(default)s)")
 
 
 def rows(bert: Any, texts: list[str], length: int) -> dict[str, np.ndarray]:

@@ -233,7 +233,7 @@ def test_a_damaged_description_is_named_with_the_remedy(prepared, config, tokeni
     with pytest.raises(InputError, match=f"{prepared.path / name} has changed since it was written.*remove {prepared.path}"):
         Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
     (prepared.path / "SHA256SUMS").unlink()  # as an older version leaves it
-    with pytest.raises(InputError, match=f"prepared corpus in {prepared.path} are damaged.*delete the folder"):
+    with pytest.raises(InputError, match=f"prepared corpus in {prepared.path} is damaged.*delete the folder"):
         Text().prepare(config, tokenizer, tmp_path / "data", show_progress=False)
 
 

@@ -251,7 +251,7 @@ def test_recordings(tmp_path: Path) -> None:
         ("{}/empty", {"a": "text"}, "empty contains no examples"),
         ("hf:imdb", {"a": "text"}, r"hf:imdb is not hf:OWNER/NAME.*A path begins with /, ./ or ~/"),
         ("hf:", {"a": "text"}, "is not hf:OWNER/NAME"),
-        ("hf:{}/nowhere", {"a": "text"}, "nowhere was not written by save_to_disk, and is no .parquet file"),
+        ("hf:{}/nowhere", {"a": "text"}, "nowhere was not written by save_to_disk and is not a .parquet file"),
         ("{}/nowhere*.parquet", {"a": "text"}, r"nowhere\*.parquet does not exist"),
         ("{}/zeros.parquet", {"a": "text"}, r"zeros.parquet cannot be read as Parquet \(.+\)"),
     ],
@@ -267,7 +267,7 @@ def test_faults(place: Path, source: str, columns: dict[str, str], message: str)
 
 def test_columns_that_are_no_text(place: Path) -> None:
     for end, message in (
-        ("#label", r"The column 'label' of hf:.*/saved#label has no text but classlabel. Its columns are text, .*: name one, as"),
+        ("#label", r"The column 'label' of hf:.*/saved#label holds classlabel, not text. Its columns are text, .*: name one, as"),
         ("#content", "no column 'content'. Its columns are text, label"),
     ):
         with pytest.raises(InputError, match=message):

@@ -46,5 +46,5 @@ def add_engine(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--dtype",
         metavar="TYPE",
-        help="of matrix products: float32 or bfloat16 with jax, float32 or int8 with onnxruntime (default: float32)",
+        help="the type of matrix products: float32 or bfloat16 with jax, float32 or int8 with onnxruntime (default: float32)",
     )

@@ -33,7 +33,7 @@ def add_conversion_commands(add: Add) -> None:
         "--architecture", default="", metavar="CLASS", help="write only the heads of this transformers class, such as BertForMaskedLM"
     )
     command.add_argument(
-        "--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="of the weights in OUT (default: %(default)s)"
+        "--dtype", choices=["float32", "float16", "bfloat16"], default="float32", help="the type of the weights (default: %(default)s)"
     )
     command.add_argument("--license", default="", metavar="NAME", help="license for the model card, such as apache-2.0 or cc-by-sa-4.0")
 

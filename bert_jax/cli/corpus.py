@@ -34,7 +34,7 @@ def add_corpus_commands(add: Add) -> None:
     accents = "replace é with e; auto: if uncased, unless the corpus would lose meaning, and never for bytes (default: %(default)s)"
     option("--strip-accents", choices=("auto", "true", "false"), default="auto", help=accents)
     option("--min-frequency", type=int, default=2, help="omit tokens that occur less often (default: %(default)s)")
-    longest = "longer words become [UNK]; for scripts without spaces, try 1000, --kind characters or bytes (default: %(default)s)"
+    longest = "longer words become [UNK]; for scripts without spaces, try 1000, or --kind characters or bytes (default: %(default)s)"
     option("--max-word-length", type=int, default=100, metavar="CHARACTERS", help=longest)
     _add_encoding_errors(vocabulary)
 
@@ -60,8 +60,8 @@ def add_corpus_commands(add: Add) -> None:
     inspect = add(
         "inspect", _inspect, "report corpus statistics before training", "corpus/ --vocab vocab", "train.tsv --evaluation-file test.tsv",
         "photos/ --evaluation-file labeled_photos/", "clips.csv --modality audio --text path --label speaker",
-        more="Of images and audio, the report counts unreadable files, classes (the folders, or --label), copies of the same content, and "
-        "units, which are those of the codebook in --vocab or else of the default options.",
+        more="For images and audio, the report counts unreadable files, classes (the folders, or --label), copies of the same content, and "
+        "units (those of the codebook in --vocab, otherwise those of the default options).",
     )  # fmt: skip
     inspect.add_argument(
         "corpus",

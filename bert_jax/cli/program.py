@@ -1,4 +1,5 @@
-"""The commands of `python -m bert_jax`: train; train-vocab, prepare, inspect; compile, verify; import, export; and one per use of a model.
+"""The commands of `python -m bert_jax`: train; train-vocab, prepare, inspect; compile, verify; import, export; one per use of a model;
+explore, serve.
 
 Each command imports what it needs when it runs, so that `--help` responds immediately.
 """

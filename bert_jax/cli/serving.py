@@ -18,11 +18,11 @@ def add_serving_commands(add: Add) -> None:
     command = add(
         "explore",
         _explore,
-        "look into the models of a run in the browser: fill blanks, see what tokens look at, compare texts",
+        "explore the models of a run in the browser: fill in blanks, see what tokens attend to, compare texts",
         "runs/demo",
         "runs/demo --share demo.html",
-        more="This serves the models of the run to this machine alone, and opens the page if a person typed the command. While the run "
-        "trains, the page shows how it goes. Ctrl-C stops.",
+        more="This serves the models of the run to this machine alone and, if run from a terminal, opens the page. While the run trains, "
+        "the page shows its curves. Ctrl-C stops the server.",
     )
     command.add_argument("workdir", metavar="WORKDIR", type=anywhere, help="the workdir of a run, or the directory of a model")
     command.add_argument("--port", type=int, default=0, help="the port; 0 for any free one (default: %(default)s)")
@@ -34,33 +34,34 @@ def add_serving_commands(add: Add) -> None:
     command = add(
         "serve",
         _serve,
-        "answer the questions of programs over HTTP, as OpenAI's embeddings and Hugging Face's text-embeddings-inference do",
+        "serve models to other programs over HTTP, with the routes of OpenAI's embeddings and Hugging Face's text-embeddings-inference",
         "runs/demo/finetune runs/demo/pretrain",
         "runs/demo/pretrain --port 8080 --warm-up",
         "reviews=runs/demo/finetune",
         more="A request names a model by its directory without the path, such as demo-finetune, or by the NAME before =. Without a name, "
-        "the first model that can answer does. The routes are listed at /openapi.json. Ctrl-C or SIGTERM finishes the requests and stops.",
+        "the first model that can answer does. The routes are listed at /openapi.json. On Ctrl-C or SIGTERM, the server finishes open "
+        "requests and stops.",
     )
     command.add_argument("models", nargs="+", metavar="MODEL", help="the directory of a trained stage, or NAME=DIRECTORY")
-    command.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for all of this machine (default: %(default)s)")
+    command.add_argument("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0 for all interfaces (default: %(default)s)")
     command.add_argument("--port", type=int, default=8000, help="the port; 0 for any free one (default: %(default)s)")
     command.add_argument("--warm-up", action="store_true", help="compile all programs before the first request")
     command.add_argument(
-        "--api-key-file", type=disk, metavar="FILE", help=f"clients must send the key in this file, or that in the variable {KEY_VARIABLE}"
+        "--api-key-file", type=disk, metavar="FILE", help=f"require the API key in this file (or in the variable {KEY_VARIABLE})"
     )
     command.add_argument("--truncate", action="store_true", help="truncate texts that are too long instead of refusing them")
     add_engine(command)
     for flag, default, meaning in (
-        ("--max-texts", 256, "texts of a request"),
-        ("--max-tokens", 65536, "tokens of a request"),
-        ("--max-bytes", 4 << 20, "bytes of a request"),
-        ("--max-waiting", 4096, "texts that may wait for a model; further requests get the status 429"),
+        ("--max-texts", 256, "texts in a request"),
+        ("--max-tokens", 65536, "tokens in a request"),
+        ("--max-bytes", 4 << 20, "bytes in a request"),
+        ("--max-waiting", 4096, "texts that may wait for a model; further requests get status 429"),
         ("--batch-texts", 256, "texts that are answered together"),
     ):
-        command.add_argument(flag, type=int, default=default, metavar="N", help=f"most {meaning} (default: %(default)s)")
+        command.add_argument(flag, type=int, default=default, metavar="N", help=f"maximum number of {meaning} (default: %(default)s)")
     for flag, seconds, meaning in (
         ("--max-wait-ms", 2.0, "longest wait for more requests to share a batch, in milliseconds"),
-        ("--timeout", 60.0, "most seconds until an answer is ready"),
+        ("--timeout", 60.0, "seconds within which a request must be answered; otherwise it gets status 504"),
     ):
         command.add_argument(flag, type=float, default=seconds, metavar="N", help=f"{meaning} (default: %(default)s)")
 

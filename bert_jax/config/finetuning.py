@@ -61,11 +61,11 @@ class LabelledConfig:
     """Labeled text: files (.tsv, .csv, .jsonl, also .gz and .xz), a data set (as for `corpus.source`), or `demo`."""
 
     train: str = "demo"
-    """Training data: a file, a folder of labeled images or recordings, `tfds:NAME`, or `demo`."""
+    """Training data: a file, a folder of labeled images or recordings, a data set (`tfds:NAME`, `hf:OWNER/NAME`), or `demo`."""
     dev: str = ""
-    """If empty, `dev_fraction` of the training examples is held out."""
+    """Data that the best checkpoint is selected on; if empty, `dev_fraction` of the training examples is held out."""
     test: str = ""
-    """If empty, test metrics are reported on dev."""
+    """Data for the final scores; if empty, test metrics are reported on dev."""
     text: str = "text"
     """Name of the text column."""
     text_pair: str = ""
@@ -77,7 +77,7 @@ class LabelledConfig:
     max_train_examples: int = 0
     """Train on a random sample of this size, with at least one example of every class if possible; 0 uses all examples."""
     folds: int = 0
-    """Cross-validation: test on each of this many parts of `train` a model trained on the other parts; 0 does not."""
+    """Number of folds of cross-validation: each part of `train` tests a model trained on the other parts; 0 does not cross-validate."""
 
     def __post_init__(self) -> None:
         require(bool(self.train), "train", self.train, "name a labeled file, a data set (tfds: or hf:) or demo.")
@@ -100,7 +100,7 @@ class AugmentationConfig:
     flip: bool = False
     """Mirror images from left to right, each with probability 1/2."""
     shift: int = 0
-    """Shift images by up to so many pixels in both directions, repeating the pixels at the edge."""
+    """Shift images by up to this many pixels in each direction, repeating the pixels at the edge."""
     time_mask: float = 0.0
     """Hide a stretch of each recording, of up to this share of its length (Park et al. 2019)."""
     band_mask: float = 0.0
@@ -142,10 +142,11 @@ class FinetuneConfig:
     """The fine-tuning stage: one task, trained on labeled texts or text pairs."""
 
     task: TaskOptions = field(default_factory=TaskOptions)
-    """The task, such as `classification`, and its options."""
+    """The task, such as `classify`, and its options."""
     data: LabelledConfig = field(default_factory=LabelledConfig)
     checkpoint: str = ""
-    """A pre-training workdir to start from; empty uses the pre-training stage of this run. The adapt stage continues from it first."""
+    """Directory of the pre-trained or imported model to start from, such as `runs/demo/pretrain`; empty uses the pre-training stage of this
+    run. If there is an adapt stage, it continues from this model first."""
     from_scratch: bool = False
     """Start from random parameters instead of a checkpoint."""
     compare_from_scratch: bool = False

@@ -21,7 +21,7 @@ class RunConfig:
     """A run: its stages, model, data and devices. A stage that is None is not run."""
 
     seed: int = 0
-    """What everything random is derived from: initialization, order of the data, masks and dropout."""
+    """Seed of everything random: initialization, order of the data, masks and dropout."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)

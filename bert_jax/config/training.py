@@ -18,7 +18,7 @@ class OptimizerConfig:
     warmup_fraction: float = 0.1
     """Share of the steps in which the learning rate rises linearly to `learning_rate`."""
     decay: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate falls to 0 in the steps after the warm-up, or that it does not fall."""
+    """How the learning rate falls to 0 in the steps after the warm-up; `constant` keeps it."""
     weight_decay: float = 0.01
     """Decoupled weight decay of all parameters but biases and layer norms."""
     beta1: float = 0.9
@@ -30,7 +30,7 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     """Maximum global norm of the gradient; 0 disables clipping."""
     layer_decay: float = 1.0
-    """Learning rate of a layer relative to the layer above; the heads have the full rate, and the embeddings the lowest."""
+    """Learning rate of a layer, relative to that of the layer above; the heads have the full rate, and the embeddings the lowest."""
     frozen_layers: int = -1
     """0 keeps the embeddings as they are, and n also the first n layers; -1 trains everything."""
     ema: float = 0.0

@@ -94,7 +94,7 @@ class HuggingFace:
         chosen = [self._place.column] if self._place.column else [name for name in ("title", "text") if name in features or name == "text"]
         for column in chosen:
             if _kind(self._feature(column)) not in ("string", "large_string"):
-                raise InputError(f"The column {column!r} of {self.source} has no text but {_kind(features[column])}. {self._name_one()}")
+                raise InputError(f"The column {column!r} of {self.source} holds {_kind(features[column])}, not text. {self._name_one()}")
         return chosen
 
     def examples(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -247,7 +247,7 @@ def _kind(feature: Any) -> str:
 def _saved(folder: Path) -> _Opened:
     """Open a folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
     if not is_saved(str(folder)):
-        raise InputError(f"{folder} was not written by save_to_disk, and is no .parquet file: name one of these, or a data set of the Hub.")
+        raise InputError(f"{folder} was not written by save_to_disk and is not a .parquet file: name one of these, or a Hub data set.")
     if not (folder / _DICT).is_file():
         table = _table(folder)
         return _Opened({"train": table}, {}, _files(table), single=True)
@@ -319,7 +319,7 @@ def _of_hub(name: str, config: str, revision: str) -> _Opened:
         # The cache is asked if the Hub cannot be reached, and takes any revision.
         if reader == "cache" and not builder.hash.startswith(revision):
             raise InputError(
-                f"{source} cannot be downloaded, and the cache of datasets has another commit, or the same under its hash: name it as "
+                f"{source} cannot be downloaded, and the copy in the cache of datasets may be of another commit: name that copy as "
                 f"hf:{name}@{builder.hash}, or make the Hub reachable."
             )
         builder.download_and_prepare()

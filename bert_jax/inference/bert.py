@@ -65,8 +65,8 @@ def load(
         modalities: modalities that are not part of this package, for models that read them.
         engine: what computes the encoder: `jax`, or `onnxruntime`, which is faster on CPUs and converts the model by itself (needs the
             packages onnx and onnxruntime). The heads are computed by JAX.
-        dtype: of matrix products: `float32` or `bfloat16` with JAX, `float32` or `int8` with ONNX Runtime; None for that of `compute`, or
-            float32. With int8, answers are approximate, and depend a little on the texts that are computed beside a text.
+        dtype: the type of matrix products: `float32` or `bfloat16` with JAX, `float32` or `int8` with ONNX Runtime; None for that of
+            `compute`, or float32. With int8, answers are approximate, and depend slightly on the texts in the same batch.
 
     Raises:
         InputError: there is no model in the directory (the message lists models below it), no checkpoint, or a checkpoint that does
@@ -236,7 +236,7 @@ class Bert(Model):
     def attention(
         self, texts: Single | Iterable[Any], pairs: Single | Iterable[Any] | None = None, layer: int | None = None
     ) -> AttentionWeights | list[AttentionWeights]:
-        """Return how much each token of a text, or of a pair of texts, attends to each other one, by layer and head.
+        """Return how much each token of a text, or of a pair of texts, attends to every token, by layer and head.
 
         Args:
             texts: one text or several.
@@ -267,7 +267,7 @@ class Bert(Model):
         Args:
             texts: one text or several.
             pairs: the second text of each pair.
-            threshold: for a multi-label classifier, the probability from which a label counts; None for that which was tuned on the dev
+            threshold: for a multi-label classifier, the probability from which a label counts; None for the one that was tuned on the dev
                 set.
 
         Raises:
@@ -294,7 +294,7 @@ class Bert(Model):
     @overload
     def influence(self, texts: Iterable[Any]) -> list[list[InfluentialToken]]: ...
     def influence(self, texts: Single | Iterable[Any]) -> list[InfluentialToken] | list[list[InfluentialToken]]:
-        """Return how much each token of a text speaks for (above 0) or against the verdict of `classify` or `regress`.
+        """Return how much each token of a text speaks for (above 0) or against the prediction of `classify` or `regress`.
 
         It is the token's vector, as it enters the encoder, times the gradient of the greatest output by that vector.
 
@@ -344,8 +344,8 @@ class Bert(Model):
             questions: one question or several.
             passages: the passage of each question.
             threshold: by how much the score of no answer may exceed that of the best answer; None for what was tuned on the dev set. Models
-                that were not trained on questions without answers, and imported ones, answer always.
-            max_answer_tokens: the maximum number of tokens in an answer; None for that of the training, or 30.
+                that were not trained on questions without answers, and imported ones, always answer.
+            max_answer_tokens: the maximum number of tokens in an answer; None for the value used in training, or 30.
 
         Raises:
             InputError: the model is not a question answering model, a text is empty, or the lists differ in length.

@@ -69,7 +69,7 @@ class MetricsWriter:
         steps = [line["step"] for line in read_metrics(self._copy.folder)]
         what = f"{self._lines:,} intact lines{f', the last at step {steps[-1]}' if steps else ''}, but {written['lines']:,} were written"
         message = (
-            f"warning: {self._path} has changed since the checkpoint was saved: it has "
+            f"Warning: {self._path} has changed since the checkpoint was saved: it has "
             f"{what if self._lines != written['lines'] else 'a changed line'}. Training does not need it and continues. Restore it from a "
             "backup; otherwise the report will show the file as it is now."
         )

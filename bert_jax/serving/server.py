@@ -36,7 +36,7 @@ def listen(host: str, port: int) -> socket.socket:
         if bound:
             bound.close()
         reason = "another program uses it" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-        raise InputError(f"Cannot listen at {host} port {port}: {reason}. Choose another one with --host or --port.") from None
+        raise InputError(f"Cannot listen on {host} port {port}: {reason}. Choose another one with --host or --port.") from None
 
 
 def run(app: App, bound: socket.socket, announce: Callable[[], None]) -> None:

@@ -179,7 +179,7 @@ class _Lock:
                     continue
                 other = _owner(self._read())
             except Exception as error:  # TensorStore has retried for minutes; another process may hold the lock by the next attempt
-                print(f"warning: {self._path} could not be renewed ({error})", file=sys.stderr, flush=True)
+                print(f"Warning: {self._path} could not be renewed ({error})", file=sys.stderr, flush=True)
                 continue
             print(f"error: {other} has taken over {self._path.parent}; this process exits.", file=sys.stderr, flush=True)
             os._exit(1)

@@ -1,4 +1,4 @@
-"""The tokens that a verdict hangs on, for tasks with one vector of outputs per example."""
+"""The tokens that a prediction depends on, for tasks with one vector of outputs per example."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Influence(Question):
     """
 
     name = "influence"
-    help = "show which tokens speak for and against the verdict on a text"
+    help = "show which tokens speak for and against the prediction for a text"
     examples = (
         "runs/demo/finetune '房间很干净'",
         "runs/demo/finetune texts.txt --output influence.jsonl",

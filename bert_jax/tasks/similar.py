@@ -56,7 +56,7 @@ class Similar(Question):
     def add_options(self, command: argparse.ArgumentParser) -> None:
         """Add --texts and --top-k."""
         command.add_argument(
-            "--texts", dest="among", metavar="FILE", required=True, help="the file of texts to search; formats as for INPUT"
+            "--texts", dest="among", metavar="FILE", required=True, help="the file of texts to search, in the same formats as INPUT"
         )
         command.add_argument("--top-k", type=int, default=5, metavar="K", help="number of texts per query (default: %(default)s)")
 

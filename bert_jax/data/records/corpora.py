@@ -265,7 +265,7 @@ def _readable_errors(path: Path) -> Iterator[None]:
         if isinstance(error, InputError) or not path.exists():
             raise
         reason = textwrap.shorten(str(error), 200)
-        raise InputError(f"The metadata of the prepared corpus in {path} are damaged ({reason}): {_remedy(path)}") from error
+        raise InputError(f"The metadata of the prepared corpus in {path} is damaged ({reason}): {_remedy(path)}") from error
 
 
 def _remedy(path: Path) -> str:

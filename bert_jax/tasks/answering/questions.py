@@ -68,8 +68,8 @@ class AnswerQuestion(Question):
         """Add --threshold and --max-answer-tokens."""
         command.add_argument(
             "--threshold", type=float, metavar="SCORE",
-            help="give no answer if its score exceeds that of the best one by more (default: tuned on the dev set, if the model was "
-            "trained on questions without answers)",
+            help="give no answer if the score of no answer exceeds that of the best answer by more than this (default: tuned on the dev "
+            "set, if the model was trained on questions without answers)",
         )  # fmt: skip
         command.add_argument(
             "--max-answer-tokens", type=int, metavar="N", help="maximum number of tokens in an answer (default: as in training)"

@@ -35,7 +35,7 @@ class Tag(Question):
     """The entities of each text, or the tag of each of its words if tags have no prefixes."""
 
     name = "tag"
-    help = "tag the entities or the words of texts"
+    help = "tag the entities in texts, or every word"
     windowed = True
     examples = (
         "runs/names/finetune 'Anna Keller moved from Bern to Oslo.'",

@@ -128,7 +128,7 @@ class Verification:
 
 
 def _warn(message: str) -> None:
-    print(as_typed(f"warning: {message}"), file=sys.stderr, flush=True)
+    print(as_typed(f"Warning: {message}"), file=sys.stderr, flush=True)
 
 
 def without_manifest(path: Path) -> Manifest:
