@@ -18,8 +18,12 @@ from conftest import write_model
 
 import bert_jax
 from bert_jax.cli import main
+from bert_jax.data.tables import BadRow, Row
+from bert_jax.errors import InputError
 from bert_jax.inference import Bert
+from bert_jax.inference.answer_files import AnswerFile, count_texts, read_texts
 from bert_jax.model import directory as model_directory
+from bert_jax.tasks.answering.questions import AnswerQuestion
 
 TEXTS = ["很" * (1 + 7 * number % 60) + f" the cat {number}" for number in range(23)]
 
@@ -302,3 +306,25 @@ def test_an_output_that_cannot_be_written(tiny_pretrained, texts, capsys):
     ok(*command)
     assert capsys.readouterr().err.startswith("resuming after 8 lines\n")
     assert len(json_lines(out.read_text())) == 23
+
+
+def test_a_layout_of_its_own_is_checked_as_tables_are(tmp_path):
+    path, rows = tmp_path / "questions.json", AnswerQuestion().rows
+    questions = [{"id": 1, "question": "Who\ud83d?"}, {"id": 2, "question": "Who?"}]
+    path.write_text(json.dumps({"data": [{"paragraphs": [{"context": "Anna.", "qas": questions}]}]}))
+    bad, good = read_texts(path, {}, own=rows)
+    assert isinstance(bad, BadRow) and bad.line == 1 and r"unpaired surrogate \ud83d" in bad.problem
+    assert good == Row(2, ("Who?", "Anna."))
+    path.write_text('{"data": []}')
+    with pytest.raises(InputError, match=r"contains no text\.$"):
+        count_texts(path, {}, rows)
+
+
+def test_a_path_that_is_not_utf_8_is_escaped(tmp_path):
+    out, origin = tmp_path / "out.jsonl", {"input": ["caf\udce9.png", "好.png"]}
+    with AnswerFile(out, origin, (2, 0)) as file:
+        file.append([{"text": text} for text in origin["input"]], 0)
+    with AnswerFile(out, origin, (2, 0)) as file:
+        assert file.written.rows == 2 and not file.refused
+        file.complete()
+    assert out.read_text("utf-8").splitlines() == [r'{"text": "caf\udce9.png"}', '{"text": "好.png"}']

@@ -1,5 +1,7 @@
 """The best spans of windows, compared with a search over all pairs of tokens."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -56,3 +58,12 @@ def test_logits_of_any_size_give_probabilities() -> None:
     logits = np.array([[1e4, 1e4, -1e4, -1e4]] * 2, np.float32)
     found = best_spans(logits, np.array([2]), np.array([0]), 3)
     assert (found.probabilities, found.none_probabilities) == (pytest.approx(0.25), 0)
+
+
+def test_a_limit_beyond_the_windows_costs_nothing() -> None:
+    sizes, rng = np.full(40_000, 5), np.random.default_rng(0)
+    logits = rng.normal(0, 3, (sizes.sum(), 4)).astype(np.float32)
+    start = time.perf_counter()
+    for one, other in zip(*(best_spans(logits, sizes, np.arange(len(sizes)), most) for most in (5, 10**9)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert time.perf_counter() - start < 15  # several minutes, were spans of every length tried

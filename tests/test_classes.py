@@ -7,6 +7,7 @@ import pytest
 
 from bert_jax.errors import InputError
 from bert_jax.tasks.classification.labels import class_names, keep_every_class, remarks
+from bert_jax.tasks.classification.linear import linear_accuracy
 from bert_jax.tasks.classification.objective import balanced, measure
 
 
@@ -116,3 +117,8 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
     found = balanced(classes, 4)
     np.testing.assert_allclose([found[0], found[1], found[3]], expected)
     assert found[2] == 1 and np.mean([found[kind] for kind in classes]) == pytest.approx(1)
+
+
+def test_a_linear_model_of_one_class_predicts_it() -> None:
+    one, test = np.ones(4, np.int32), np.array([0, 1, 1, 1], np.int32)
+    assert linear_accuracy(np.eye(4), one, np.eye(4), test) == 0.75

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import children
@@ -14,7 +15,8 @@ import pytest
 import tiny
 from test_labelled import Letters
 
-from bert_jax.data.labelled import LabelledExamples
+from bert_jax.config import LabelledConfig
+from bert_jax.data.labelled import LabelledExamples, load_labelled
 from bert_jax.data.labelled_batches import labelled_batches, labelled_evaluation
 from bert_jax.data.pipeline import merge_states
 from bert_jax.errors import InputError
@@ -22,7 +24,7 @@ from bert_jax.model.batch import zero_row
 from bert_jax.model.bert import EmbeddingModel
 from bert_jax.model.dropout import row_keys
 from bert_jax.tasks.contrastive.objective import ContrastiveObjective
-from bert_jax.tasks.contrastive.pairs import single_texts
+from bert_jax.tasks.contrastive.pairs import Pairs, single_texts
 from bert_jax.tasks.contrastive.scores import VectorScorer, pair_cosines, retrieval_scores, retrieved, spearman
 
 BATCH, PER_ROW = 8, 3
@@ -315,3 +317,9 @@ def test_held_out_batches_are_scored_together() -> None:
     assert len(batches) > 1
     assert objective.together(outputs) == retrieval_scores([one.rank for one in retrieved(vectors, rows.targets)])
     assert jnp.isfinite(vectors).all()
+
+
+def test_dev_is_not_held_out_of_a_single_pair_of_texts(tmp_path: Path) -> None:
+    (tmp_path / "train.tsv").write_text("text\ttext_pair\tno\n" + "".join(f"a\tb\tc{number}\n" for number in range(3)))
+    with pytest.raises(InputError, match=r"The 3 examples of .*train.tsv have too few different texts to hold out a dev set"):
+        load_labelled(LabelledConfig(train=str(tmp_path / "train.tsv"), text_pair="text_pair"), Pairs("no", "refuse"), 0)

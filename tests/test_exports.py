@@ -68,15 +68,18 @@ def test_weights_of_two_bytes(tiny_pretrained: Path, tmp_path: Path, dtype: str)
     assert str(transformers.AutoModelForPreTraining.from_pretrained(tmp_path / dtype).dtype) == f"torch.{dtype}"
 
 
-def test_a_weight_beyond_float16_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("added", "message"), [(1e5, r"up to 1e\+05, too large for float16"), (np.inf, "that are not finite")])
+def test_a_weight_beyond_float16_is_refused(tmp_path: Path, added: float, message: str) -> None:
     foreign.write(tmp_path / "hf", "BertForMaskedLM")
     tensors = load_file(tmp_path / "hf" / "model.safetensors")
     name = "bert.encoder.layer.0.output.dense.weight"
-    save_file(tensors | {name: tensors[name] + np.float32(1e5)}, tmp_path / "hf" / "model.safetensors", {"format": "pt"})
+    save_file(tensors | {name: tensors[name] + np.float32(added)}, tmp_path / "hf" / "model.safetensors", {"format": "pt"})
     model = tmp_path / "model"
     import_model(tmp_path / "hf", model)
-    with pytest.raises(InputError, match=r"layer.0.output.dense.weight has values up to 1e\+05, too large for float16"):
+    with pytest.raises(InputError, match=rf"layer.0.output.dense.weight has values {message}"):
         export_model(model, tmp_path / "out", dtype="float16")
+    with pytest.raises(InputError, match=r"no dtype 'int8' of weights: choose one of float32, float16, bfloat16"):
+        export_model(model, tmp_path / "out", dtype="int8")
     assert not (tmp_path / "out").exists()
 
 

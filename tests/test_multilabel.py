@@ -139,7 +139,7 @@ def test_labels_are_read_from_text_and_lists(text: str, labels: tuple[str, ...])
 @pytest.mark.parametrize(
     ("text", "message"),
     [("", "has no label.*unlabeled=keep"), ("[]", "has no label"), ("a,,b", "one of which is empty"), ("a,a", "names a label twice"),
-     ('["a"', "not JSON"), ('[["a"]]', "not text"), ('["a", null]', "not text")],
+     ('["a"', "not JSON"), ("[" * 100_000, "not JSON"), ('[["a"]]', "not text"), ('["a", null]', "not text")],
 )  # fmt: skip
 def test_malformed_lists_are_refused_with_their_line(text: str, message: str) -> None:
     with pytest.raises(InputError, match=rf"^file line 2 .*{message}"):

@@ -162,6 +162,15 @@ def test_texts_are_cut_around_their_masks(tokenizer):
     assert (asked.tokens[asked.masked] == tokenizer.mask_id).all()
 
 
+def test_the_second_text_of_a_pair_is_told_from_the_first(tokenizer):
+    for second, problem in ((" ", "is empty"), (3, "is not a string but int")):
+        with pytest.raises(TextError, match=rf"^Text 1 .* is paired with another text that {problem}") as error:
+            encode_queries(["很", "好", "很"], ["很", second, "很"], tokenizer, 7)
+        assert [*error.value.problems] == [1]
+    with pytest.raises(TextError, match=r"^Text 1 \(counted from 0\) is empty"):
+        encode_queries(["很", " "], ["很", " "], tokenizer, 7)
+
+
 @pytest.mark.parametrize(
     ("texts", "masked", "index", "problem"),
     [

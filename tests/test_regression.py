@@ -12,6 +12,7 @@ from small_run import write_files
 import bert_jax
 from bert_jax.convert.exports import export_model
 from bert_jax.convert.imports import import_model
+from bert_jax.data.labelled import Labelled, LabelledExamples
 from bert_jax.errors import InputError
 from bert_jax.stages.run import run
 from bert_jax.tasks import configured
@@ -126,3 +127,9 @@ def test_equal_numbers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_constant_predictions_have_no_correlation() -> None:
     found = correlations(np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 2.0]))
     assert found == {"spearman": None, "pearson": None, "mae": pytest.approx(2 / 3)}
+
+
+def test_a_linear_model_of_two_examples_is_not_cross_validated() -> None:
+    part = LabelledExamples(["a", "b"], None, np.array([0, 1], np.float32), np.arange(2))
+    found = REGRESSION.linear_scores(Labelled(part, part, part, (), 0, {}), lambda: (np.eye(2), np.eye(2)))
+    assert found["pearson"] == pytest.approx(1) and 0 < found["mae"] < 0.5

@@ -17,8 +17,9 @@ from bert_jax.convert.imports import import_model
 from bert_jax.errors import InputError
 from bert_jax.stages.run import run
 from bert_jax.tasks import configured
-from bert_jax.tasks.tagging import schemes
-from bert_jax.tasks.tagging.files import read_tagged
+from bert_jax.tasks.tagging import TAGGING, schemes
+from bert_jax.tasks.tagging.files import read_tagged, read_words
+from bert_jax.tasks.tagging.linear import linear_tags
 from bert_jax.tasks.tagging.questions import entities
 from bert_jax.tasks.tagging.scores import entity_scores
 from bert_jax.tasks.tagging.words import Words
@@ -193,7 +194,6 @@ def test_a_word_that_the_tokenizer_drops_keeps_its_place(workdir: Path, tmp_path
     from bert_jax.config import LabelledConfig
     from bert_jax.data.labelled import load_labelled
     from bert_jax.model import directory
-    from bert_jax.tasks.tagging import TAGGING
     from bert_jax.tasks.tagging.options import TaggingOptions
 
     path = tmp_path / "dropped.conll"
@@ -298,6 +298,30 @@ def test_files_of_words_and_tags(tmp_path: Path) -> None:
         "# text = vámonos\n1-2\tvámonos\t_\t_\t_\n1\tvamos\tir\tVERB\tx\n2\tnos\tnosotros\tPRON\tx\n2.1\tx\ty\tNOUN\tx\n\n1\t#\t#\tSYM\tx\n"
     )
     assert read(tmp_path / "d.conllu", universal) == [(["vamos", "nos"], ["VERB", "PRON"]), (["#"], ["SYM"])]
+
+
+def test_lists_of_words_in_a_table_may_look_like_json(tmp_path: Path) -> None:
+    assert read(tmp_path / "a.tsv", "words\ttags\n1984\tO\n[ 京\tO O\n") == [(["1984"], ["O"]), (["[", "京"], ["O", "O"])]
+    with pytest.raises(InputError, match="line 2 has "):
+        read(tmp_path / "a.tsv", f"words\ttags\n{'[' * 100_000}\tO O\n")
+
+
+def test_a_line_without_a_word_is_refused_without_advice_about_training(tmp_path: Path) -> None:
+    (tmp_path / "a.conllu").write_text("1\tvamos\n2\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"line 2 has 1 column \('2'\), but the word is in column 2: correct the line\.$"):
+        list(read_words(tmp_path / "a.conllu"))
+
+
+def test_a_word_without_a_token_has_no_span_and_joins_none() -> None:
+    tags = ["NOUN", "O", "NOUN", "NOUN"]
+    assert [(one.type, one.start) for one in entities(tags, ["NOUN", "VERB"])] == [("NOUN", 0), ("NOUN", 2), ("NOUN", 3)]
+    example = {"words": ["a", "\u200b", "b", "c"], "tags": ["NOUN"] * 4, "predicted": tags}
+    [panel] = TAGGING.panels({"tag": [example]})
+    assert [len(text.marks) for text in panel.examples[0].texts if not isinstance(text, str)] == [3, 4]
+
+
+def test_a_linear_tagger_of_one_tag_predicts_it() -> None:
+    assert linear_tags([Words(("a", "b"))], [["O", "O"]], [Words(("c",)), Words(("a", "b"))]) == [["O"], ["O", "O"]]
 
 
 @pytest.mark.parametrize(

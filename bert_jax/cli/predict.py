@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import json
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -263,12 +262,7 @@ def _finish(texts: _Texts, output: Output, path: Path | None, nouns: Nouns, posi
 
 
 def _json_lines(answers: list[Answer]) -> list[str]:
-    lines = [json_line(answer) for answer in answers]
-    try:
-        "".join(lines).encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:  # escape what the terminal's encoding cannot represent
-        lines = [json.dumps(json.loads(line)) for line in lines]
-    return lines
+    return [json_line(answer, sys.stdout.encoding or "utf-8") for answer in answers]
 
 
 def _readable_lines(show: Callable[[list[Answer]], list[str]], answers: list[Answer]) -> list[str]:

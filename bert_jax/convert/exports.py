@@ -51,6 +51,8 @@ def export_model(
             tokenizer for its vocabulary, or a weight is too large for the dtype.
     """
     directory, out = resolve_path(directory), on_disk(out, "OUT")
+    if dtype not in DTYPES:
+        raise InputError(f"There is no dtype {dtype!r} of weights: choose one of {', '.join(DTYPES)}.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} already exists and is not an empty directory: choose another one.")
     description, tokenizer = model_directory.read(directory)
@@ -103,6 +105,8 @@ def _rounded(name: str, tensor: np.ndarray, dtype: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         found = tensor.astype(DTYPES[dtype])
     if not np.isfinite(found).all():
+        if not np.isfinite(tensor).all():
+            raise InputError(f"The tensor {name} has values that are not finite, so the model computes nothing of use: train it again.")
         raise InputError(f"The tensor {name} has values up to {np.abs(tensor).max():.3g}, too large for {dtype}: export it as float32.")
     return found
 

@@ -300,4 +300,10 @@ def _hold_out(
     train, dev = (examples.select(np.sort(part)) for part in labels.keep(order[count:], order[:count], examples.targets))
     # Texts with several targets may have been divided.
     held_out = {*dev.keys()}
-    return train.select(np.array([i for i, key in enumerate(train.keys()) if key not in held_out], np.int64)), dev
+    kept = np.array([i for i, key in enumerate(train.keys()) if key not in held_out], np.int64)
+    if not len(kept):
+        raise InputError(
+            f"The {len(examples):,} examples of {config.train} have too few different texts to hold out a dev set: add examples, or set "
+            "finetune.data.dev."
+        )
+    return train.select(kept), dev

@@ -108,9 +108,9 @@ def encode_queries(
     count = len(texts)
     try:
         flat = reader.encode_flat([*texts, *(pairs or ())])
+        _refuse(np.flatnonzero(flat.lengths == 0), "is empty: it contains no readable characters. Leave it out.", reader.nouns.input)
     except TextError as error:
-        raise error.moved(lambda index: index % count) from None
-    _refuse(np.flatnonzero(flat.lengths == 0) % count, "is empty: it contains no readable characters. Leave it out.", reader.nouns.input)
+        raise _of_pairs(error, count) from None
     ends = np.cumsum(flat.lengths)
     ranges = np.stack([ends - flat.lengths, ends], 1)
     a, b = ranges[:count], ranges[count:] if pairs else np.zeros_like(ranges)
@@ -198,6 +198,15 @@ def _refuse(indices: np.ndarray, problem: str, noun: str) -> None:
     """Raise TextError if there are any indices."""
     if len(indices):
         raise TextError(int(indices[0]), problem, noun, dict.fromkeys(indices.tolist(), problem))
+
+
+def _of_pairs(error: TextError, count: int) -> TextError:
+    """Return an error about `count` texts, or about these and then their pairs, as one about the texts alone."""
+    problems: dict[int, str] = {}
+    for index, problem in error.problems.items():
+        problems.setdefault(index % count, problem if index < count else f"is paired with another {error.noun} that {problem}")
+    first = error.index % count
+    return TextError(first, problems[first], error.noun, problems)
 
 
 def _by_row(rows: np.ndarray, columns: np.ndarray) -> Located:

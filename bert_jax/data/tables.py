@@ -118,7 +118,7 @@ def scan_lines(path: Path, blank: bool = False) -> Iterator[Row | BadRow]:
     """
     for line, text in _lines(path):
         if blank or text.strip():
-            problem = _text_problem(text)
+            problem = text_problem(text)
             yield BadRow(line, problem) if problem else Row(line, (text.rstrip("\r\n"),))
 
 
@@ -227,7 +227,7 @@ def _records(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, dict
 def _tsv(path: Path) -> Iterator[tuple[int, list[str]] | BadRow]:
     for line, text in _lines(path):
         if fields := text.rstrip("\r\n"):
-            problem = _text_problem(text)
+            problem = text_problem(text)
             yield BadRow(line, problem) if problem else (line, fields.split("\t"))
 
 
@@ -271,7 +271,7 @@ def _csv(path: Path) -> Iterator[tuple[int, list[str]] | BadRow]:
         if fields is None:
             return
         if fields:
-            problem = _text_problem("".join(record))
+            problem = text_problem("".join(record))
             yield BadRow(line, problem) if problem else (line, fields)
         line += len(record)
 
@@ -280,7 +280,7 @@ def _not_csv(text: str, error: csv.Error) -> str:
     """Describe the problem with the record that begins with `text`."""
     if "\r" in text.rstrip("\r\n") and "new-line" in str(error):
         return _CARRIAGE_RETURNS
-    too_long = _text_problem(text) if _TOO_LONG in text else ""
+    too_long = text_problem(text) if _TOO_LONG in text else ""
     return too_long or f"begins a record that is not CSV ({error}): check its quotes."
 
 
@@ -297,7 +297,7 @@ class _RepeatedKey(Exception):
 
 def _json_object(text: str, columns: Mapping[str, str]) -> dict[str, str] | str:
     """Return the object in a line with its values as text, or a description of the problem with the line."""
-    if problem := _text_problem(text):
+    if problem := text_problem(text):
         return problem
     try:
         record = json.loads(text, object_pairs_hook=_distinct_keys)
@@ -318,7 +318,7 @@ def _texts(record: Mapping[str, Any]) -> dict[str, str] | str:
         name: value or "" if isinstance(value, str | None) else json.dumps(value, ensure_ascii=not isinstance(value, list))
         for name, value in record.items()
     }
-    return _text_problem("".join(values.values())) or values
+    return text_problem("".join(values.values())) or values
 
 
 def _examples(source: str, data: DataSet, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]] | BadRow]:
@@ -340,7 +340,7 @@ def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield numbered, decoded lines. A byte that is not UTF-8 becomes a lone surrogate (`surrogateescape`), and so does an overlong line.
 
-    `_text_problem` detects both. An overlong line with an odd number of quotes opens or closes a field of a .csv file, so its
+    `text_problem` detects both. An overlong line with an odd number of quotes opens or closes a field of a .csv file, so its
     placeholder does too.
     """
     with open_bytes(path) as file:
@@ -359,7 +359,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line[skipped:].decode("utf-8", errors="surrogateescape")
 
 
-def _text_problem(text: str) -> str:
+def text_problem(text: str) -> str:
     """Return the problem with a text that is too long or not valid UTF-8, or ""."""
     if _TOO_LONG in text:
         return f"is longer than {LONGEST_LINE:,} bytes: shorten its text or remove the line."

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeAlias, cast
 import numpy as np
 
 from bert_jax.config.overrides import from_dict
-from bert_jax.data.tables import TABLES, BadRow, Row, count_rows, file_format, scan_lines, scan_rows
+from bert_jax.data.tables import TABLES, BadRow, Row, count_rows, file_format, scan_lines, scan_rows, text_problem
 from bert_jax.errors import InputError
 from bert_jax.model.directory import read_json, write_json
 
@@ -38,8 +38,11 @@ def read_texts(path: Path, columns: Mapping[str, str], noun: str = "text", own: 
     if not own and not is_table and len(columns) > 1:
         raise InputError(f"{path} cannot hold pairs of texts. Put them in two columns of a {', '.join(TABLES)} file.")
     for row in own(path) if own else scan_rows(path, columns) if is_table else scan_lines(path):
-        if isinstance(row, Row) and not all(str(text).strip() for text in row.values):
+        texts = [str(text) for text in row.values] if isinstance(row, Row) else []
+        if not all(text.strip() for text in texts):
             yield BadRow(row.line, f"has an empty {noun}: fill it in or remove the line.")
+        elif own and (problem := next(filter(None, map(text_problem, texts)), "")):
+            yield BadRow(row.line, problem)
         else:
             yield row
 
@@ -54,7 +57,7 @@ def count_texts(path: Path, columns: Mapping[str, str], own: OwnRows | None = No
         raise InputError(f"{path} is not a regular file, but the input is read twice. Write the texts to a file and name that file.")
     # Reading one row checks the column names before all rows are counted.
     if next(read_texts(path, columns, own=own), None) is None:
-        raise InputError(f"{path} contains no text: every line is blank.")
+        raise InputError(f"{path} contains no text{'' if own else ': every line is blank'}.")
     return sum(1 for _ in own(path)) if own else count_rows(path)
 
 
@@ -217,9 +220,14 @@ class AnswerFile(Output):
         self.written = written
 
 
-def json_line(answer: Answer) -> str:
-    """Return an answer as one line of JSON."""
-    return json.dumps(answer, ensure_ascii=False, default=lambda vector: vector.tolist())
+def json_line(answer: Answer, encoding: str = "utf-8") -> str:
+    """Return an answer as one line of JSON, all ASCII if the encoding cannot represent it, as with a path that is not UTF-8."""
+    line = json.dumps(answer, ensure_ascii=False, default=lambda vector: vector.tolist())
+    try:
+        line.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(json.loads(line))
+    return line
 
 
 def _json_bytes(answers: list[Answer]) -> bytes:

@@ -265,7 +265,12 @@ def fingerprint(directory: Path) -> str:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON atomically."""
-    write_whole(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # the name of a file that is not UTF-8
+        text = json.dumps(value, indent=2)
+    write_whole(path, text + "\n")
 
 
 def read_json(path: Path) -> dict[str, object]:

@@ -81,7 +81,7 @@ class LabelSets:
         if text.startswith("["):
             try:
                 found = json.loads(text)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(f"{where} has a list in the column {column!r} that is not JSON ({error}): correct the line.") from error
         if found is None:
             found = text.split(self._options.separator) if text else []

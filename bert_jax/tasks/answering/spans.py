@@ -43,7 +43,7 @@ def best_spans(logits: np.ndarray, sizes: np.ndarray, questions: np.ndarray, max
     import numpy as np
 
     windows = np.repeat(np.arange(len(sizes)), sizes)
-    last, scores = _best_ends(logits[:, :2], windows, max_tokens)
+    last, scores = _best_ends(logits[:, :2], windows, min(max_tokens, int(sizes.max())))
     # Every token is the start of some span, and the best of a question's starts is its answer.
     owners = questions[windows]
     order = np.lexsort((-scores, owners))
@@ -66,7 +66,7 @@ def _best_ends(logits: np.ndarray, windows: np.ndarray, max_tokens: int) -> tupl
 
     starts, ends = logits.T
     last, scores = np.arange(len(logits)), starts + ends
-    for more in range(1, min(max_tokens, len(logits))):
+    for more in range(1, max_tokens):
         longer = np.where(windows[more:] == windows[:-more], starts[:-more] + ends[more:], -np.inf)
         better = np.flatnonzero(longer > scores[:-more])
         last[better], scores[better] = better + more, longer[better]

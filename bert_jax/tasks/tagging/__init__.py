@@ -143,7 +143,8 @@ def _spans(example: Json) -> tuple[str, list[tuple[int, int, str]], list[tuple[i
     from bert_jax.tasks.tagging.words import Words
 
     words = Words(tuple(example["words"]))
-    names = {*example["tags"], *example["predicted"]}
+    # A word without a token is predicted to be O, even if the model has no such tag.
+    names = {*example["tags"], *example["predicted"]} - ({schemes.OUTSIDE} - {*example["tags"]})
 
     def found(tags: Sequence[str]) -> list[tuple[int, int, str]]:
         return [(words.spans[one.start][0], words.spans[one.end - 1][1], one.type) for one in entities(tags, [*names])]

@@ -65,8 +65,9 @@ def _lists(source: str, columns: Mapping[str, str], split: str) -> Iterator[Row]
 
 def _list(text: str, column: str, where: str) -> list[str]:
     try:
-        found = json.loads(text)
-    except ValueError:
+        # Only lists: the word 1984 is JSON, too.
+        found = json.loads(text) if text.lstrip().startswith("[") else text.split()
+    except (ValueError, RecursionError):
         found = text.split()
     if not isinstance(found, list) or not all(isinstance(one, str | int | float) for one in found):
         raise InputError(f"{where} has no list of strings in the column {column!r}: give a JSON list, or words with spaces between them.")
@@ -80,21 +81,21 @@ def read_words(path: Path) -> Iterator[Row]:
         InputError: the file cannot be read or has no words, or a line of a .conllu file has one column.
     """
     column = _UNIVERSAL[0] if file_format(path) == ".conllu" else 1
-    for text in _texts(str(path), path, column, 0, least=column):
+    for text in _texts(str(path), path, column, 0, tagged=False):
         yield Row(text[0][0], (Words(tuple(fields[column - 1] for _, fields in text)),))
 
 
 def _columns(source: str, numbers: tuple[int, ...]) -> Iterator[Row]:
     path = on_disk(source, "The file")
     word_column, tag_column = numbers or (_UNIVERSAL if file_format(path) == ".conllu" else (1, 0))
-    for text in _texts(source, path, word_column, tag_column, least=2):
+    for text in _texts(source, path, word_column, tag_column, tagged=True):
         words = tuple(fields[word_column - 1] for _, fields in text)
         tags, lines = tuple(fields[tag_column - 1].strip() for _, fields in text), tuple(line for line, _ in text)
         yield Row(lines[0], (Words(words), Tagged(words, tags, source, lines)))
 
 
-def _texts(source: str, path: Path, word_column: int, tag_column: int, least: int) -> Iterator[list[tuple[int, list[str]]]]:
-    """Yield the words of each text: the line and the columns of each, of which there are at least `least`."""
+def _texts(source: str, path: Path, word_column: int, tag_column: int, tagged: bool) -> Iterator[list[tuple[int, list[str]]]]:
+    """Yield the words of each text: the line and the columns of each, which has a tag if `tagged`; column 0 is the last one."""
     universal = file_format(path) == ".conllu"
     text: list[tuple[int, list[str]]] = []
     found = False
@@ -112,11 +113,14 @@ def _texts(source: str, path: Path, word_column: int, tag_column: int, least: in
         # Ranges such as 3-4 and empty nodes such as 8.1 are not words of the sentence.
         if universal and ("-" in fields[0] or "." in fields[0]):
             continue
-        if len(fields) < max(word_column, tag_column, least):
+        if len(fields) < max(word_column, tag_column, 1 + tagged):
+            wanted = (
+                f" and its tag in {f'column {tag_column}' if tag_column else 'the last one'}: correct the line, or name the columns with "
+                "--config.finetune.task.conll_columns=WORD,TAG."
+            )
             raise InputError(
                 f"{source} line {line} has {len(fields)} column{'s' * (len(fields) != 1)} ({content[:40]!r}), but the word is in column "
-                f"{word_column} and its tag in {f'column {tag_column}' if tag_column else 'the last one'}: correct the line, or name the "
-                "columns with --config.finetune.task.conll_columns=WORD,TAG."
+                f"{word_column}{wanted if tagged else ': correct the line.'}"
             )
         text.append((line, fields))
     if text and not _is_document(text, word_column):

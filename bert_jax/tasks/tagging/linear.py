@@ -14,6 +14,9 @@ def linear_tags(train: Sequence[Words], tags: Sequence[Sequence[str]], test: Seq
     from sklearn.feature_extraction import FeatureHasher
     from sklearn.linear_model import SGDClassifier
 
+    distinct = {tag for one in tags for tag in one}
+    if len(distinct) < 2:  # scikit-learn refuses what needs no learning
+        return [[*distinct] * len(text.words) for text in test]
     hasher = FeatureHasher(_FEATURES, input_type="string")
     model = SGDClassifier(loss="log_loss", alpha=1e-6, max_iter=20, tol=None, random_state=0)
     model.fit(hasher.transform(_features(train)), [tag for one in tags for tag in one])

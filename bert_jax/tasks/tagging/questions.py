@@ -111,10 +111,10 @@ def spans(windows: WordWindows, found: np.ndarray, names: Sequence[str]) -> list
 
 
 def entities(tags: Sequence[str], names: Sequence[str]) -> list[schemes.Entity]:
-    """Return the entities of a model's tags; if no tag of the model marks entities, each word is one."""
+    """Return the entities of a model's tags; if no tag of the model marks entities, each word is one, unless it has no token."""
     if any(name == schemes.OUTSIDE or schemes.parts(name)[0] for name in names):
         return [*schemes.grouped_entities(tags)]
-    return [schemes.Entity(tag, index, index + 1) for index, tag in enumerate(tags)]
+    return [schemes.Entity(tag, index, index + 1) for index, tag in enumerate(tags) if tag != schemes.OUTSIDE]
 
 
 def _span(text: str, entity: schemes.Entity, places: Sequence[Sequence[int]], probabilities: np.ndarray, begin: int) -> Span:
