@@ -253,6 +253,22 @@ def test_an_interrupted_command_goes_on_with_vectors(tiny_pretrained, texts, cap
     assert texts.with_name("v.npy").read_bytes() == texts.with_name("whole.npy").read_bytes()
 
 
+def test_a_file_that_another_process_completes_meanwhile_is_left_alone(tmp_path, monkeypatch):
+    out, lock = tmp_path / "out.jsonl", fcntl.flock
+    part = tmp_path / "out.jsonl.part"
+
+    def complete_first(file, operation):
+        monkeypatch.setattr(fcntl, "flock", lock)
+        part.replace(out)
+        lock(file, operation)
+
+    part.write_text("complete\n")
+    monkeypatch.setattr(fcntl, "flock", complete_first)
+    with AnswerFile(out, {"input": "texts"}, (1, 0)) as output:
+        output.append([{"line": 1}], 0)
+    assert out.read_text() == "complete\n" and part.read_text() == '{"line": 1}\n'
+
+
 def test_what_belongs_to_another_command_is_not_gone_on_with(tiny_pretrained, texts, capsys, monkeypatch, tmp_path):
     model = shutil.copytree(tiny_pretrained, tmp_path / "model")
     out = tmp_path / "out.jsonl"

@@ -246,10 +246,14 @@ def _npy_header(shape: tuple[int, int]) -> bytes:
 
 def _open_locked(path: Path) -> io.FileIO:
     """Open the file for appending, under an exclusive lock; raises BlockingIOError if another process holds it."""
-    file = path.open("ab", buffering=0)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    while True:
+        file = path.open("ab", buffering=0)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise
+        # A process that completed its file between the two has renamed what is open here.
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
         file.close()
-        raise
-    return file
