@@ -183,6 +183,15 @@ class Question(ABC):
         del model
         return None
 
+    def prefix(self, model: Loaded, option: str = "", **options: Any) -> str:
+        """Return what is put before each text, or before those of one of the `files`; by default, nothing.
+
+        Raises:
+            InputError: the model does not support an option.
+        """
+        del model, option, options
+        return ""
+
     def width(self, model: Loaded, **options: Any) -> int:
         """Return the size of the answer vectors; 0 if the answers are not vectors."""
         del model, options
