@@ -105,6 +105,7 @@ def test_messages_name_what_is_wrong(served: dict[str, Served], route: str, body
     assert answer.status_code == 422 and (error["message"] if route.startswith("/v1") else error).startswith(said), answer.text
 
 
+@pytest.mark.filterwarnings("ignore:.*were truncated")
 def test_what_is_put_before_a_text_takes_tokens_from_it(served: dict[str, Served]) -> None:
     """The model reads 48 tokens: 46 of a text, of which the prompt has two."""
     ask = asking(served["prompted"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import functools
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +25,9 @@ from bert_jax.serving.batching import Limits
 from bert_jax.serving.failures import RETRY_SOON, Failure
 from bert_jax.serving.limits import ConnectionLimits, Guard
 from bert_jax.serving.served import RequestLimits, Served
+from bert_jax.tasks.embedding import Embed
+from bert_jax.tasks.pretraining.questions import FillMask
+from bert_jax.tasks.question import Question
 
 Sent = list[dict[str, Any]]
 LEAVES: dict[str, Any] = {"type": "http.disconnect"}
@@ -64,8 +68,8 @@ class Recordings:
     """A model that reads files with as many units as bytes, and counts the files that are decoded, and how many at the same time."""
 
     tokenizer: Any
-    questions: ClassVar = {"classify": SimpleNamespace(files=(), windowed=False)}
-    units, nouns = Units(np.uint8, 1), Nouns("recording", "unit", "code", "part")
+    questions: ClassVar[dict[str, Question]] = {"embed": Embed()}
+    units, vocab_size, nouns = Units(np.uint8, 1), 100, Nouns("recording", "unit", "code", "part")
 
     def __init__(self) -> None:
         self.tokenizer, self.decoded, self.most, self._now = self, 0, 0, 0
@@ -95,7 +99,7 @@ def test_one_file_is_decoded_at_a_time_and_none_beyond_the_limit() -> None:
     served = Served("model", model, Limits(), RequestLimits(tokens=250), lambda texts: None)
 
     async def asked(*files: bytes) -> Any:
-        return await served.ask("classify", [base64.b64encode(file).decode() for file in files])
+        return await served.ask("embed", [base64.b64encode(file).decode() for file in files])
 
     async def many() -> Any:
         return await asyncio.gather(*(asked(b"a" * 100, b"b" * 50) for _ in range(4)))
@@ -107,6 +111,29 @@ def test_one_file_is_decoded_at_a_time_and_none_beyond_the_limit() -> None:
     assert model.decoded == 11
     with pytest.raises(Failure, match=r"Recording 1 \(counted from 0\) is bad"):
         asyncio.run(asked(b"a", b"bad"))
+    served.queue.close()
+
+
+class Blanks(Recordings):
+    """A model of texts in which every character is masked."""
+
+    questions: ClassVar[dict[str, Question]] = {"fill_mask": FillMask()}
+    units, nouns = None, Nouns()
+    mask_id, vocab_size = 4, 30_000
+
+    def encode_flat(self, files: list[Any]) -> Any:
+        return SimpleNamespace(lengths=np.array([*map(len, files)]), ids=np.full(sum(map(len, files)), self.mask_id))
+
+
+def test_answers_with_too_many_predictions_are_refused() -> None:
+    model: Any = Blanks()
+    served = Served("model", model, Limits(), RequestLimits(), lambda texts: None)
+    ask = functools.partial(served.ask, "fill_mask", ["_" * 60, "_" * 40])
+    for options in ({}, {"top_k": 5_000}, {"top_k": 30_000, "words": ["good"]}):
+        assert asyncio.run(ask(**options)) == ([60, 40], 100)
+    with pytest.raises(Failure, match="texts has 100 masked tokens, for which the answer would have 600,000 predictions") as found:
+        asyncio.run(ask(top_k=6_000))
+    assert found.value.status == 413
     served.queue.close()
 
 

@@ -18,6 +18,9 @@ from bert_jax.serving.batching import Batcher, Limits, QueueFull
 from bert_jax.serving.failures import RETRY_SOON, Failure, invalid
 from bert_jax.tasks.question import Answers, Question
 
+_MOST_PREDICTIONS = 1 << 19
+"""Predictions of masked tokens in an answer: as JSON, they are about 30 MB."""
+
 
 @dataclass(frozen=True)
 class RequestLimits:
@@ -124,7 +127,7 @@ class Served:
             raise Failure(413, f"{first} has {count:,} texts, more than the {limits.texts:,} of a request: send several requests.", first)
         for field, (texts, pairs) in groups.items():
             try:
-                lengths = self._lengths([*texts, *(pairs or ())], limits.tokens - total)
+                lengths, masks = self._sizes([*texts, *(pairs or ())], limits.tokens - total)
                 # What a question puts before a text takes tokens from it.
                 prefix = self.model.prefix(name, "" if field == first else field, **options)
                 whole = reader.encode_flat([prefix + text for text in texts]).lengths if prefix and not reader.units else lengths
@@ -141,19 +144,25 @@ class Served:
                 tokens = f"{longest:,} {reader.nouns.token}s{', with its prompt' if whole is not lengths else ''}"
                 message = f"{field} has a {what} of {tokens}, more than the {most:,} that the model reads"
                 raise Failure(413, f"{message}: shorten it, or set truncate to true.", field)
+            predictions = min(self.questions[name].predictions(masks, **options), masks * reader.vocab_size)
+            if predictions > _MOST_PREDICTIONS:
+                message = f"{field} has {masks:,} masked {reader.nouns.token}s, for which the answer would have {predictions:,} predictions"
+                raise Failure(413, f"{message}, more than {_MOST_PREDICTIONS:,}: lower top_k, or send several requests.", field)
         return total
 
-    def _lengths(self, inputs: Sequence[Any], most: int) -> NDArray[np.int64]:
-        """Return the number of tokens of each text, or of as many images or recordings as have more than `most` together.
+    def _sizes(self, inputs: Sequence[Any], most: int) -> tuple[NDArray[np.int64], int]:
+        """Return the number of tokens of each input, int64 [n], and that of the masked tokens of all.
 
-        A small file may hold hours of sound, so one file is decoded at a time, whatever the number of requests.
+        Of images and recordings, none of which is masked, no more are counted than it takes to exceed `most` units. A small file may hold
+        hours of sound, so one file is decoded at a time, whatever the number of requests.
 
         Raises:
             InputError: an input cannot be read.
         """
         reader = self.model.tokenizer
         if not reader.units:
-            return reader.encode_flat(inputs).lengths
+            flat = reader.encode_flat(inputs)
+            return flat.lengths, int((flat.ids == reader.mask_id).sum())
         lengths: list[int] = []
         for index, one in enumerate(inputs):
             try:
@@ -163,7 +172,7 @@ class Served:
                 raise error.moved(lambda _, index=index: index) from None  # type: ignore[misc]
             if sum(lengths) > most:
                 break
-        return np.array(lengths, np.int64)
+        return np.array(lengths, np.int64), 0
 
     def _decoded(self, texts: Sequence[str]) -> list[bytes]:
         """Return the files of images or recordings; a path would be a file of this machine, so it is never one."""

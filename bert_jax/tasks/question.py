@@ -192,6 +192,11 @@ class Question(ABC):
         del model, option, options
         return ""
 
+    def predictions(self, masks: int, **options: Any) -> int:
+        """Return how many predictions the answers for so many masked tokens hold; 0 if the question is not about them."""
+        del masks, options
+        return 0
+
     def width(self, model: Loaded, **options: Any) -> int:
         """Return the size of the answer vectors; 0 if the answers are not vectors."""
         del model, options
