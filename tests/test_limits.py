@@ -69,7 +69,8 @@ class Recordings:
 
     tokenizer: Any
     questions: ClassVar[dict[str, Question]] = {"embed": Embed()}
-    units, vocab_size, nouns = Units(np.uint8, 1), 100, Nouns("recording", "unit", "code", "part")
+    units: Any = Units(np.uint8, 1)
+    vocab_size, nouns = 100, Nouns("recording", "unit", "code", "part")
 
     def __init__(self) -> None:
         self.tokenizer, self.decoded, self.most, self._now = self, 0, 0, 0
@@ -118,8 +119,7 @@ class Blanks(Recordings):
     """A model of texts in which every character is masked."""
 
     questions: ClassVar[dict[str, Question]] = {"fill_mask": FillMask()}
-    units, nouns = None, Nouns()
-    mask_id, vocab_size = 4, 30_000
+    units, mask_id, vocab_size, nouns = None, 4, 30_000, Nouns()
 
     def encode_flat(self, files: list[Any]) -> Any:
         return SimpleNamespace(lengths=np.array([*map(len, files)]), ids=np.full(sum(map(len, files)), self.mask_id))
