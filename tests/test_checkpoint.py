@@ -1,7 +1,9 @@
 """What is committed is verified before it is used; what is damaged is named, set aside or refused, and never trusted."""
 
 import dataclasses
+import itertools
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -185,6 +187,31 @@ def test_the_last_good_checkpoint_outlives_a_save_that_fails(copy: Path, monkeyp
         checkpoints.close()
     monkeypatch.undo()
     assert resumed(copy)[0] == 1
+
+
+def test_a_score_that_is_no_number_neither_hides_nor_replaces_the_best(tmp_path: Path) -> None:
+    for order in itertools.permutations((1.0, math.nan, 0.5)):
+        directory = tmp_path / "_".join(map(str, order)) / "checkpoints"
+        checkpoints = Checkpoints(directory, keep=1)
+        for step, score in enumerate(order, 1):
+            checkpoints.save(step, state(step), position(step), score)
+        checkpoints.close()
+        best = order.index(1.0) + 1
+        assert {int(path.name) for path in directory.iterdir() if path.name.isdigit()} == {best, 3}
+        assert chosen(directory, best=True)[0].name == str(best)
+
+
+def test_a_score_that_cannot_be_written_is_reported(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a run that evaluates first, because it was stopped during an evaluation, and has saved nothing yet."""
+    checkpoints = Checkpoints(copy, keep=3)
+
+    def fail(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(manifest, "set_score", fail)
+    with pytest.raises(TrainingError, match=r"step 3 .* could not be written \(No space left"):
+        checkpoints.set_score(3, 1.0)
+    checkpoints.close()
 
 
 def test_checkpoints_of_an_older_version_are_taken_with_a_warning(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

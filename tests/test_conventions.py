@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -15,12 +16,13 @@ import bert_jax
 from bert_jax.cli.serving import KEY_VARIABLE, _key
 from bert_jax.errors import InputError
 from bert_jax.inference import Bert
-from bert_jax.model.directory import ModelDescription
+from bert_jax.model.directory import EmbeddingConfig, ModelDescription
 from bert_jax.serving.app import make_app
 from bert_jax.serving.batching import Limits, QueueFull
 from bert_jax.serving.limits import ConnectionLimits
 from bert_jax.serving.metrics import Metrics
 from bert_jax.serving.served import Models, RequestLimits, Served
+from bert_jax.serving.start import _announcing
 
 Ask = Callable[..., httpx.Response]
 TEXTS = ["good", "the cat sat", "再也不来了"]
@@ -32,6 +34,7 @@ def models(tiny_pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     described = {
         "rating": ModelDescription("regression", _ENCODER, 32),
         "topics": ModelDescription("multilabel", _ENCODER, 32, labels=("food", "room", "price")),
+        "prompted": ModelDescription("regression", _ENCODER, 32, embedding=EmbeddingConfig(prompts={"query": "好好"})),
     }
     return {name: bert_jax.load(write_model(folder / name, one)) for name, one in described.items()}
 
@@ -102,6 +105,22 @@ def test_messages_name_what_is_wrong(served: dict[str, Served], route: str, body
     assert answer.status_code == 422 and (error["message"] if route.startswith("/v1") else error).startswith(said), answer.text
 
 
+@pytest.mark.filterwarnings("ignore:.*were truncated")
+def test_what_is_put_before_a_text_takes_tokens_from_it(served: dict[str, Served]) -> None:
+    """The model reads 48 tokens: 46 of a text, of which the prompt has two."""
+    ask = asking(served["prompted"])
+    assert ask("/embed", {"inputs": "很" * 46}).status_code == 200
+    too_long: dict[str, Any] = {
+        "/embed": {"inputs": "很" * 46, "prompt_name": "query"},
+        "/similar": {"texts": "很" * 46, "among": ["很" * 46]},
+    }
+    for route, asked in too_long.items():
+        answer = ask(route, asked)
+        assert answer.status_code == 413 and "of 48 tokens, with its prompt, more than the 46 that" in answer.json()["error"]
+        assert ask(route, asked | {"truncate": True}).status_code == 200
+    assert ask("/similar", {"texts": "很" * 44, "among": ["很" * 46]}).status_code == 200
+
+
 class Full:
     """A queue in which there is no room."""
 
@@ -131,6 +150,14 @@ def test_the_key_is_that_of_the_file_or_of_the_variable(tmp_path: Path, monkeypa
         _key(tmp_path / "empty")
     monkeypatch.delenv(KEY_VARIABLE)
     assert _key(None) == ""
+
+
+def test_the_address_of_an_ipv6_host_can_be_opened(capsys: pytest.CaptureFixture[str]) -> None:
+    opened: list[str] = []
+    for host in ("127.0.0.1", "::1"):
+        bound: Any = SimpleNamespace(getsockname=lambda: ("", 8080))
+        _announcing(host, bound, opened.append)()
+    assert opened == ["http://127.0.0.1:8080", "http://[::1]:8080"] and f"serving at {opened[1]} " in capsys.readouterr().out
 
 
 def test_headers_that_the_protocol_demands(served: dict[str, Served]) -> None:

@@ -1,21 +1,33 @@
 """What protects a server from its clients: those that wait, leave, are slow, or are too many."""
 
 import asyncio
+import base64
+import functools
 import json
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from bert_jax.data.nouns import Nouns
+from bert_jax.data.reader import Units
+from bert_jax.errors import TextError
 from bert_jax.serving import server
 from bert_jax.serving.app import failed
+from bert_jax.serving.batching import Limits
 from bert_jax.serving.failures import RETRY_SOON, Failure
 from bert_jax.serving.limits import ConnectionLimits, Guard
+from bert_jax.serving.served import RequestLimits, Served
+from bert_jax.tasks.embedding import Embed
+from bert_jax.tasks.pretraining.questions import FillMask
+from bert_jax.tasks.question import Question
 
 Sent = list[dict[str, Any]]
 LEAVES: dict[str, Any] = {"type": "http.disconnect"}
@@ -50,6 +62,79 @@ def ask(model: Model, *parts: dict[str, Any], **scope: Any) -> Sent:
 
 def part(body: bytes, more: bool = False) -> dict[str, Any]:
     return {"type": "http.request", "body": body, "more_body": more}
+
+
+class Recordings:
+    """A model that reads files with as many units as bytes, and counts the files that are decoded, and how many at the same time."""
+
+    tokenizer: Any
+    questions: ClassVar[dict[str, Question]] = {"embed": Embed()}
+    units: Any = Units(np.uint8, 1)
+    vocab_size, nouns = 100, Nouns("recording", "unit", "code", "part")
+
+    def __init__(self) -> None:
+        self.tokenizer, self.decoded, self.most, self._now = self, 0, 0, 0
+
+    def encode_flat(self, files: list[bytes]) -> Any:
+        self._now += len(files)
+        self.most, self.decoded = max(self.most, self._now), self.decoded + len(files)
+        time.sleep(0.01)
+        self._now -= len(files)
+        if b"bad" in files:
+            raise TextError(files.index(b"bad"), "is bad.", "recording")
+        return SimpleNamespace(lengths=np.array([*map(len, files)]))
+
+    def prefix(self, name: str, option: str = "", **options: Any) -> str:
+        return ""
+
+    def max_tokens(self, name: str) -> int:
+        return 512
+
+    def ask(self, name: str, files: list[bytes], pairs: Any = None, **options: Any) -> list[int]:
+        return [*map(len, files)]
+
+
+def test_one_file_is_decoded_at_a_time_and_none_beyond_the_limit() -> None:
+    """A small file may hold hours of sound."""
+    model: Any = Recordings()
+    served = Served("model", model, Limits(), RequestLimits(tokens=250), lambda texts: None)
+
+    async def asked(*files: bytes) -> Any:
+        return await served.ask("embed", [base64.b64encode(file).decode() for file in files])
+
+    async def many() -> Any:
+        return await asyncio.gather(*(asked(b"a" * 100, b"b" * 50) for _ in range(4)))
+
+    assert asyncio.run(many()) == [([100, 50], 150)] * 4
+    assert (model.most, model.decoded) == (1, 8)
+    with pytest.raises(Failure, match="texts has 300 units, more than the 250 of a request"):
+        asyncio.run(asked(*[b"a" * 100] * 10))
+    assert model.decoded == 11
+    with pytest.raises(Failure, match=r"Recording 1 \(counted from 0\) is bad"):
+        asyncio.run(asked(b"a", b"bad"))
+    served.queue.close()
+
+
+class Blanks(Recordings):
+    """A model of texts in which every character is masked."""
+
+    questions: ClassVar[dict[str, Question]] = {"fill_mask": FillMask()}
+    units, mask_id, vocab_size, nouns = None, 4, 30_000, Nouns()
+
+    def encode_flat(self, files: list[Any]) -> Any:
+        return SimpleNamespace(lengths=np.array([*map(len, files)]), ids=np.full(sum(map(len, files)), self.mask_id))
+
+
+def test_answers_with_too_many_predictions_are_refused() -> None:
+    model: Any = Blanks()
+    served = Served("model", model, Limits(), RequestLimits(), lambda texts: None)
+    ask = functools.partial(served.ask, "fill_mask", ["_" * 60, "_" * 40])
+    for options in ({}, {"top_k": 5_000}, {"top_k": 30_000, "words": ["good"]}):
+        assert asyncio.run(ask(**options)) == ([60, 40], 100)
+    with pytest.raises(Failure, match="texts has 100 masked tokens, for which the answer would have 600,000 predictions") as found:
+        asyncio.run(ask(top_k=6_000))
+    assert found.value.status == 413
+    served.queue.close()
 
 
 def test_a_client_that_leaves_takes_its_request_out_of_the_queue() -> None:

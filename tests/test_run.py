@@ -252,6 +252,17 @@ def test_a_stage_that_was_struck_down_before_its_seal_gets_it(finished: Path, fi
     assert sealed[0] <= sealed[1]  # and another file of TensorBoard's events
 
 
+def test_a_stage_is_scored_without_its_metrics(finished: Path, files: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """They are for people, and whoever loses them is told that training does not need them."""
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    for name in ("summary.json", "finetune/SHA256SUMS", "finetune/metrics.jsonl"):
+        (copy / name).unlink()
+    assert train.main([f"--config={files / 'config.py'}", f"--workdir={copy}"]) == 0
+    assert "Training does not need it and continues" in capfd.readouterr().err
+    assert (copy / "finetune/result.json").read_bytes() == (finished / "finetune/result.json").read_bytes()
+
+
 def test_a_corpus_that_has_changed_is_not_continued_on(
     finished: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

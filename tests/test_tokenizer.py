@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bert_jax.config import VocabularyConfig
 from bert_jax.errors import InputError
+from bert_jax.modalities.text.bulk_encoding import BulkEncoder
 from bert_jax.modalities.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -132,6 +133,21 @@ def test_bulk_encoding_of_many_blocks_and_words(tokenizer, monkeypatch):
     for _ in range(2):
         flat, places = again.encode_characters(texts)
         assert all(map(np.array_equal, (*expected, characters), (*flat, places)))
+
+
+def test_threads_may_encode_at_the_same_time(monkeypatch):
+    """While one waits for the library, another drops what is kept, here because there is too much of it."""
+    monkeypatch.setattr("bert_jax.modalities.text.bulk_encoding._MOST_KEPT", 1)
+    meanwhile = []
+
+    def encode(texts):
+        if "cd" in texts and not meanwhile:
+            meanwhile.append(encoder(["ef gh"]))
+        return [np.arange(1, len(text) + 1, dtype=np.int32) for text in texts]
+
+    encoder = BulkEncoder(encode, [], " ", 0, lambda texts: [])
+    encoder(["ab"])
+    assert encoder(["ab cd"]).codes.tolist() == [1, 2, 1, 2] and meanwhile
 
 
 @pytest.mark.parametrize("text", ["x" * 1_000_000, "店" * 300_000, "!" * 300_000, "a\0" * 300_000, "\ud800" * 300_000, "́" * 300_000])

@@ -134,6 +134,10 @@ class Model:
         """Return the size of the vectors that answer a question, or 0 if its answers are not vectors."""
         return self.questions[name].width(self._model, **options)
 
+    def prefix(self, name: str, option: str = "", **options: Any) -> str:
+        """Return what a question puts before each text, or before those of an option, and what counts toward `max_tokens`."""
+        return self.questions[name].prefix(self._model, option, **options)
+
     def max_tokens(self, name: str) -> int:
         """Return the number of tokens to which a question truncates texts."""
         return self.questions[name].max_tokens(self._model)

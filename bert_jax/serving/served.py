@@ -3,16 +3,23 @@
 import asyncio
 import base64
 import binascii
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bert_jax.errors import InputError
+import numpy as np
+from numpy.typing import NDArray
+
+from bert_jax.errors import InputError, TextError
 from bert_jax.inference.bert import Bert
 from bert_jax.modalities import find
 from bert_jax.serving.batching import Batcher, Limits, QueueFull
 from bert_jax.serving.failures import RETRY_SOON, Failure, invalid
 from bert_jax.tasks.question import Answers, Question
+
+_MOST_PREDICTIONS = 1 << 19
+"""Predictions of masked tokens in an answer: as JSON, they are about 30 MB."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class Served:
     ) -> None:
         self.name, self.model, self._limits, self.dtype = name, model, requests, dtype
         self.queue = Batcher(model, batches, observe)
+        self._decoding = threading.Lock()
 
     @property
     def questions(self) -> Mapping[str, Question]:
@@ -76,7 +84,7 @@ class Served:
         inputs, second = decode(texts), None if pairs is None else decode(pairs)
         searched = {option: decode(options[option]) for option in self.questions[name].files}
         groups = {field: (inputs, second)} | {option: (found, None) for option, found in searched.items() if found}
-        tokens = await asyncio.to_thread(self._count, name, groups, truncate or self._limits.truncate)
+        tokens = await asyncio.to_thread(self._count, name, groups, truncate or self._limits.truncate, options)
         try:
             answers = await asyncio.wrap_future(self.queue.submit(name, inputs, second, **options | searched))
         except QueueFull:
@@ -98,7 +106,7 @@ class Served:
         if not reader.units:
             raise Failure(424, f"This model reads {reader.nouns.input}s: ask /fill-mask, with [MASK] in each.", "model")
         (item,) = self._decoded([content])
-        await asyncio.to_thread(self._count, "fill_mask", {"texts": ([item], None)}, False)
+        await asyncio.to_thread(self._count, "fill_mask", {"texts": ([item], None)}, False, {})
         modality = find(self.model.description.input.modality)
         query = await asyncio.to_thread(modality.with_mask, reader, item)
         try:
@@ -108,8 +116,10 @@ class Served:
         filled = await asyncio.to_thread(modality.filled, reader, query, answers[0])
         return {name: filled[name] for name in ("note", "pictures", "captions")}
 
-    def _count(self, name: str, groups: Mapping[str, tuple[Sequence[Any], Sequence[Any] | None]], truncate: bool) -> int:
-        """Return the number of tokens, without special tokens, of texts and their pairs by field, after checking it."""
+    def _count(
+        self, name: str, groups: Mapping[str, tuple[Sequence[Any], Sequence[Any] | None]], truncate: bool, options: Mapping[str, Any]
+    ) -> int:
+        """Return the number of tokens, without special tokens and prompts, of texts and their pairs by field, after checking it."""
         reader, limits, total = self.model.tokenizer, self._limits, 0
         count = sum(len(texts) + len(pairs or ()) for texts, pairs in groups.values())
         first = next(iter(groups))
@@ -117,20 +127,52 @@ class Served:
             raise Failure(413, f"{first} has {count:,} texts, more than the {limits.texts:,} of a request: send several requests.", first)
         for field, (texts, pairs) in groups.items():
             try:
-                lengths = reader.encode_flat([*texts, *(pairs or ())]).lengths
+                lengths, masks = self._sizes([*texts, *(pairs or ())], limits.tokens - total)
+                # What a question puts before a text takes tokens from it.
+                prefix = self.model.prefix(name, "" if field == first else field, **options)
+                whole = reader.encode_flat([prefix + text for text in texts]).lengths if prefix and not reader.units else lengths
             except InputError as error:
                 raise invalid(error, field) from None
             total += int(lengths.sum())
             if total > limits.tokens:
                 message = f"{field} has {total:,} {reader.nouns.token}s, more than the {limits.tokens:,} of a request"
                 raise Failure(413, f"{message}: send several requests.", field)
-            longest = int(lengths.reshape(-1, len(texts)).sum(0).max())
+            longest = int(whole.reshape(-1, len(texts)).sum(0).max())
             most = self.model.max_tokens(name) - (3 if pairs else 2)
             if not truncate and not self.questions[name].windowed and longest > most:
                 what = "pair" if pairs else reader.nouns.input
-                message = f"{field} has a {what} of {longest:,} {reader.nouns.token}s, more than the {most:,} that the model reads"
+                tokens = f"{longest:,} {reader.nouns.token}s{', with its prompt' if whole is not lengths else ''}"
+                message = f"{field} has a {what} of {tokens}, more than the {most:,} that the model reads"
                 raise Failure(413, f"{message}: shorten it, or set truncate to true.", field)
+            predictions = min(self.questions[name].predictions(masks, **options), masks * reader.vocab_size)
+            if predictions > _MOST_PREDICTIONS:
+                message = f"{field} has {masks:,} masked {reader.nouns.token}s, for which the answer would have {predictions:,} predictions"
+                raise Failure(413, f"{message}, more than {_MOST_PREDICTIONS:,}: lower top_k, or send several requests.", field)
         return total
+
+    def _sizes(self, inputs: Sequence[Any], most: int) -> tuple[NDArray[np.int64], int]:
+        """Return the number of tokens of each input, int64 [n], and that of the masked tokens of all.
+
+        Of images and recordings, none of which is masked, no more are counted than it takes to exceed `most` units. A small file may hold
+        hours of sound, so one file is decoded at a time, whatever the number of requests.
+
+        Raises:
+            InputError: an input cannot be read.
+        """
+        reader = self.model.tokenizer
+        if not reader.units:
+            flat = reader.encode_flat(inputs)
+            return flat.lengths, int((flat.ids == reader.mask_id).sum())
+        lengths: list[int] = []
+        for index, one in enumerate(inputs):
+            try:
+                with self._decoding:
+                    lengths.append(int(reader.encode_flat([one]).lengths[0]))
+            except TextError as error:
+                raise error.moved(lambda _, index=index: index) from None  # type: ignore[misc]
+            if sum(lengths) > most:
+                break
+        return np.array(lengths, np.int64), 0
 
     def _decoded(self, texts: Sequence[str]) -> list[bytes]:
         """Return the files of images or recordings; a path would be a file of this machine, so it is never one."""

@@ -154,7 +154,8 @@ class _Loader:
 
 def _announcing(host: str, bound: socket.socket, ready: Callable[[str], Any]) -> Callable[[], None]:
     def announce() -> None:
-        address = f"http://{host}:{bound.getsockname()[1]}"
+        # The colons of an IPv6 address are not those before the port.
+        address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
         print(f"serving at {address} (Ctrl-C stops)", flush=True)
         ready(address)
 

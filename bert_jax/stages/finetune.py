@@ -20,7 +20,6 @@ from bert_jax.model.bert import SHARED_PARAMETERS
 from bert_jax.model.directory import ModelDescription
 from bert_jax.model.resolution import resolve_compute
 from bert_jax.runtime.device_memory import memory_advice
-from bert_jax.runtime.metrics import read_metrics
 from bert_jax.stages import outputs
 from bert_jax.stages.memory import finetuning_advice
 from bert_jax.tasks import find
@@ -29,6 +28,7 @@ from bert_jax.tasks.stored import build
 from bert_jax.training import lora
 from bert_jax.training.augmentation import make_augmentation
 from bert_jax.training.checkpoints.loading import load_parameters
+from bert_jax.training.checkpoints.verification import steps_in
 from bert_jax.training.loop import HostBatch, Job, train
 from bert_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from bert_jax.training.sharding import make_mesh, place_batch, platform, replicated
@@ -243,7 +243,7 @@ def _score(
         write_predictions(job.directory / PREDICTIONS, labelled.test, scorer)
         if stage.data.folds:
             outputs.keep(job.directory, tested, held_out)
-    steps = read_metrics(job.directory)[-1]["step"]  # fewer than planned if training ended early
+    steps = steps_in(job.directory / "checkpoints")[-1]  # fewer than planned if training ended early
     return {"train_examples": len(labelled.train), "test_examples": len(labelled.test), **scorer.result(), "steps": steps}
 
 

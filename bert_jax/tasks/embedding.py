@@ -114,6 +114,10 @@ class Embed(Question):
             for one in records
         ]
 
+    def prefix(self, model: Loaded, option: str = "", **options: Any) -> str:
+        """Return the prompt."""
+        return chosen_prompt(model.description.embedding, options.get("prompt"), options.get("prompt_name"))
+
     def width(self, model: Loaded, **options: Any) -> int:
         """Return the vector size for this pooling."""
         return vector_size(model.description, options.get("pooling") or model.description.embedding.pooling)

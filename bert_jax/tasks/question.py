@@ -183,6 +183,20 @@ class Question(ABC):
         del model
         return None
 
+    def prefix(self, model: Loaded, option: str = "", **options: Any) -> str:
+        """Return what is put before each text, or before those of one of the `files`; by default, nothing.
+
+        Raises:
+            InputError: the model does not support an option.
+        """
+        del model, option, options
+        return ""
+
+    def predictions(self, masks: int, **options: Any) -> int:
+        """Return how many predictions the answers for so many masked tokens hold; 0 if the question is not about them."""
+        del masks, options
+        return 0
+
     def width(self, model: Loaded, **options: Any) -> int:
         """Return the size of the answer vectors; 0 if the answers are not vectors."""
         del model, options

@@ -110,6 +110,10 @@ class Similar(Question):
             for line in (one["text"], *(f"  {near['cosine']:6.3f}  {near['text']}" for near in one["nearest"]))
         ]
 
+    def prefix(self, model: Loaded, option: str = "", **options: Any) -> str:
+        """Return the prompt of queries, or that of the texts to search."""
+        return _EMBED.prefix(model, prompt_name=_prompt(model, _TEXT_PROMPTS if option else _QUERY_PROMPTS))
+
     def max_tokens(self, model: Loaded) -> int:
         """Return the limit of embeddings."""
         return text_length(model.description)

@@ -6,11 +6,12 @@ of such a character, and of each run of other characters between them, does not 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+T = TypeVar("T")
 Codes = NDArray[np.int32]
 """Token ids; the bitwise complement (~id) for a token that does not start a word."""
 
@@ -39,7 +40,7 @@ class BulkEncoding(NamedTuple):
 
 
 class BulkEncoder:
-    """Encodes texts with the same result as calling `encode` on them."""
+    """Encodes texts with the same result as calling `encode` on them; several threads may use it at the same time."""
 
     def __init__(
         self,
@@ -121,27 +122,25 @@ class BulkEncoder:
         return BulkEncoding(codes, np.diff(ends[text_ends]), characters, unknown)
 
     def _encode_runs(self, runs: list[str]) -> list[list[int]]:
-        kept = self._kept
-        new = [run for run in set(runs) if run not in kept]
-        kept.update(zip(new, (codes.tolist() for codes in self._encode(new)), strict=True))
-        encoded = list(map(kept.__getitem__, runs))
-        if len(kept) > _MOST_KEPT:
-            kept.clear()
-            self._kept_unknown.clear()
-        for run in new:
-            if len(run) > _LONGEST_KEPT:
-                kept.pop(run, None)
-        return encoded
+        return _looked_up(runs, self._kept, lambda new: [codes.tolist() for codes in self._encode(new)])
 
     def _unknown_in(self, runs: list[str]) -> list[tuple[int, int]]:
-        kept = self._kept_unknown
-        new = [run for run in set(runs) if run not in kept]
-        kept.update(zip(new, self._count_unknown(new), strict=True))
-        found = list(map(kept.__getitem__, runs))
-        for run in new:
-            if len(run) > _LONGEST_KEPT:
-                kept.pop(run, None)
-        return found
+        return _looked_up(runs, self._kept_unknown, self._count_unknown)
+
+
+def _looked_up(runs: list[str], kept: dict[str, T], make: Callable[[list[str]], list[T]]) -> list[T]:
+    """Return what is kept of each run, or what `make` returns for those of which nothing is, and keep that of short runs.
+
+    Several threads may do this at the same time, as those of a server do, so what another one drops must have been read before.
+    """
+    distinct = set(runs)
+    found = {run: value for run in distinct if (value := kept.get(run)) is not None}
+    new = [run for run in distinct if run not in found]
+    found.update(zip(new, make(new), strict=True))
+    kept.update({run: found[run] for run in new if len(run) <= _LONGEST_KEPT})
+    if len(kept) > _MOST_KEPT:
+        kept.clear()
+    return list(map(found.__getitem__, runs))
 
 
 def blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -77,6 +77,10 @@ class FillMask(Question):
 
         return start
 
+    def predictions(self, masks: int, top_k: int = 5, words: Sequence[str] | None = None, **_: Any) -> int:
+        """Return the number of tokens that are predicted."""
+        return masks * (top_k if words is None else min(top_k, len(words)))
+
     def portable(self, model: Loaded) -> Json:
         """Return the function."""
         return {"as": "fill_mask"}

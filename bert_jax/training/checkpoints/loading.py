@@ -81,7 +81,8 @@ def chosen(directory: Path, best: bool) -> tuple[Path, Manifest]:
         found = {step: required(directory / str(step)) for step in (steps if best else steps[-1:])}
     except DamagedError as error:
         raise InputError(f"{error}. {_remedy(directory / str(steps[-1]))}") from error
-    scores = {step: -math.inf if saved.score is None else saved.score for step, saved in found.items()}
+    # NaN, the score of a model that diverged, compares with nothing: it is no score.
+    scores = {step: -math.inf if saved.score is None or math.isnan(saved.score) else saved.score for step, saved in found.items()}
     step = max(found, key=lambda step: (scores[step], step))
     return directory / str(step), found[step]
 

@@ -9,6 +9,7 @@ its contents are used. A checkpoint that fails is set aside as `STEP.damaged`, a
 """
 
 import logging
+import math
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -68,7 +69,8 @@ class _NewestAndBest(preservation_policy.PreservationPolicy):
 
     def kept(self, steps: Sequence[int]) -> set[int]:
         """Return which of these steps, given in order, are kept."""
-        scored = [(score, step) for step in steps if (score := self.scores.get(step)) is not None]
+        # NaN, the score of a model that diverged, compares with nothing: it is no score.
+        scored = [(score, step) for step in steps if (score := self.scores.get(step)) is not None and not math.isnan(score)]
         return {*steps[-self.keep :], *(step for _, step in sorted(scored)[-1:])}
 
 
@@ -173,19 +175,20 @@ class Checkpoints:
     def set_score(self, step: int, score: float) -> None:
         """Set the score of a committed checkpoint that was saved without one. Raises like `verified`."""
         self.verified()
-        with self._storage_errors():
+        with self._storage_errors(step):
             on_first_process(lambda: manifest.set_score(self._directory / str(step), score))
         self._scores[step] = score
 
     @contextmanager
-    def _storage_errors(self) -> Iterator[None]:
-        """Convert storage failures to TrainingError."""
+    def _storage_errors(self, step: int | None = None) -> Iterator[None]:
+        """Convert storage failures to TrainingError; by default, of the checkpoint that is being saved."""
         try:
             yield
         except Exception as error:
             if failure := storage_failure(error):
                 raise TrainingError(
-                    f"The checkpoint of step {self._saving[0]} in {self._directory} could not be written ({failure}). Earlier "
+                    f"The checkpoint of step {self._saving[0] if step is None else step} in {self._directory} could not be written "
+                    f"({failure}). Earlier "
                     "checkpoints are intact. Fix the problem and run the same command again to resume from the newest."
                 ) from error
             raise
