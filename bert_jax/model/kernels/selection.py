@@ -25,7 +25,8 @@ class _Kernel:
 
 _ATTENTION = {
     "splash": _Kernel("tpu", (64, 128, 192, 256), multiple=128),
-    "cudnn": _Kernel("gpu", (64, 128), ("bfloat16",), multiple=64),
+    # It takes multiples of 64, but at odd ones, the gradient of rows with very low scores is NaN (pytorch/pytorch issue 196678).
+    "cudnn": _Kernel("gpu", (64, 128), ("bfloat16",), multiple=128),
     "flash": _Kernel("gpu", (32, 64, 128)),
 }
 _AUTOMATIC: dict[str, AttentionKernel] = {"tpu": "splash", "gpu": "cudnn"}
