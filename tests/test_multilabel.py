@@ -11,7 +11,7 @@ from small_run import write_files
 import bert_jax
 from bert_jax.convert.exports import export_model
 from bert_jax.convert.imports import import_model
-from bert_jax.data.labelled import Parsed
+from bert_jax.data.labelled import LabelledExamples, Parsed
 from bert_jax.errors import InputError
 from bert_jax.stages.run import run
 from bert_jax.tasks import configured
@@ -98,6 +98,15 @@ def test_transformers_computes_the_same_probabilities(workdir: Path, tmp_path: P
     for path in (workdir / "finetune", tmp_path / "back"):
         ours = bert_jax.load(path).classify(texts)
         np.testing.assert_allclose([[one.probabilities[name] for name in names] for one in ours], theirs, atol=1e-5)
+
+
+def test_training_starts_with_the_frequency_of_each_label() -> None:
+    targets = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [1, 0, 0]], np.int8)
+    given = {"classifier": {"dense": {"kernel": np.ones((2, 3), np.float32), "bias": np.zeros(3, np.float32)}}, "encoder": {}}
+    found = MULTILABEL.initialized(given, LabelledExamples(["a"] * 4, None, targets, np.arange(4)))
+    probabilities = 1 / (1 + np.exp(-found["classifier"]["dense"]["bias"]))
+    np.testing.assert_allclose(probabilities, (targets.sum(0) + 1) / 6, rtol=1e-6)
+    assert found["classifier"]["dense"]["kernel"] is given["classifier"]["dense"]["kernel"] and found["encoder"] == {}
 
 
 def test_loss_and_f1_are_those_of_torch_and_scikit_learn() -> None:

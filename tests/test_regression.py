@@ -55,6 +55,21 @@ def test_it_learns_and_its_scores_are_those_of_scipy(workdir: Path) -> None:
     assert "Test Spearman correlation" in report and report.count('class="point"') == len(lines)
 
 
+def test_training_starts_at_the_mean() -> None:
+    given = {"classifier": {"dense": {"kernel": np.ones((2, 1), np.float32), "bias": np.zeros(1, np.float32)}}}
+    found = REGRESSION.initialized(given, LabelledExamples(["a"] * 3, None, np.array([998.5, 1000, 1001], np.float32), np.arange(3)))
+    np.testing.assert_allclose(found["classifier"]["dense"]["bias"], [999.8333], rtol=1e-6)
+
+
+def test_a_run_that_learns_nothing_predicts_the_mean(workdir: Path, tmp_path: Path) -> None:
+    table = workdir.parent / "lengths.tsv"
+    options = ["finetune.epochs=1", "finetune.optimizer.learning_rate=1e-12", "finetune.data.dev_fraction=0.2"]
+    overrides = ["pretrain=none", "finetune.task=regress", f"finetune.data.train={table}", "finetune.compare_linear=false", *options]
+    run(configured(str(workdir.parent / "config.py"), overrides), tmp_path / "run")
+    mean = np.mean([float(line.split("\t")[1]) for line in table.read_text(encoding="utf-8").splitlines()[1:]])
+    assert all(line["predicted"] == pytest.approx(mean, abs=0.2) for line in predictions(tmp_path / "run")), mean
+
+
 def test_the_loss_is_that_of_torch_whose_targets_have_the_shape_of_the_outputs() -> None:
     """Outputs [B, E, 1] and targets [B, E] would broadcast to [B, E, E]."""
     torch = pytest.importorskip("torch")

@@ -164,7 +164,7 @@ def _job(
 
     def init() -> Any:
         row = {name: value[:1] for name, value in dev[0].items()}
-        params = model.init(jax.random.key(config.seed), row)["params"]
+        params = task.initialized(model.init(jax.random.key(config.seed), row)["params"], labelled.train)
         return lora.add_factors(params, stage.lora, jax.random.key(config.seed)) if stage.lora.rank else params
 
     return Job(

@@ -183,6 +183,11 @@ class FinetuningTask(Task, Generic[O]):
     def objective(self, model: Any, options: O, labelled: Labelled, augmentation: Augment | None = None) -> Objective:
         """Return the training objective, which changes training batches by `augmentation`."""
 
+    def initialized(self, params: Any, train: LabelledExamples) -> Any:
+        """Return the initial parameters, given random ones; by default, these. The head may start with what is right on average."""
+        del train
+        return params
+
     def predict(self, model: Any, params: Any, batch: Any) -> Any:
         """Return predictions [B, E, ...] or [B, L, ...] for a batch; called inside jit. By default, the model's output."""
         return model.apply({"params": params}, batch)

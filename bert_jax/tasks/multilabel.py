@@ -291,6 +291,13 @@ class MultilabelTask(PooledTask[MultilabelOptions], MeasuredTask[MultilabelOptio
         """Return the label names and the pooling."""
         return {"labels": tuple(labels), "pooling": options.pooling}
 
+    def bias(self, targets: np.ndarray) -> np.ndarray:
+        """Return the log odds of each label (Lin et al. 2017, section 3.3), with one more example that has it and one that has not."""
+        import numpy as np
+
+        having = targets.astype(np.float64).sum(0)
+        return np.log((having + 1) / (len(targets) - having + 1)).astype(np.float32)
+
     def measure(self, predictions: Any, batch: Any) -> Any:
         """Return the binary cross-entropy, and micro F1 at a threshold of 1/2."""
         import jax

@@ -11,7 +11,10 @@ from bert_jax.tasks.base import FinetuningTask, Need
 from bert_jax.tasks.published import ENCODER, Published
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from bert_jax.config import ComputeConfig
+    from bert_jax.data.labelled import LabelledExamples
     from bert_jax.model.bert import ClassificationModel
     from bert_jax.model.directory import ModelDescription
     from bert_jax.model.flops import StepFlops
@@ -48,6 +51,22 @@ class PooledTask(FinetuningTask[O]):
             vocab_size, description.encoder, compute, self.outputs(description), description.pooling, head_dropout,
             input=description.input,
         )  # fmt: skip
+
+    def bias(self, targets: np.ndarray) -> np.ndarray | None:
+        """Return the initial bias of the head, float32 [C], for training targets [n, ...]; None for zeros."""
+        del targets
+        return None
+
+    def initialized(self, params: Any, train: LabelledExamples) -> Any:
+        """Return the parameters with the initial bias.
+
+        Moving it to where it belongs by small steps takes long, and meanwhile the encoder learns to give all examples the same vector.
+        """
+        bias = self.bias(train.targets)
+        if bias is None:
+            return params
+        dense = params[PARTS[1]]["dense"]
+        return params | {PARTS[1]: {"dense": dense | {"bias": bias.astype(dense["bias"].dtype)}}}
 
     def why_not_exportable(self, description: ModelDescription) -> str:
         """Return the reason if the model pools by the mean, which the heads of `transformers` do not support."""
