@@ -86,7 +86,7 @@ def test_training_takes_the_kernel_that_fits(platform: str, changes: dict[str, A
         ("splash", "gpu", {}, "bfloat16", 128, "needs a TPU, but this is a GPU"),
         ("flash", "cpu", {}, "bfloat16", 128, "needs a GPU, but this is a CPU"),
         ("cudnn", "gpu", {}, "float32", 128, "needs compute.dtype=bfloat16, but it is float32"),
-        ("cudnn", "gpu", {}, "bfloat16", 100, "multiple of 128, but one is 100"),
+        ("cudnn", "gpu", {}, "bfloat16", 100, "multiple of 128, but one is 64"),
         ("flash", "gpu", {"heads": 8}, "float32", 100, "to be 32, 64 or 128, but it is 16"),
         ("flash", "gpu", {"attention_dropout": 0.1}, "float32", 100, "attention_dropout=0, but it is 0.1"),
     ],
