@@ -391,6 +391,6 @@ def test_the_hub(place: Path, tmp_path: Path) -> None:
     offline = read([*sources[:2], "hf:me/two/a@v9", "hf:me/two@v9", "hf:me/two/c", "hf:me/none"], HF_HUB_OFFLINE="1")
     assert offline["hf:me/two/a"] == offline[commit] == found[commit]
     # The cache cannot tell which commit v9 is.
-    assert f"name it as hf:me/two@{COMMIT}" in offline["hf:me/two/a@v9"]
+    assert f"name that copy as hf:me/two@{COMMIT}" in offline["hf:me/two/a@v9"]
     assert "configurations in the cache" in offline["hf:me/two@v9"] and "['a', 'b']" in offline["hf:me/two/c"]
     assert "there is no network" in offline["hf:me/none"] and "save_to_disk" in offline["hf:me/none"]
