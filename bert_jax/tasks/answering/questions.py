@@ -49,7 +49,7 @@ class AnswerQuestion(Question):
     examples = (
         "runs/answers/finetune '房间怎么样？' '服务不错,房间很干净,早餐一般。'",
         "runs/answers/finetune questions.jsonl --text question --text-pair passage --output answers.jsonl",
-        "runs/answers/finetune questions.json --output answers.jsonl",
+        "runs/answers/finetune questions.json --output found.jsonl",
     )
     parts = (HEAD,)
     pairs = "required"

@@ -40,7 +40,7 @@ class Tag(Question):
     examples = (
         "runs/names/finetune 'Anna Keller moved from Bern to Oslo.'",
         "runs/names/finetune texts.txt --output names.jsonl",
-        "runs/names/finetune names.conll --output names.jsonl",
+        "runs/names/finetune names.conll --output tagged_words.jsonl",
     )
     parts = ("tagger",)
     formats: ClassVar[Mapping[str, str]] = {".conll": "a word per line", ".conllu": "as Universal Dependencies"}
