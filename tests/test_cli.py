@@ -70,10 +70,10 @@ def test_the_other_answers(tiny_pretrained, tiny_classifier, capsys):
     [answer] = json_lines(capsys.readouterr().out)
     assert answer["probability"] == pytest.approx(bert.next_sentence("房间", "很好"), abs=1e-5)
     ok("next-sentence", tiny_pretrained, "房间", "很好")
-    assert capsys.readouterr().out.endswith(" %  房间 | 很好\n")
+    assert capsys.readouterr().out.endswith("%  房间 | 很好\n")
     ok("classify", tiny_classifier, "房间", "很好")
     for line, found in zip(capsys.readouterr().out.splitlines(), classifier.classify(["房间", "很好"]), strict=True):
-        assert line.split()[:2] == [found.label, f"{100 * found.probability:.1f}"]
+        assert line.split()[:2] == [found.label, f"{100 * found.probability:.1f}%"]
     ok("embed", tiny_pretrained, "房间", "很好", "--pooling", "cls", "--json")
     found = np.array([answer["embedding"] for answer in json_lines(capsys.readouterr().out)])
     np.testing.assert_allclose(found, bert.embed(["房间", "很好"], "cls"), atol=1e-5)

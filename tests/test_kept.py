@@ -120,7 +120,7 @@ def test_metrics_that_are_not_what_was_written_are_told(
         file.write_text("".join(kept).replace('"loss"', '"lost"', 1))
         words = "it has a changed line"
     run(toy(directory))
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Warning")]
     assert [f"{file} has changed since the checkpoint was saved: {words}" in line for line in told] == [True] * (damage != "none")
     assert [line["step"] for line in lines(directory)][-2:] == [10, 10]
 

@@ -69,7 +69,7 @@ def export_model(
     if published is BARE:
         tensors = {name.removeprefix(family.base): tensor for name, tensor in tensors.items()}
     tensors = {name: _rounded(name, tensor, dtype) for name, tensor in tensors.items()}
-    values = _configuration(description, tokenizer, family, published) | {"dtype": dtype}
+    values = _configuration(description, tokenizer, family, published, dtype)
     # Write to a temporary directory and rename it, so that `out` is either complete or absent.
     unfinished = out.with_name(out.name + ".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -86,11 +86,13 @@ def export_model(
     return architecture
 
 
-def _configuration(description: ModelDescription, tokenizer: Tokenizer, family: Family, published: Published) -> dict[str, Any]:
+def _configuration(
+    description: ModelDescription, tokenizer: Tokenizer, family: Family, published: Published, dtype: str
+) -> dict[str, Any]:
     """Return the content of config.json."""
     rows = tokenizer.vocab_size + description.spare_rows
     sizes = config_values(family, description.encoder, rows, tokenizer.pad_id)
-    values: dict[str, Any] = {"architectures": [family.prefix + published.suffix], **sizes}
+    values: dict[str, Any] = {"architectures": [family.prefix + published.suffix], **sizes, "dtype": dtype}
     if published.problem_type not in ("", COMMON_PROBLEM_TYPE):
         values["problem_type"] = published.problem_type
     if published.outputs and not published.labeled:
