@@ -138,12 +138,13 @@ class Question(ABC):
         return options
 
     def rows(self, path: Path) -> Iterator[Row]:
-        """Yield the texts or pairs of a file whose suffix is one of `formats`; `str` shows them.
+        """Yield the texts or pairs of a file whose suffix is one of `formats`, by default none; `str` shows them.
 
         Raises:
             InputError: the file cannot be read or is malformed.
         """
-        raise NotImplementedError(f"{self.name} reads no files of its own.")
+        del path
+        return iter(())
 
     @abstractmethod
     def start(self, model: Loaded, **options: Any) -> Callable[[Any], Finish[Answers]]:
