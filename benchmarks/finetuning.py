@@ -66,11 +66,11 @@ SETS = {
     "squad": Set("finetune_answer", (*PASSAGES, f"{MOST}=2400"), ("exact_match", "f1"), clauses),
     "ocnli": Set("finetune_pairs", (*CLS, *PAIRS, "finetune.epochs=3"), ("accuracy",)),
     "stsb_zh": Set("finetune_regress", (*CLS, *PAIRS, "finetune.epochs=3"), ("spearman", "pearson"), similar),
+    "cmrc": Set("finetune_answer", PASSAGES, ("exact_match", "f1"), clauses),
     "drcd": Set("finetune_answer", PASSAGES, ("exact_match", "f1"), clauses),
     "msra": Set("finetune_tag", ("finetune.epochs=1", "finetune.task.impossible=repair"), ("f1", "accuracy")),
 }
 ROWS = ("finetune.length=128", "finetune.batch_size=4", "finetune.examples_per_row=16")
-SETTINGS = ("finetune.optimizer.learning_rate=1e-4", *ROWS)
 """Of all sets, unless they say otherwise. Four rows of 128 tokens hold about 40 short sentences."""
 
 
@@ -102,12 +102,16 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, help="the sets to measure (default: all for which there is a folder)")
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=[OURS, THEIRS], help=f"default: {OURS} {THEIRS}")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="default: 0 1 2")
+    parser.add_argument("--learning-rate", type=float, default=1e-4, help="the peak learning rate of all sets (default: 1e-4)")
     parser.add_argument("--examples", type=int, default=0, help="train on so many examples only, for a trial")
     flags = parser.parse_args()
     tune_malloc()
     flags.workdir.mkdir(parents=True, exist_ok=True)
     encoder, published = converted(flags.encoder, flags.workdir)
     names = flags.sets or [name for name in SETS if (flags.data / name).is_dir()]
+    rate = f"finetune.optimizer.learning_rate={flags.learning_rate}"
+    options = [rate, *([f"{MOST}={flags.examples}"] if flags.examples else [])]
+    positions = model_directory.read(encoder)[0].encoder.max_positions
     measured = Lines(flags.workdir / "measured.jsonl")
     known = {(line["set"], line["seed"], line["library"]): line for line in measured.found}
     for seed in flags.seeds:
@@ -115,7 +119,7 @@ def main() -> None:
             missing = [library for library in flags.libraries if (name, seed, library) not in known]
             if not missing:
                 continue
-            config = configuration(name, flags.data, seed, flags.examples)
+            config = configuration(name, flags.data, seed, positions, options)
             cell = Cell(name, config, labels(config), encoder, published)
             for library in missing:
                 begun = time.time()
@@ -141,14 +145,17 @@ def converted(given: Path, workdir: Path) -> tuple[Path, Path]:
     return (other, given) if foreign else (given, other)
 
 
-def configuration(name: str, data: Path, seed: int, examples: int) -> RunConfig:
-    """The shipped configuration for a set."""
+def configuration(name: str, data: Path, seed: int, positions: int, options: Sequence[str]) -> RunConfig:
+    """The shipped configuration for a set; texts that are longer than an encoder's positions are split."""
     own, folder = SETS[name], data / name
     files = {path.stem: path for path in sorted(folder.iterdir())}
     sources = [f"finetune.data.{split}={files[split]}" for split in ("train", "dev", "test") if split in files]
     loop = [f"finetune.loop.evaluate_every={FOREVER}", f"finetune.loop.save_every={FOREVER}"]
-    run = ["compute.cpu_devices=1", f"seed={seed}", *([f"{MOST}={examples}"] if examples else [])]
-    return configured(f"configs/{own.config}.py", [*SETTINGS, *own.options, *sources, *loop, *run])
+    given = [*ROWS, *own.options, *sources, *loop, "compute.cpu_devices=1", f"seed={seed}", *options]
+    config = configured(f"configs/{own.config}.py", given)
+    assert config.finetune is not None
+    longest = min(config.finetune.length, positions)
+    return configured(f"configs/{own.config}.py", [*given, f"finetune.length={longest}"])
 
 
 def labels(config: RunConfig) -> Labelled:
