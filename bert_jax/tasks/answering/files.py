@@ -59,7 +59,7 @@ class Faults:
     nowhere: int = 0
     """Answers that are not in the passage."""
     left_out: int = 0
-    """Training questions that were left out: they are empty, or none of their answers is in the passage."""
+    """Questions of the training file that are not used for training: they are empty, or none of their answers is in the passage."""
 
     def remarks(self, source: str) -> tuple[str, ...]:
         """Return what to report, as sentences."""
@@ -78,7 +78,8 @@ class QuestionFiles:
     Args:
         columns: the columns of tables.
         misplaced: what to do with an answer that is not at its offset: `search` for it nearby, or `refuse` the file.
-        training: leave out questions from which nothing can be learned.
+        training: leave out empty questions, and count those of which no answer is in the passage: nothing can be learned from them, but
+            cross-validation scores them.
         faults: counts what was wrong.
     """
 
@@ -102,11 +103,13 @@ class QuestionFiles:
         for one in squad_questions(source) if is_json else self._table(source, split):
             empty = False
             asked = self._checked(one)
-            nowhere = bool(asked.answers) and all(answer.start < 0 for answer in asked.answers)
-            if self.training and (nowhere or not asked.question.strip()):
-                self.faults.left_out += 1
-                continue
-            if not asked.question.strip():
+            if self.training:
+                empty_question = not asked.question.strip()
+                nowhere = bool(asked.answers) and all(answer.start == NOWHERE for answer in asked.answers)
+                self.faults.left_out += empty_question or nowhere
+                if empty_question:
+                    continue
+            elif not asked.question.strip():
                 raise InputError(f"{asked.where} has an empty question, which has no answer to score: fill it in or remove it.")
             yield asked
         if empty:
