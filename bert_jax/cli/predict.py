@@ -15,11 +15,13 @@ from bert_jax.data.tables import TABLES, BadRow, Row, file_format
 from bert_jax.errors import InputError, Interrupted, as_typed
 from bert_jax.inference import CHUNK, Bert, TextError, TruncationWarning, load
 from bert_jax.inference.answer_files import (
+    SIDES,
     Answer,
     AnswerFile,
     Output,
     OwnRows,
     Terminal,
+    check_ids,
     check_output,
     count_texts,
     json_line,
@@ -75,7 +77,7 @@ def answer(group: Sequence[Question], flags: argparse.Namespace) -> None:
     # The model has its own defaults for options that are not given.
     options = {name: value for one in group for name in one.options if (value := getattr(flags, name)) is not None}
     if flags.output:
-        check_output(flags.output, question.vectors)
+        check_output(flags.output, question.vectors, bool(question.by_id))
     texts = _texts(flags, question)
     command = flags.parser.prog.split()[-1]
     directory = flags.model
@@ -115,7 +117,13 @@ def _texts(flags: argparse.Namespace, question: Question) -> _Texts:
     if source := flags.input or _named_file(flags.texts, question.formats):
         if pair:
             raise InputError(f"--pair is for two texts, but {source} is a file: name the column of the second text with --text-pair.")
+        if flags.output and flags.output.resolve() == source.resolve():
+            raise InputError(f"--output {flags.output} is the file to read: name another one.")
         own = question.rows if file_format(source) in question.formats else None
+        if flags.output and flags.output.suffix == ".json":
+            if not own:
+                raise InputError(f"--output {flags.output} has an answer for each id, but {source} has no ids: name a .jsonl file.")
+            check_ids(source, own)
         columns = {} if own else columns
         return _Texts(source, columns, [], count_texts(source, columns, own), _identity(source), own)
     of_pairs = pair or question.pairs == "required"
@@ -184,7 +192,8 @@ def _output(flags: argparse.Namespace, request: _Request, texts: _Texts, origin:
     if not flags.output:
         return Terminal(_json_lines if flags.json else partial(_readable_lines, request.question.show))
     belongs_to = origin | {"input": texts.identity, "columns": texts.columns, "options": request.identity}
-    output = AnswerFile(flags.output, belongs_to, (texts.count, request.bert.width(request.question.name, **request.options)))
+    by_id = request.question.by_id
+    output = AnswerFile(flags.output, belongs_to, (texts.count, request.bert.width(request.question.name, **request.options)), by_id)
     if output.refused:
         print(as_typed(f"starting over: {output.refused}"), file=sys.stderr)
     elif output.written.rows:
@@ -217,7 +226,7 @@ def _answer_rows(request: _Request, source: Path | None, rows: list[Row | BadRow
         index: {"line": row.line, "error": row.problem} for index, row in enumerate(rows) if isinstance(row, BadRow)
     }
     while len(records) < len(rows):
-        typed = zip(*values.values(), strict=True)
+        typed = zip(*(own[:SIDES] for own in values.values()), strict=True)
         texts, *pairs = ([reader.listed(text, source.parent) if source else text for text in column] for column in typed)
         try:
             answers = request.bert.ask(request.question.name, texts, pairs[0] if pairs else None, **request.options)
@@ -232,7 +241,7 @@ def _answer_rows(request: _Request, source: Path | None, rows: list[Row | BadRow
                 records[index] = {"line": rows[index].line, "error": problem}
             continue
         for (index, own), record in zip(values.items(), found, strict=True):
-            line = {"line": rows[index].line} if source else {}
+            line = ({"line": rows[index].line} if source else {}) | ({"id": own[SIDES]} if len(own) > SIDES else {})
             records[index] = line | dict(zip(("text", "text_pair"), map(str, own), strict=False)) | record
     return [records[index] for index in range(len(rows))]
 

@@ -107,6 +107,7 @@ class Question(ABC):
         vectors: whether the answers are vectors, which can be stored in a .npy file.
         files: those of the options that are texts, for which the command takes a file.
         formats: suffixes of files that `rows` reads, possibly packed, each with what such a file is, for the command's help.
+        by_id: the field of a record that a .json output holds for each id, for files whose `rows` have ids; empty for no such output.
         quadratic: whether the answers grow with the square of the length of a text, so that few texts are asked about at once.
     """
 
@@ -122,6 +123,7 @@ class Question(ABC):
     vectors: ClassVar[bool] = False
     files: ClassVar[tuple[str, ...]] = ()
     formats: ClassVar[Mapping[str, str]] = {}
+    by_id: ClassVar[str] = ""
     quadratic: ClassVar[bool] = False
 
     def add_options(self, command: argparse.ArgumentParser) -> None:  # noqa: B027  # most have none
@@ -139,6 +141,8 @@ class Question(ABC):
 
     def rows(self, path: Path) -> Iterator[Row]:
         """Yield the texts or pairs of a file whose suffix is one of `formats`, by default none; `str` shows them.
+
+        After both texts of a pair, a row may have the id of the pair in the file.
 
         Raises:
             InputError: the file cannot be read or is malformed.

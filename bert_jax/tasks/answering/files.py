@@ -117,7 +117,7 @@ class QuestionFiles:
 
     def _checked(self, one: Given) -> Asked:
         """Return a question after checking its texts and locating its answers."""
-        where, line, question, passage, answers = one
+        where, line, question, passage, answers, _ = one
         for text in (question, passage, *(answer.text for answer in answers)):
             if not _is_unicode(text):
                 raise InputError(f"{where} has a text with an unpaired surrogate, which is not a character: {text[:_MOST_SHOWN]!a}.")
@@ -153,7 +153,7 @@ class QuestionFiles:
         }
         for line, (question, passage, answers) in read_rows(source, columns, split):
             where = f"{source} line {line}"
-            yield Given(where, line, question, passage, _answers(_json(answers, where, self.columns.answers), where))
+            yield Given(where, line, question, passage, _answers(_json(answers, where, self.columns.answers), where), None)
 
 
 class _GivenAnswer(NamedTuple):
@@ -162,13 +162,14 @@ class _GivenAnswer(NamedTuple):
 
 
 class Given(NamedTuple):
-    """A question as a file gives it; see `Asked`."""
+    """A question as a file gives it, with its id in a file in the layout of SQuAD; see `Asked`."""
 
     where: str
     line: int
     question: str
     passage: str
     answers: tuple[_GivenAnswer, ...]
+    id: str | int | None
 
 
 def squad_questions(source: str) -> Iterator[Given]:
@@ -225,7 +226,7 @@ def _squad_question(question: Any, passage: str, where: str, number: int, line: 
         raise InputError(f"{where} has is_impossible={impossible!r}: use true or false.")
     if impossible and answers:
         raise InputError(f"{where} has answers although is_impossible is true: remove the answers, or set it to false.")
-    return Given(where, line, _text(question, "question", where), passage, answers)
+    return Given(where, line, _text(question, "question", where), passage, answers, name)
 
 
 def _list(owner: Any, key: str, where: str) -> Sequence[Any]:
