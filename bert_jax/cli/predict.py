@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.data.nouns import Nouns
-from bert_jax.data.tables import TABLES, BadRow, Row, file_format
+from bert_jax.data.tables import TABLES, BadRow, ListColumn, Row, file_format
 from bert_jax.errors import InputError, Interrupted, as_typed
 from bert_jax.inference import CHUNK, Bert, TextError, TruncationWarning, load
 from bert_jax.inference.answer_files import (
@@ -111,7 +111,7 @@ def answer(group: Sequence[Question], flags: argparse.Namespace) -> None:
 def _texts(flags: argparse.Namespace, question: Question) -> _Texts:
     """Return the texts that the command line gives or names."""
     pair, second = getattr(flags, "pair", False), getattr(flags, "text_pair", None)
-    columns = {"--text": flags.text} | ({"--text-pair": second} if second else {})
+    columns = {"--text": ListColumn(flags.text) if question.lists else flags.text} | ({"--text-pair": second} if second else {})
     if bool(flags.texts) == bool(flags.input):
         raise InputError("Give either texts or paths (or a file of them) as arguments, or a file with --input, but not both.")
     if source := flags.input or _named_file(flags.texts, question.formats):
@@ -119,7 +119,9 @@ def _texts(flags: argparse.Namespace, question: Question) -> _Texts:
             raise InputError(f"--pair is for two texts, but {source} is a file: name the column of the second text with --text-pair.")
         if flags.output and flags.output.resolve() == source.resolve():
             raise InputError(f"--output {flags.output} is the file to read: name another one.")
-        own = question.rows if file_format(source) in question.formats else None
+        # Before the model is loaded, which takes longer than finding out that the file cannot be read.
+        is_own = file_format(source) in question.formats
+        own = partial(question.rows, result=model_directory.finished(flags.model) or {}) if is_own else None
         if flags.output and flags.output.suffix == ".json":
             if not own:
                 raise InputError(f"--output {flags.output} has an answer for each id, but {source} has no ids: name a .jsonl file.")
@@ -222,6 +224,8 @@ def _answer_rows(request: _Request, source: Path | None, rows: list[Row | BadRow
     """Return a record for each row: its texts and the model's answer, or an error that says what is wrong with the row."""
     reader = request.bert.tokenizer
     values = {index: row.values for index, row in enumerate(rows) if isinstance(row, Row)}
+    if source and file_format(source) in TABLES:
+        values = {index: tuple(map(request.question.given, own)) for index, own in values.items()}
     records: dict[int, Answer] = {
         index: {"line": row.line, "error": row.problem} for index, row in enumerate(rows) if isinstance(row, BadRow)
     }

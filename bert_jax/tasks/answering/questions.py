@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish
 from bert_jax.runtime.terminal import percent
+from bert_jax.tasks.display import Json
 from bert_jax.tasks.question import Ask, Loaded, Question
 
 if TYPE_CHECKING:
@@ -58,8 +59,9 @@ class AnswerQuestion(Question):
     formats: ClassVar[Mapping[str, str]] = {".json": "in the layout of SQuAD"}
     by_id = "answer"
 
-    def rows(self, path: Path) -> Iterator[Row]:
+    def rows(self, path: Path, result: Json) -> Iterator[Row]:
         """Yield the questions of a file in the layout of SQuAD with passages and ids; the number of a question stands for its line."""
+        del result
         from bert_jax.data.tables import Row
         from bert_jax.tasks.answering.files import squad_questions
 
