@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import children
@@ -325,15 +326,45 @@ def test_an_output_that_cannot_be_written(tiny_pretrained, texts, capsys):
 
 
 def test_a_layout_of_its_own_is_checked_as_tables_are(tmp_path):
-    path, rows = tmp_path / "questions.json", AnswerQuestion().rows
+    path, rows = tmp_path / "questions.json", partial(AnswerQuestion().rows, result={})
     questions = [{"id": 1, "question": "Who\ud83d?"}, {"id": 2, "question": "Who?"}]
     path.write_text(json.dumps({"data": [{"paragraphs": [{"context": "Anna.", "qas": questions}]}]}))
     bad, good = read_texts(path, {}, own=rows)
     assert isinstance(bad, BadRow) and bad.line == 1 and r"unpaired surrogate \ud83d" in bad.problem
-    assert good == Row(2, ("Who?", "Anna."))
+    assert good == Row(2, ("Who?", "Anna.", 2))
     path.write_text('{"data": []}')
     with pytest.raises(InputError, match=r"contains no text\.$"):
         count_texts(path, {}, rows)
+
+
+def test_a_json_file_has_the_answer_to_each_id_when_it_is_complete(tmp_path):
+    out, state = tmp_path / "out.json", tmp_path / "out.json.part.json"
+    answers = [{"line": 1, "id": "q1", "answer": "安娜"}, {"line": 2, "error": "has"}, {"line": 3, "id": 3, "answer": None}]
+    with AnswerFile(out, {"input": "questions"}, (3, 0), "answer") as file:
+        file.append(answers[:2], 0)
+    assert not out.exists() and state.exists()
+    with AnswerFile(out, {"input": "questions"}, (3, 0), "answer") as file:
+        assert (file.written.rows, file.written.bad) == (2, 1)
+        file.append(answers[2:], 0)
+        file.complete()
+    assert json.loads(out.read_text("utf-8")) == {"q1": "安娜", "3": ""}
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_ids_are_checked_before_anything_is_computed(tiny_pretrained, tmp_path, capsys):
+    questions, table, same = tmp_path / "questions.json", tmp_path / "questions.jsonl", [{"id": 1, "question": "Who?"}] * 2
+    questions.write_text(json.dumps({"data": [{"paragraphs": [{"context": "Anna.", "qas": same}]}]}))
+    table.write_text('{"text": "Who?", "text_pair": "Anna."}')
+    for source, output, message in (
+        (questions, "out.json", "has two entries with the id '1'"),
+        (table, "out.json", "questions.jsonl has no ids: name a .jsonl file"),
+        (questions, "questions.json", "is the file to read"),
+        (table, "questions.jsonl", "is the file to read"),
+        (table, "out.txt", "does not end in .jsonl or .json"),
+    ):
+        before = source.read_bytes()
+        assert message in failure(capsys, "answer", tiny_pretrained, source, "--output", tmp_path / output)
+        assert source.read_bytes() == before and not list(tmp_path.glob("out*"))
 
 
 def test_a_path_that_is_not_utf_8_is_escaped(tmp_path):

@@ -185,6 +185,11 @@ def test_the_command_answers_single_questions_and_files(workdir: Path, tmp_path:
     expected = lines_of(workdir)[: len(found)]
     assert [(one["text"], one["answer"]) for one in found] == [(one["text"], one["predicted"]) for one in expected]
     assert last["line"] == len(found) + 1 and "empty" in last["error"]
+    ids = [question["id"] for paragraph in content["data"][0]["paragraphs"] for question in paragraph["qas"][:3]]
+    assert [one["id"] for one in found] == ids
+    assert main(["answer", model, str(tmp_path / "questions.json"), "--output", str(tmp_path / "official.json")]) == 0
+    official = json.loads((tmp_path / "official.json").read_text("utf-8"))
+    assert official == {name: one["answer"] or "" for name, one in zip(ids, found, strict=True)}
     (tmp_path / "questions.json").write_text("[]")
     assert main(["answer", model, str(tmp_path / "questions.json")]) == 2
     assert "layout of SQuAD" in capsys.readouterr().err

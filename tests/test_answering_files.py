@@ -4,13 +4,19 @@ import gzip
 import json
 import lzma
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from bert_jax.config import LabelledConfig
+from bert_jax.data.folds import load_folds
 from bert_jax.errors import InputError
 from bert_jax.tasks.answering.files import NOWHERE, Asked, Columns, Faults, QuestionFiles, TrueAnswer, nearest
+from bert_jax.tasks.answering.labels import AnswerReader, read_asked
+from bert_jax.tasks.answering.options import AnsweringOptions
 
 PASSAGE = "In 1066 the Normans came to England. In 1087 their king died."
 
@@ -97,11 +103,11 @@ def test_nearest_looks_at_overlapping_occurrences() -> None:
     assert nearest("c", "aaaa", 2) == NOWHERE
 
 
-def test_an_answer_that_is_nowhere_counts_for_scoring_and_leaves_the_question_out_of_training(saved: Callable[[Any], Path]) -> None:
+def test_an_answer_that_is_nowhere_counts_for_scoring_and_is_counted_in_training(saved: Callable[[Any], Path]) -> None:
     path = saved(squad(question([("1492", 3)]), question([("1492", -1), ("1066", 3)], id="q2"), question([], id="q3")))
     scored, trained = Faults(), Faults()
     assert [one.answers for one in read(path, faults=scored)] == [(("1492", NOWHERE),), (("1492", NOWHERE), ("1066", 3)), ()]
-    assert [one.line for one in read(path, training=True, faults=trained)] == [2, 3]
+    assert [one.line for one in read(path, training=True, faults=trained)] == [1, 2, 3]
     assert (scored.left_out, trained.left_out, trained.nowhere) == (0, 1, 2)
 
 
@@ -166,3 +172,15 @@ def test_malformed_rows_are_refused_by_their_line(tmp_path: Path, row: str, mess
     path.write_text(row)
     with pytest.raises(InputError, match=message):
         read(path)
+
+
+def test_folds_score_a_question_whose_answer_is_nowhere_but_nothing_is_trained_on_it(saved: Callable[[Any], Path]) -> None:
+    asked = [question([("1066" if number else "1492", 3)], id=str(number), question=f"When {number}?") for number in range(12)]
+    config = LabelledConfig(str(saved(squad(*asked))), text="question", text_pair="passage", folds=3)
+    options = AnsweringOptions()
+    found = load_folds(config, AnswerReader(options), 0, others=partial(read_asked, options=options))
+    assert sorted(np.concatenate([fold.places for fold in found.parts]).tolist()) == [*range(12)]
+    for part in (found.whole, *(fold.labelled for fold in found.parts)):
+        assert "When 0?" not in {*part.train.texts, *part.dev.texts}
+        assert [note for note in part.notes if "not used for training" in note and ": 1 of" in note] == [part.notes[-1]]
+    assert len(found.whole.train) + len(found.whole.dev) == 11

@@ -20,7 +20,7 @@ from bert_jax.tasks import configured
 from bert_jax.tasks.tagging import TAGGING, schemes
 from bert_jax.tasks.tagging.files import read_tagged, read_words
 from bert_jax.tasks.tagging.linear import linear_tags
-from bert_jax.tasks.tagging.questions import entities
+from bert_jax.tasks.tagging.questions import Tag, entities
 from bert_jax.tasks.tagging.scores import entity_scores
 from bert_jax.tasks.tagging.words import Words
 
@@ -46,6 +46,11 @@ def conll(sentences: list[list[tuple[str, str]]]) -> str:
     return "\n\n".join("\n".join(f"{word}\t{tag}" for word, tag in one) for one in sentences) + "\n"
 
 
+def numbered(columns: str) -> str:
+    """The same with a column before the others."""
+    return "".join(f"7\t{line}" if line.strip() else line for line in columns.splitlines(keepends=True))
+
+
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of names and places, trained on texts of which some are longer than its rows."""
@@ -55,10 +60,10 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = write_files(folder, 100, 200, "steps=2", finetune)
     random_ = random.Random(0)
     sentences = [sentence(random_, random_.choice((3, 9, 20, 70))) for _ in range(160)]
-    (folder / "train.conll").write_text(conll(sentences[:120]), encoding="utf-8")
-    (folder / "test.conll").write_text(conll(sentences[120:]), encoding="utf-8")
+    (folder / "train.conll").write_text(numbered(conll(sentences[:120])), encoding="utf-8")
+    (folder / "test.conll").write_text(numbered(conll(sentences[120:])), encoding="utf-8")
     overrides = ["pretrain=none", "finetune.task=tag", f"finetune.data.train={folder / 'train.conll'}", "finetune.epochs=10"]
-    overrides += [f"finetune.data.test={folder / 'test.conll'}", "finetune.length=32"]
+    overrides += [f"finetune.data.test={folder / 'test.conll'}", "finetune.length=32", "finetune.task.conll_columns=2,3"]
     run(configured(str(config), overrides), folder / "run")
     return folder / "run"
 
@@ -125,11 +130,19 @@ def test_the_command_tags_a_file_and_texts(workdir: Path, tmp_path: Path, capsys
         assert [(one["label"], one["text"], one["start"]) for one in answer["spans"]] == [(s.label, s.text, s.start) for s in spans]
     files = {"words.conll": "\n\n".join("\n".join(text) for text in texts), "tagged.conll": conll([[(c, "O") for c in t] for t in texts])}
     for name, content in files.items():
-        (tmp_path / name).write_text(content, encoding="utf-8")
+        (tmp_path / name).write_text(numbered(content), encoding="utf-8")
         assert main(["tag", str(workdir / "finetune"), str(tmp_path / name), "--output", str(tmp_path / "words.jsonl")]) == 0
         found = [json.loads(line) for line in (tmp_path / "words.jsonl").read_text(encoding="utf-8").splitlines()]
         assert [(line["text"], line["spans"]) for line in found] == [(line["text"], line["spans"]) for line in answers]
         assert [line["line"] for line in found][:2] == [1, len(texts[0]) + 2]
+    rows = [*({"words": [*text]} for text in texts), {"words": []}, {"words": "[房]"}, {"words": ["房", None]}]
+    (tmp_path / "lists.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    arguments = [str(tmp_path / "lists.jsonl"), "--text=words", f"--output={tmp_path / 'words.jsonl'}"]
+    assert main(["tag", str(workdir / "finetune"), *arguments]) == 0
+    *found, empty, text, null = [json.loads(line) for line in (tmp_path / "words.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(line["text"], line["spans"]) for line in found] == [(line["text"], line["spans"]) for line in answers]
+    assert "empty" in empty["error"] and "another type" in text["error"] and "not a string or a list of words" in null["error"]
+    assert [Tag().given(one) for one in ("[1]", "[PER] x", '["x", 1]')] == ["[1]", "[PER] x", Words(("x", "1"))]
     capsys.readouterr()
     assert main(["tag", str(workdir / "finetune"), "在房的"]) == 0
     assert capsys.readouterr().out == "在[房 LOC]的\n"

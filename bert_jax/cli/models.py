@@ -38,7 +38,7 @@ def _add_inputs(command: argparse.ArgumentParser, question: Question) -> None:
         type=disk,
         metavar="FILE",
         help=f"write to this .jsonl{' or .npy' * question.vectors} file instead of the terminal; run the same command again to "
-        "resume an interrupted one",
+        "resume an interrupted one" + f"; a .json file has the {question.by_id} to each id of the input" * bool(question.by_id),
     )
     add_engine(command)
     command.add_argument("--json", action="store_true", help="print JSON, one line per input")

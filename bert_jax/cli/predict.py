@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.data.nouns import Nouns
-from bert_jax.data.tables import TABLES, BadRow, Row, file_format
+from bert_jax.data.tables import TABLES, BadRow, ListColumn, Row, file_format
 from bert_jax.errors import InputError, Interrupted, as_typed
 from bert_jax.inference import CHUNK, Bert, TextError, TruncationWarning, load
 from bert_jax.inference.answer_files import (
+    SIDES,
     Answer,
     AnswerFile,
     Output,
     OwnRows,
     Terminal,
+    check_ids,
     check_output,
     count_texts,
     json_line,
@@ -75,7 +77,7 @@ def answer(group: Sequence[Question], flags: argparse.Namespace) -> None:
     # The model has its own defaults for options that are not given.
     options = {name: value for one in group for name in one.options if (value := getattr(flags, name)) is not None}
     if flags.output:
-        check_output(flags.output, question.vectors)
+        check_output(flags.output, question.vectors, bool(question.by_id))
     texts = _texts(flags, question)
     command = flags.parser.prog.split()[-1]
     directory = flags.model
@@ -109,13 +111,21 @@ def answer(group: Sequence[Question], flags: argparse.Namespace) -> None:
 def _texts(flags: argparse.Namespace, question: Question) -> _Texts:
     """Return the texts that the command line gives or names."""
     pair, second = getattr(flags, "pair", False), getattr(flags, "text_pair", None)
-    columns = {"--text": flags.text} | ({"--text-pair": second} if second else {})
+    columns = {"--text": ListColumn(flags.text) if question.lists else flags.text} | ({"--text-pair": second} if second else {})
     if bool(flags.texts) == bool(flags.input):
         raise InputError("Give either texts or paths (or a file of them) as arguments, or a file with --input, but not both.")
     if source := flags.input or _named_file(flags.texts, question.formats):
         if pair:
             raise InputError(f"--pair is for two texts, but {source} is a file: name the column of the second text with --text-pair.")
-        own = question.rows if file_format(source) in question.formats else None
+        if flags.output and flags.output.resolve() == source.resolve():
+            raise InputError(f"--output {flags.output} is the file to read: name another one.")
+        # Before the model is loaded, which takes longer than finding out that the file cannot be read.
+        is_own = file_format(source) in question.formats
+        own = partial(question.rows, result=model_directory.finished(flags.model) or {}) if is_own else None
+        if flags.output and flags.output.suffix == ".json":
+            if not own:
+                raise InputError(f"--output {flags.output} has an answer for each id, but {source} has no ids: name a .jsonl file.")
+            check_ids(source, own)
         columns = {} if own else columns
         return _Texts(source, columns, [], count_texts(source, columns, own), _identity(source), own)
     of_pairs = pair or question.pairs == "required"
@@ -184,7 +194,8 @@ def _output(flags: argparse.Namespace, request: _Request, texts: _Texts, origin:
     if not flags.output:
         return Terminal(_json_lines if flags.json else partial(_readable_lines, request.question.show))
     belongs_to = origin | {"input": texts.identity, "columns": texts.columns, "options": request.identity}
-    output = AnswerFile(flags.output, belongs_to, (texts.count, request.bert.width(request.question.name, **request.options)))
+    by_id = request.question.by_id
+    output = AnswerFile(flags.output, belongs_to, (texts.count, request.bert.width(request.question.name, **request.options)), by_id)
     if output.refused:
         print(as_typed(f"starting over: {output.refused}"), file=sys.stderr)
     elif output.written.rows:
@@ -213,11 +224,13 @@ def _answer_rows(request: _Request, source: Path | None, rows: list[Row | BadRow
     """Return a record for each row: its texts and the model's answer, or an error that says what is wrong with the row."""
     reader = request.bert.tokenizer
     values = {index: row.values for index, row in enumerate(rows) if isinstance(row, Row)}
+    if source and file_format(source) in TABLES:
+        values = {index: tuple(map(request.question.given, own)) for index, own in values.items()}
     records: dict[int, Answer] = {
         index: {"line": row.line, "error": row.problem} for index, row in enumerate(rows) if isinstance(row, BadRow)
     }
     while len(records) < len(rows):
-        typed = zip(*values.values(), strict=True)
+        typed = zip(*(own[:SIDES] for own in values.values()), strict=True)
         texts, *pairs = ([reader.listed(text, source.parent) if source else text for text in column] for column in typed)
         try:
             answers = request.bert.ask(request.question.name, texts, pairs[0] if pairs else None, **request.options)
@@ -232,7 +245,7 @@ def _answer_rows(request: _Request, source: Path | None, rows: list[Row | BadRow
                 records[index] = {"line": rows[index].line, "error": problem}
             continue
         for (index, own), record in zip(values.items(), found, strict=True):
-            line = {"line": rows[index].line} if source else {}
+            line = ({"line": rows[index].line} if source else {}) | ({"id": own[SIDES]} if len(own) > SIDES else {})
             records[index] = line | dict(zip(("text", "text_pair"), map(str, own), strict=False)) | record
     return [records[index] for index in range(len(rows))]
 

@@ -63,6 +63,14 @@ class Noting(Protocol):
 
 
 @runtime_checkable
+class Selecting(Protocol):
+    """A `LabelReader` with targets that are scored although nothing can be learned from them."""
+
+    def learnable(self, targets: np.ndarray) -> np.ndarray:
+        """Return which examples with the targets [n, ...] to train on, bool [n]."""
+
+
+@runtime_checkable
 class RowReader(LabelReader, Protocol):
     """A label reader that looks at the texts of each row too."""
 
@@ -200,6 +208,8 @@ def divide(
     """
     parts = dict(given)
     train, duplicates = parts["train"], 0
+    if isinstance(labels, Selecting):
+        train = train.select(np.flatnonzero(labels.learnable(train.targets)))
     if "dev" not in parts:
         kept = _distinct(train, isinstance(labels, RowReader) and labels.several_targets)
         duplicates = len(train) - len(kept)

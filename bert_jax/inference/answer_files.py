@@ -25,6 +25,9 @@ Answer: TypeAlias = dict[str, Any]
 OwnRows: TypeAlias = Callable[[Path], Iterator[Row]]
 """Reads the texts of a file with a layout of its own."""
 
+SIDES = 2
+"""A row has a text and at most a second one; an id may follow."""
+
 
 def read_texts(path: Path, columns: Mapping[str, str], noun: str = "text", own: OwnRows | None = None) -> Iterator[Row | BadRow]:
     """Yield the texts of a file: what `own` reads, the named columns of a table, or every non-blank line of any other file.
@@ -38,7 +41,7 @@ def read_texts(path: Path, columns: Mapping[str, str], noun: str = "text", own: 
     if not own and not is_table and len(columns) > 1:
         raise InputError(f"{path} cannot hold pairs of texts. Put them in two columns of a {', '.join(TABLES)} file.")
     for row in own(path) if own else scan_rows(path, columns) if is_table else scan_lines(path):
-        texts = [str(text) for text in row.values] if isinstance(row, Row) else []
+        texts = [str(text) for text in row.values[:SIDES]] if isinstance(row, Row) else []
         if not all(text.strip() for text in texts):
             yield BadRow(row.line, f"has an empty {noun}: fill it in or remove the line.")
         elif own and (problem := next(filter(None, map(text_problem, texts)), "")):
@@ -61,14 +64,31 @@ def count_texts(path: Path, columns: Mapping[str, str], own: OwnRows | None = No
     return sum(1 for _ in own(path)) if own else count_rows(path)
 
 
-def check_output(path: Path, vectors: bool) -> None:
-    """Check that a .jsonl file, or for `vectors` a .npy file, can be written at `path`.
+def check_ids(path: Path, own: OwnRows) -> None:
+    """Check that every row of a file has an id of its own.
+
+    Raises:
+        InputError: an id occurs twice.
+    """
+    seen = set()
+    for row in own(path):
+        if (name := str(row.values[SIDES])) in seen:
+            raise InputError(
+                f"{path} has two entries with the id {name!r}, and a .json file has one answer for each id: correct the ids, or name a "
+                ".jsonl file in --output."
+            )
+        seen.add(name)
+
+
+def check_output(path: Path, vectors: bool, by_id: bool) -> None:
+    """Check that a .jsonl file, for `vectors` a .npy file, or for `by_id` a .json file, can be written at `path`.
 
     Raises:
         InputError: the path has another extension, is a directory, or its parent directory does not exist.
     """
-    if path.suffix != ".jsonl" and not (vectors and path.suffix == ".npy"):
-        raise InputError(f"--output {path} does not end in .jsonl{' or .npy' * vectors}: name a file that does.")
+    suffixes = [".jsonl", *[".npy"] * vectors, *[".json"] * by_id]
+    if path.suffix not in suffixes:
+        raise InputError(f"--output {path} does not end in {' or '.join(suffixes)}: name a file that does.")
     if path.is_dir() or not path.parent.is_dir():
         reason = "it is a directory" if path.is_dir() else f"the directory {path.parent} does not exist"
         raise InputError(f"--output {path} cannot be written: {reason}.")
@@ -138,6 +158,8 @@ class Terminal(Output):
 class AnswerFile(Output):
     """A .jsonl or .npy file with a record for every input row, which appears under its name only when complete.
 
+    A .json file is made of these records at the end: an object with a text for the id of each row that has an answer.
+
     Until then, the data is in NAME.part, and NAME.part.json records what it belongs to and the progress. However the process ended,
     a command with the same `belongs_to` resumes from the last progress that was recorded.
 
@@ -145,6 +167,7 @@ class AnswerFile(Output):
         path: the file to write.
         belongs_to: everything that determines the content of the file, by name, as JSON values.
         shape: the number of input rows, and the size of each row's vector.
+        by_id: the field of a record that a .json file holds; None becomes an empty text.
 
     Attributes:
         refused: why an existing unfinished file is not resumed; empty if it is resumed or there is none.
@@ -153,7 +176,8 @@ class AnswerFile(Output):
         InputError: the file cannot be written, or another process is writing it.
     """
 
-    def __init__(self, path: Path, belongs_to: dict[str, Any], shape: tuple[int, int]) -> None:
+    def __init__(self, path: Path, belongs_to: dict[str, Any], shape: tuple[int, int], by_id: str = "") -> None:
+        self._by_id = by_id
         self._path, self._belongs_to = path, belongs_to
         self._part, self._state = (path.with_name(path.name + ending) for ending in (".part", ".part.json"))
         self._encode = partial(_vector_bytes, width=shape[1]) if path.suffix == ".npy" else _json_bytes
@@ -174,7 +198,13 @@ class AnswerFile(Output):
         self._add(data, self.written.after(answers, truncated, len(data)))
 
     def complete(self) -> None:
-        self._part.replace(self._path)
+        if self._path.suffix == ".json":
+            with self._part.open(encoding="utf-8") as file:
+                found = [answer for answer in map(json.loads, file) if "error" not in answer]
+            write_json(self._path, {str(answer["id"]): answer[self._by_id] or "" for answer in found})
+            self._part.unlink()
+        else:
+            self._part.replace(self._path)
         self._state.unlink()
 
     def discard(self) -> None:

@@ -107,6 +107,8 @@ class Question(ABC):
         vectors: whether the answers are vectors, which can be stored in a .npy file.
         files: those of the options that are texts, for which the command takes a file.
         formats: suffixes of files that `rows` reads, possibly packed, each with what such a file is, for the command's help.
+        by_id: the field of a record that a .json output holds for each id, for files whose `rows` have ids; empty for no such output.
+        lists: whether a value of a table may be a list, in JSON; see `given`.
         quadratic: whether the answers grow with the square of the length of a text, so that few texts are asked about at once.
     """
 
@@ -122,6 +124,8 @@ class Question(ABC):
     vectors: ClassVar[bool] = False
     files: ClassVar[tuple[str, ...]] = ()
     formats: ClassVar[Mapping[str, str]] = {}
+    by_id: ClassVar[str] = ""
+    lists: ClassVar[bool] = False
     quadratic: ClassVar[bool] = False
 
     def add_options(self, command: argparse.ArgumentParser) -> None:  # noqa: B027  # most have none
@@ -137,14 +141,21 @@ class Question(ABC):
         del model, ask
         return options
 
-    def rows(self, path: Path) -> Iterator[Row]:
+    def rows(self, path: Path, result: Json) -> Iterator[Row]:
         """Yield the texts or pairs of a file whose suffix is one of `formats`, by default none; `str` shows them.
+
+        After both texts of a pair, a row may have the id of the pair in the file. `result` is that of the stage that trained the model,
+        empty for others.
 
         Raises:
             InputError: the file cannot be read or is malformed.
         """
-        del path
+        del path, result
         return iter(())
+
+    def given(self, value: str) -> Any:
+        """Return the text that a value of a table stands for, such as a list of words; by default, the value."""
+        return value
 
     @abstractmethod
     def start(self, model: Loaded, **options: Any) -> Callable[[Any], Finish[Answers]]:

@@ -59,7 +59,7 @@ class Faults:
     nowhere: int = 0
     """Answers that are not in the passage."""
     left_out: int = 0
-    """Training questions that were left out: they are empty, or none of their answers is in the passage."""
+    """Questions of the training file that are not used for training: they are empty, or none of their answers is in the passage."""
 
     def remarks(self, source: str) -> tuple[str, ...]:
         """Return what to report, as sentences."""
@@ -78,7 +78,8 @@ class QuestionFiles:
     Args:
         columns: the columns of tables.
         misplaced: what to do with an answer that is not at its offset: `search` for it nearby, or `refuse` the file.
-        training: leave out questions from which nothing can be learned.
+        training: leave out empty questions, and count those of which no answer is in the passage: nothing can be learned from them, but
+            cross-validation scores them.
         faults: counts what was wrong.
     """
 
@@ -102,11 +103,13 @@ class QuestionFiles:
         for one in squad_questions(source) if is_json else self._table(source, split):
             empty = False
             asked = self._checked(one)
-            nowhere = bool(asked.answers) and all(answer.start < 0 for answer in asked.answers)
-            if self.training and (nowhere or not asked.question.strip()):
-                self.faults.left_out += 1
-                continue
-            if not asked.question.strip():
+            if self.training:
+                empty_question = not asked.question.strip()
+                nowhere = bool(asked.answers) and all(answer.start == NOWHERE for answer in asked.answers)
+                self.faults.left_out += empty_question or nowhere
+                if empty_question:
+                    continue
+            elif not asked.question.strip():
                 raise InputError(f"{asked.where} has an empty question, which has no answer to score: fill it in or remove it.")
             yield asked
         if empty:
@@ -114,7 +117,7 @@ class QuestionFiles:
 
     def _checked(self, one: Given) -> Asked:
         """Return a question after checking its texts and locating its answers."""
-        where, line, question, passage, answers = one
+        where, line, question, passage, answers, _ = one
         for text in (question, passage, *(answer.text for answer in answers)):
             if not _is_unicode(text):
                 raise InputError(f"{where} has a text with an unpaired surrogate, which is not a character: {text[:_MOST_SHOWN]!a}.")
@@ -150,7 +153,7 @@ class QuestionFiles:
         }
         for line, (question, passage, answers) in read_rows(source, columns, split):
             where = f"{source} line {line}"
-            yield Given(where, line, question, passage, _answers(_json(answers, where, self.columns.answers), where))
+            yield Given(where, line, question, passage, _answers(_json(answers, where, self.columns.answers), where), None)
 
 
 class _GivenAnswer(NamedTuple):
@@ -159,13 +162,14 @@ class _GivenAnswer(NamedTuple):
 
 
 class Given(NamedTuple):
-    """A question as a file gives it; see `Asked`."""
+    """A question as a file gives it, with its id in a file in the layout of SQuAD; see `Asked`."""
 
     where: str
     line: int
     question: str
     passage: str
     answers: tuple[_GivenAnswer, ...]
+    id: str | int | None
 
 
 def squad_questions(source: str) -> Iterator[Given]:
@@ -222,7 +226,7 @@ def _squad_question(question: Any, passage: str, where: str, number: int, line: 
         raise InputError(f"{where} has is_impossible={impossible!r}: use true or false.")
     if impossible and answers:
         raise InputError(f"{where} has answers although is_impossible is true: remove the answers, or set it to false.")
-    return Given(where, line, _text(question, "question", where), passage, answers)
+    return Given(where, line, _text(question, "question", where), passage, answers, name)
 
 
 def _list(owner: Any, key: str, where: str) -> Sequence[Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bert_jax.data.tables import Row
 from bert_jax.errors import InputError
-from bert_jax.tasks.answering.files import Asked, Columns, Faults, QuestionFiles
+from bert_jax.tasks.answering.files import NOWHERE, Asked, Columns, Faults, QuestionFiles
 from bert_jax.tasks.answering.options import AnsweringOptions
 
 if TYPE_CHECKING:
@@ -64,8 +64,10 @@ class AnswerReader:
         import numpy as np
 
         train = parsed["train"]
-        if not any(asked.answers for asked, _ in train.values):
-            raise InputError(f"No question of {train.source} has an answer: there is nothing to learn. Check finetune.task.answers.")
+        if not any(answer.start != NOWHERE for asked, _ in train.values for answer in asked.answers):
+            raise InputError(
+                f"No question of {train.source} has an answer in its passage: there is nothing to learn. Check finetune.task.answers."
+            )
         targets = {}
         for role, part in parsed.items():
             targets[role] = np.empty(len(part.values), object)
@@ -73,6 +75,12 @@ class AnswerReader:
                 targets[role][row] = asked.answers
             self._notes += part.values[0][1].remarks(part.source)
         return targets, ()
+
+    def learnable(self, targets: np.ndarray) -> np.ndarray:
+        """Return which questions have an answer in their passage or none at all, bool [n]."""
+        import numpy as np
+
+        return np.array([not answers or any(start != NOWHERE for _, start in answers) for answers in targets], np.bool_)
 
     def keep(self, kept: np.ndarray, rest: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the sample unchanged."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish
 from bert_jax.runtime.terminal import percent
+from bert_jax.tasks.display import Json
 from bert_jax.tasks.question import Ask, Loaded, Question
 
 if TYPE_CHECKING:
@@ -49,20 +50,22 @@ class AnswerQuestion(Question):
     examples = (
         "runs/answers/finetune '房间怎么样？' '服务不错,房间很干净,早餐一般。'",
         "runs/answers/finetune questions.jsonl --text question --text-pair passage --output answers.jsonl",
-        "runs/answers/finetune questions.json --output found.jsonl",
+        "runs/answers/finetune questions.json --output found.json",
     )
     parts = (HEAD,)
     pairs = "required"
     sides = "a question and a passage"
     options = ("threshold", "max_answer_tokens")
     formats: ClassVar[Mapping[str, str]] = {".json": "in the layout of SQuAD"}
+    by_id = "answer"
 
-    def rows(self, path: Path) -> Iterator[Row]:
-        """Yield the questions of a file in the layout of SQuAD with their passages; the number of a question stands for its line."""
+    def rows(self, path: Path, result: Json) -> Iterator[Row]:
+        """Yield the questions of a file in the layout of SQuAD with passages and ids; the number of a question stands for its line."""
+        del result
         from bert_jax.data.tables import Row
         from bert_jax.tasks.answering.files import squad_questions
 
-        return (Row(one.line, (one.question, one.passage)) for one in squad_questions(str(path)))
+        return (Row(one.line, (one.question, one.passage, one.id)) for one in squad_questions(str(path)))
 
     def add_options(self, command: argparse.ArgumentParser) -> None:
         """Add --threshold and --max-answer-tokens."""

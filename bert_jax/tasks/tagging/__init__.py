@@ -12,7 +12,7 @@ from bert_jax.tasks.display import Curve, Example, Json, Mark, Marked, Panel, Sh
 from bert_jax.tasks.published import ENCODER, Published
 from bert_jax.tasks.tagging import schemes
 from bert_jax.tasks.tagging.options import TaggingOptions
-from bert_jax.tasks.tagging.questions import Tag, bracketed, entities
+from bert_jax.tasks.tagging.questions import COLUMNS, Tag, bracketed, entities
 
 if TYPE_CHECKING:
     from bert_jax.config import ComputeConfig
@@ -98,7 +98,8 @@ class TaggingTask(FinetuningTask[TaggingOptions]):
         """Return a scorer for the F1 of entities and the accuracy of tags."""
         from bert_jax.tasks.tagging.scores import TagScorer
 
-        return TagScorer(labelled.test.targets, labelled.test.texts, labelled.label_names)
+        columns = {COLUMNS: list(options.conll_columns)} if options.conll_columns else {}
+        return TagScorer(labelled.test.targets, labelled.test.texts, labelled.label_names, columns)
 
     def linear_scores(self, labelled: Labelled, features: Callable[[], tuple[Any, Any]]) -> dict[str, float]:
         """Return the scores of logistic regression on the words near each word, and its form and affixes."""

@@ -74,13 +74,13 @@ def _list(text: str, column: str, where: str) -> list[str]:
     return [str(one) for one in found]
 
 
-def read_words(path: Path) -> Iterator[Row]:
-    """Yield the words of each text (`Words`): those in the first column, or FORM in a .conllu file.
+def read_words(path: Path, word_column: int = 1) -> Iterator[Row]:
+    """Yield the words of each text (`Words`): those in a column, counted from 1, or FORM in a .conllu file.
 
     Raises:
-        InputError: the file cannot be read or has no words, or a line of a .conllu file has one column.
+        InputError: the file cannot be read or has no words, or a line has too few columns.
     """
-    column = _UNIVERSAL[0] if file_format(path) == ".conllu" else 1
+    column = _UNIVERSAL[0] if file_format(path) == ".conllu" else word_column
     for text in _texts(str(path), path, column, 0, tagged=False):
         yield Row(text[0][0], (Words(tuple(fields[column - 1] for _, fields in text)),))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bert_jax.errors import InputError
 from bert_jax.runtime.ahead import Finish
+from bert_jax.tasks.display import Json
 from bert_jax.tasks.question import Loaded, Question
 from bert_jax.tasks.tagging import schemes
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from bert_jax.data.reader import Reader
     from bert_jax.data.tables import Row
     from bert_jax.tasks.tagging.words import WordWindows
+
+COLUMNS = "conll_columns"
+"""The name of what a model's result says about the columns of its training file, if they were configured."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +46,31 @@ class Tag(Question):
         "runs/names/finetune 'Anna Keller moved from Bern to Oslo.'",
         "runs/names/finetune texts.txt --output names.jsonl",
         "runs/names/finetune names.conll --output tagged_words.jsonl",
+        "runs/names/finetune names.jsonl --text words --output tagged_lists.jsonl",
     )
     parts = ("tagger",)
     formats: ClassVar[Mapping[str, str]] = {".conll": "a word per line", ".conllu": "as Universal Dependencies"}
 
-    def rows(self, path: Path) -> Iterator[Row]:
-        """Yield the words of each text of a file in columns, without its tags if there are any."""
+    lists = True
+
+    def rows(self, path: Path, result: Json) -> Iterator[Row]:
+        """Yield the words of each text of a file in columns, without its tags if there are any; the columns are those of training."""
         from bert_jax.tasks.tagging.files import read_words
 
-        return read_words(path)
+        return read_words(path, *(result.get(COLUMNS) or ())[:1])
+
+    def given(self, value: str) -> Any:
+        """Return the words of a list in JSON; the text itself if it is not one."""
+        from bert_jax.tasks.tagging.words import Words
+
+        try:
+            found = json.loads(value) if value.lstrip().startswith("[") else None
+        except (ValueError, RecursionError):
+            return value
+        # [1] is a text, such as a reference.
+        if not isinstance(found, list) or (found and all(isinstance(one, int | float) for one in found)):
+            return value
+        return Words(tuple(map(str, found))) if all(isinstance(one, str | int | float) for one in found) else found
 
     def encode(self, texts: Sequence[Any], pairs: Sequence[Any] | None, reader: Reader, positions: int, /) -> WordWindows:
         """Convert strings, or lists of words, to windows, so that no text is truncated.

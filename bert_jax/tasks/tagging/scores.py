@@ -1,12 +1,15 @@
 """Scores of predicted tags: F1 of entities, as seqeval computes it in strict mode, and the accuracy of tags."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from bert_jax.tasks.tagging import schemes
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def entity_scores(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, Any]:
@@ -52,10 +55,11 @@ class TagScorer:
         targets: array [n] of tuples, the indices of the true tags of each text.
         texts: the texts, as `bert_jax.tasks.tagging.words.Words`.
         names: the names of the tags.
+        about: what the result also says.
     """
 
-    def __init__(self, targets: np.ndarray, texts: Sequence[Any], names: Sequence[str]) -> None:
-        self._names, self._texts = names, texts
+    def __init__(self, targets: np.ndarray, texts: Sequence[Any], names: Sequence[str], about: Mapping[str, Any] = _NOTHING) -> None:
+        self._names, self._texts, self._about = names, texts, about
         self._true = [[names[tag] for tag in tags] for tags in targets]
         self._ends = np.cumsum([len(tags) for tags in targets], dtype=np.int64)
         # A word without a token is predicted to be outside of entities.
@@ -72,7 +76,8 @@ class TagScorer:
 
     def result(self) -> dict[str, Any]:
         """Return the scores."""
-        return scores(self._true, [self._predicted(example) for example in range(len(self._true))], self._names)
+        predicted = [self._predicted(example) for example in range(len(self._true))]
+        return scores(self._true, predicted, self._names) | dict(self._about)
 
     def line(self, example: int) -> dict[str, Any]:
         """Return the words of a text and their true and predicted tags."""
