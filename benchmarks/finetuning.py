@@ -10,7 +10,7 @@ determines the new parameters, the dropout and the order of the examples. The la
 batch to its longest input; its batches have as many inputs as ours have on average. The number of tokens per second does not count
 padding, compilation and scoring. From scratch, only the architecture and the vocabulary of the encoder are used.
 
-An interrupted benchmark goes on where it was: finished measurements are in WORKDIR/measured.jsonl. Writes all of them to OUTPUT.json.
+An interrupted benchmark resumes: finished measurements are in WORKDIR/measured.jsonl. Writes all with this learning rate to OUTPUT.json.
 """
 
 import argparse
@@ -41,6 +41,7 @@ from bert_jax.training.host_memory import tune_malloc
 
 SEEDS = (0, 1, 2)
 FOREVER = 1 << 30
+DEFAULT_RATE = 1e-4
 
 
 class Set(NamedTuple):
@@ -102,7 +103,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, help="the sets to measure (default: all for which there is a folder)")
     parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=[OURS, THEIRS], help=f"default: {OURS} {THEIRS}")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="default: 0 1 2")
-    parser.add_argument("--learning-rate", type=float, default=1e-4, help="the peak learning rate of all sets (default: 1e-4)")
+    parser.add_argument("--learning-rate", type=float, default=DEFAULT_RATE, help="the peak learning rate of all sets (default: 1e-4)")
     parser.add_argument("--examples", type=int, default=0, help="train on so many examples only, for a trial")
     flags = parser.parse_args()
     tune_malloc()
@@ -113,7 +114,8 @@ def main() -> None:
     options = [rate, *([f"{MOST}={flags.examples}"] if flags.examples else [])]
     positions = model_directory.read(encoder)[0].encoder.max_positions
     measured = Lines(flags.workdir / "measured.jsonl")
-    known = {(line["set"], line["seed"], line["library"]): line for line in measured.found}
+    own = [line for line in measured.found if line.get("learning_rate", DEFAULT_RATE) == flags.learning_rate]
+    known = {(line["set"], line["seed"], line["library"]): line for line in own}
     for seed in flags.seeds:
         for name in names:
             missing = [library for library in flags.libraries if (name, seed, library) not in known]
@@ -124,7 +126,8 @@ def main() -> None:
             for library in missing:
                 begun = time.time()
                 found = LIBRARIES[library](cell)
-                line = {"set": name, "seed": seed, "library": library, **found, "seconds": round(time.time() - begun), "machine": machine()}
+                what = {"set": name, "seed": seed, "library": library, "learning_rate": flags.learning_rate}
+                line = {**what, **found, "seconds": round(time.time() - begun), "machine": machine()}
                 known[name, seed, library] = line
                 measured.add(line)
     lines = sorted(known.values(), key=lambda line: ([*SETS].index(line["set"]), line["library"], line["seed"]))

@@ -3,8 +3,8 @@
     python benchmarks/finetuning_data.py --published=DOWNLOADS --output=tasks
 
 DOWNLOADS has the files as they are published, also packed as .xz, in any folders: SST-2 (sst2.train.tsv, sst2.dev.tsv), MRPC
-(msr_paraphrase_train.txt, msr_paraphrase_test.txt), RTE (rte/train.tsv, rte/dev.tsv), the STS benchmark (sts-train.csv, sts-dev.csv, sts-
-test.csv), GoEmotions (goemotions/train.tsv, dev.tsv, test.tsv, emotions.txt), WNUT-17 (wnut17.train.conll, wnut17.dev.conll,
+(msr_paraphrase_train.txt, msr_paraphrase_test.txt), RTE (rte/train.tsv, rte/dev.tsv), the STS benchmark (sts-train.csv, sts-dev.csv,
+sts-test.csv), GoEmotions (goemotions/train.tsv, dev.tsv, test.tsv, emotions.txt), WNUT-17 (wnut17.train.conll, wnut17.dev.conll,
 wnut17.test.conll), a part of SQuAD 1.1 (squad1.1-train-part.json, and the first eight articles of squad1.1-dev.json), and in Chinese
 ChnSentiCorp without the training texts that are in its dev or test set (chnsenticorp.train.clean.tsv, chnsenticorp.dev.tsv), OCNLI
 (train.10k.json, ocnli/dev.json), the translated STS benchmark (cnsd-sts-train.txt, ...), CMRC 2018 (cmrc2018_trial.json,

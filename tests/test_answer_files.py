@@ -365,6 +365,7 @@ def test_ids_are_checked_before_anything_is_computed(tiny_pretrained, tmp_path, 
         before = source.read_bytes()
         assert message in failure(capsys, "answer", tiny_pretrained, source, "--output", tmp_path / output)
         assert source.read_bytes() == before and not list(tmp_path.glob("out*"))
+    assert "a typed text has no ids" in failure(capsys, "answer", tiny_pretrained, "Who?", "Anna.", "--output", tmp_path / "out.json")
 
 
 def test_a_path_that_is_not_utf_8_is_escaped(tmp_path):

@@ -119,15 +119,15 @@ def _texts(flags: argparse.Namespace, question: Question) -> _Texts:
             raise InputError(f"--pair is for two texts, but {source} is a file: name the column of the second text with --text-pair.")
         if flags.output and flags.output.resolve() == source.resolve():
             raise InputError(f"--output {flags.output} is the file to read: name another one.")
-        # Before the model is loaded, which takes longer than finding out that the file cannot be read.
         is_own = file_format(source) in question.formats
         own = partial(question.rows, result=model_directory.finished(flags.model) or {}) if is_own else None
+        # Before the model is loaded, which takes longer than finding out that the file cannot be read.
         if flags.output and flags.output.suffix == ".json":
-            if not own:
-                raise InputError(f"--output {flags.output} has an answer for each id, but {source} has no ids: name a .jsonl file.")
-            check_ids(source, own)
+            check_ids(source, own, flags.output)
         columns = {} if own else columns
         return _Texts(source, columns, [], count_texts(source, columns, own), _identity(source), own)
+    if flags.output and flags.output.suffix == ".json":
+        check_ids(None, None, flags.output)
     of_pairs = pair or question.pairs == "required"
     if second and not of_pairs:
         raise InputError("--text-pair names a column of a file. For a pair of texts, give both as arguments, with --pair.")

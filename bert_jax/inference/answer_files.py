@@ -64,17 +64,19 @@ def count_texts(path: Path, columns: Mapping[str, str], own: OwnRows | None = No
     return sum(1 for _ in own(path)) if own else count_rows(path)
 
 
-def check_ids(path: Path, own: OwnRows) -> None:
-    """Check that every row of a file has an id of its own.
+def check_ids(source: Path | None, own: OwnRows | None, output: Path) -> None:
+    """Check that every row of the input, a file or else texts, has an id of its own, for an output with an answer for each id.
 
     Raises:
-        InputError: an id occurs twice.
+        InputError: the input has no ids, or an id occurs twice.
     """
+    if not source or not own:
+        raise InputError(f"--output {output} has an answer for each id, but {source or 'a typed text'} has no ids: name a .jsonl file.")
     seen = set()
-    for row in own(path):
+    for row in own(source):
         if (name := str(row.values[SIDES])) in seen:
             raise InputError(
-                f"{path} has two entries with the id {name!r}, and a .json file has one answer for each id: correct the ids, or name a "
+                f"{source} has two entries with the id {name!r}, and a .json file has one answer for each id: correct the ids, or name a "
                 ".jsonl file in --output."
             )
         seen.add(name)
