@@ -120,6 +120,7 @@ def make_readers_files() -> None:
         "texts.txt": "\n".join(["房间很[MASK]。", "服务[MASK]好。"]),
         "mentions.tsv": "\n".join(["text\tlabels", *mentions(texts[:400])]),
         "names.conll": "\n\n".join(people(text[:60] for text in texts[:200])),
+        "words.jsonl": "\n".join(json.dumps({"words": [*text[:60]]}, ensure_ascii=False) for text in texts[:2]),
         "judged.tsv": "\n".join(["a\tb\tlabel", *judged(texts[:200])]),
         "similar.tsv": "\n".join(["a\tb\tscore", *similar(texts[:200])]),
         "questions.json": json.dumps(squad(rows_of_questions := [*questions(texts[:400])]), ensure_ascii=False),

@@ -46,7 +46,7 @@ class Tag(Question):
         "runs/names/finetune 'Anna Keller moved from Bern to Oslo.'",
         "runs/names/finetune texts.txt --output names.jsonl",
         "runs/names/finetune names.conll --output tagged_words.jsonl",
-        "runs/names/finetune names.jsonl --text words --output tagged_lists.jsonl",
+        "runs/names/finetune words.jsonl --text words --output tagged_lists.jsonl",
     )
     parts = ("tagger",)
     formats: ClassVar[Mapping[str, str]] = {".conll": "a word per line", ".conllu": "as Universal Dependencies"}
